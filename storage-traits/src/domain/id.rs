@@ -1,0 +1,127 @@
+use std::{fmt, str::FromStr};
+
+/// The text is not an id of this kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed id")]
+pub struct InvalidId;
+
+/// One life of a queue: a queue that is deleted and created again gets another incarnation, so
+/// that ids of messages are never used twice. Positive, and unique within a catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(i64);
+
+impl Incarnation {
+    /// An incarnation read back from a store; `None` unless positive.
+    pub const fn new(number: i64) -> Option<Self> {
+        if number > 0 { Some(Self(number)) } else { None }
+    }
+
+    /// A new incarnation: the time in the upper 42 bits, so that later lives sort after earlier
+    /// ones, and chance in the lower 21. A catalog holds it unique and draws again if it is not.
+    pub fn draw(now: super::Timestamp) -> Self {
+        const CHANCE_BITS: u32 = 21;
+        let chance = i64::from(random::<4>().iter().fold(0_u32, |n, b| n << 8 | u32::from(*b)));
+        let millis = now.as_millis() & ((1 << 42) - 1);
+        Self((millis << CHANCE_BITS | (chance & ((1 << CHANCE_BITS) - 1))).max(1))
+    }
+
+    /// The number that stores keep.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// The position of a message within its queue's incarnation: starts at 1, fixed when the post is
+/// committed, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sequence(i64);
+
+impl Sequence {
+    /// A sequence read back from a store; `None` if negative.
+    pub const fn new(number: i64) -> Option<Self> {
+        if number >= 0 { Some(Self(number)) } else { None }
+    }
+
+    /// The number that stores keep.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// Names a message: its queue's incarnation and its sequence, 32 lower-case hex digits in text.
+/// The order of the text is the order of the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId {
+    /// Which life of which queue.
+    pub incarnation: Incarnation,
+    /// Where in the queue.
+    pub sequence: Sequence,
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}{:016x}", self.incarnation.0, self.sequence.0)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let bits = parse_hex(text)?;
+        let part = |bits: u128| i64::try_from(bits & u128::from(u64::MAX)).map_err(|_| InvalidId);
+        Ok(Self {
+            incarnation: Incarnation::new(part(bits >> 64)?).ok_or(InvalidId)?,
+            sequence: Sequence::new(part(bits)?).ok_or(InvalidId)?,
+        })
+    }
+}
+
+/// Exactly 32 lower-case hex digits, so that an id has one spelling.
+pub(crate) fn parse_hex(text: &str) -> Result<u128, InvalidId> {
+    let plain = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if plain { u128::from_str_radix(text, 16).map_err(|_| InvalidId) } else { Err(InvalidId) }
+}
+
+/// Random bytes of the system.
+pub(crate) fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system has a source of randomness");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Timestamp;
+
+    fn id(incarnation: i64, sequence: i64) -> MessageId {
+        MessageId {
+            incarnation: Incarnation::new(incarnation).unwrap(),
+            sequence: Sequence::new(sequence).unwrap(),
+        }
+    }
+
+    #[test]
+    fn text_order_is_queue_order() {
+        let ids = [id(1, 9), id(1, 10), id(1, 1 << 40), id(2, 1), id(i64::MAX, i64::MAX)];
+        let texts: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        assert!(texts.is_sorted());
+        assert!(ids.iter().zip(&texts).all(|(id, text)| text.parse() == Ok(*id)));
+    }
+
+    #[test]
+    fn an_id_has_one_spelling() {
+        let text = id(10, 11).to_string();
+        for wrong in [&text.to_uppercase(), &text[1..], &format!("{text}0"), "", "+1", &"f".repeat(32)] {
+            assert_eq!(wrong.parse::<MessageId>(), Err(InvalidId), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn later_lives_sort_after_earlier_ones() {
+        let lives = [1_700_000_000_000, 1_700_000_000_001, 4_000_000_000_000]
+            .map(|millis| Incarnation::draw(Timestamp::from_millis(millis)));
+        assert!(lives.is_sorted());
+    }
+}

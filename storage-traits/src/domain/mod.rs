@@ -1,0 +1,17 @@
+//! The words of the domain: parsed at the edge, trusted inside.
+
+mod claim;
+mod id;
+mod message;
+mod metadata;
+mod name;
+mod queue;
+mod time;
+
+pub use claim::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter};
+pub use id::{Incarnation, InvalidId, MessageId, Sequence};
+pub use message::{Body, ClientId, Message, NewMessage};
+pub use metadata::Metadata;
+pub use name::{InvalidName, ProjectId, QueueName};
+pub use queue::{QueueKey, QueueRecord, QueueRef};
+pub use time::Timestamp;

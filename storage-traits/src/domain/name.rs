@@ -1,0 +1,94 @@
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// The text breaks the rule of the name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    /// A queue name is empty, too long, or holds another character.
+    #[error("a queue name has 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
+    Queue,
+    /// A project id is empty or too long.
+    #[error("a project id has 1 to 256 characters")]
+    Project,
+}
+
+/// The tenant: 1 to 256 characters of any kind. It is data, never a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProjectId(Arc<str>);
+
+impl ProjectId {
+    /// The longest project id, in characters.
+    pub const MAX_CHARS: usize = 256;
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ProjectId {
+    type Err = InvalidName;
+
+    fn from_str(id: &str) -> Result<Self, InvalidName> {
+        let fits = !id.is_empty() && id.chars().nth(Self::MAX_CHARS).is_none();
+        if fits { Ok(Self(id.into())) } else { Err(InvalidName::Project) }
+    }
+}
+
+impl fmt::Display for ProjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Name of a queue, unique within its project: 1 to 64 ASCII letters, digits, `_`, `-` or `.`
+/// (Zaqar v2 API, names).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueName(Arc<str>);
+
+impl QueueName {
+    /// The longest name, in characters.
+    pub const MAX_CHARS: usize = 64;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for QueueName {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        let fits = (1..=Self::MAX_CHARS).contains(&name.len()) && name.bytes().all(valid);
+        if fits { Ok(Self(name.into())) } else { Err(InvalidName::Queue) }
+    }
+}
+
+impl fmt::Display for QueueName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_name_is_short_and_plain() {
+        for name in ["q", "a.b-c_D9", &"x".repeat(64)] {
+            assert!(name.parse::<QueueName>().is_ok(), "{name}");
+        }
+        for name in ["", "a b", "a\n", "ä", "a/b", &"x".repeat(65)] {
+            assert_eq!(name.parse::<QueueName>(), Err(InvalidName::Queue), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_project_id_is_bounded_in_characters_not_bytes() {
+        assert!("ä".repeat(256).parse::<ProjectId>().is_ok());
+        assert_eq!("ä".repeat(257).parse::<ProjectId>(), Err(InvalidName::Project));
+        assert_eq!("".parse::<ProjectId>(), Err(InvalidName::Project));
+    }
+}

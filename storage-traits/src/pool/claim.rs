@@ -1,0 +1,64 @@
+use async_trait::async_trait;
+
+use crate::{
+    Limit, Result,
+    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef, Timestamp},
+};
+
+/// Claims: reserve messages so that no other consumer gets them for a while.
+///
+/// A claim is over when its ttl has passed, counted from its creation or last renewal. Then its
+/// messages are free again, in their old places.
+#[async_trait]
+pub trait ClaimStore: Send + Sync {
+    /// Reserves up to `spec.limit` free, visible messages, oldest first, in one atomic step, and
+    /// raises the claim count of each.
+    ///
+    /// Free messages that were claimed too often already are moved by `spec.dead_letter`, whether
+    /// or not anything is left to claim. Returns `None`, and records no claim, when nothing is.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if a message is due for the
+    /// dead-letter queue and the pool does not know that queue; nothing was changed;
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
+    async fn claim(&self, queue: &QueueRef, spec: &ClaimSpec, now: Timestamp)
+    -> Result<Option<Claim>>;
+
+    /// Reads a live claim, with the messages that it still holds; a claim outlives its messages.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
+    async fn get_claim(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        now: Timestamp,
+    ) -> Result<Option<Claim>>;
+
+    /// Lets a live claim and what it holds start anew from `now`.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the claim is over or was never
+    /// there; [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be
+    /// reached.
+    async fn renew(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        terms: ClaimTerms,
+        now: Timestamp,
+    ) -> Result<()>;
+
+    /// Ends a claim: its messages are free at once and carry no claim any more. Releasing what is
+    /// gone succeeds.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
+    async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()>;
+
+    /// Takes up to `limit` free, visible messages off the queue, oldest first, in one atomic step.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
+    async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>>;
+}
