@@ -6,12 +6,13 @@ pub enum InvalidName {
     /// A queue name is empty, too long, or holds another character.
     #[error("a queue name has 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
     Queue,
-    /// A project id is empty or too long.
-    #[error("a project id has 1 to 256 characters")]
+    /// A project id is empty, too long, or holds a control character.
+    #[error("a project id has 1 to 256 characters, none of them a control character")]
     Project,
 }
 
-/// The tenant: 1 to 256 characters of any kind. It is data, never a pattern.
+/// The tenant: 1 to 256 characters of any kind but control characters, which no HTTP header can
+/// carry. It is data, never a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProjectId(Arc<str>);
 
@@ -19,9 +20,23 @@ impl ProjectId {
     /// The longest project id, in characters.
     pub const MAX_CHARS: usize = 256;
 
+    /// The project of the service itself, whose id no caller can name.
+    pub fn reserved() -> Self {
+        Self("\u{1}chapar".into())
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Reads what a store kept of [`ProjectId::as_str`]; anything but that is an error.
+    ///
+    /// # Errors
+    /// [`InvalidName::Project`] as from parsing, but that the reserved project passes.
+    pub fn from_store(id: &str) -> Result<Self, InvalidName> {
+        let reserved = Self::reserved();
+        if id == reserved.as_str() { Ok(reserved) } else { id.parse() }
     }
 }
 
@@ -29,7 +44,9 @@ impl FromStr for ProjectId {
     type Err = InvalidName;
 
     fn from_str(id: &str) -> Result<Self, InvalidName> {
-        let fits = !id.is_empty() && id.chars().nth(Self::MAX_CHARS).is_none();
+        let plain = |c: char| !c.is_ascii_control() || c == '\t';
+        let fits =
+            !id.is_empty() && id.chars().nth(Self::MAX_CHARS).is_none() && id.chars().all(plain);
         if fits { Ok(Self(id.into())) } else { Err(InvalidName::Project) }
     }
 }
@@ -90,5 +107,12 @@ mod tests {
         assert!("ä".repeat(256).parse::<ProjectId>().is_ok());
         assert_eq!("ä".repeat(257).parse::<ProjectId>(), Err(InvalidName::Project));
         assert_eq!("".parse::<ProjectId>(), Err(InvalidName::Project));
+    }
+
+    #[test]
+    fn nobody_can_name_the_reserved_project() {
+        let reserved = ProjectId::reserved();
+        assert_eq!(reserved.as_str().parse::<ProjectId>(), Err(InvalidName::Project));
+        assert_eq!(ProjectId::from_store(reserved.as_str()), Ok(reserved));
     }
 }

@@ -18,8 +18,8 @@ pub trait ClaimStore: Send + Sync {
     /// or not anything is left to claim. Returns `None`, and records no claim, when nothing is.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if a message is due for the
-    /// dead-letter queue and the pool does not know that queue; nothing was changed;
+    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the
+    /// dead-letter queue that `spec` names; nothing was changed;
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn claim(&self, queue: &QueueRef, spec: &ClaimSpec, now: Timestamp)
     -> Result<Option<Claim>>;

@@ -1,0 +1,288 @@
+//! Queues and the change feed.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use storage_traits::{
+    Page, Result, StoreError,
+    catalog::{
+        Catalog, ChangeFeed, ChangeToken, Changed, Changes, Created, QueueCatalog, QueueFilter,
+    },
+    domain::{
+        Incarnation, Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueRef, Timestamp,
+    },
+};
+
+use super::{
+    Sqlite,
+    error::{store_error, unexpected},
+};
+
+/// How many changes the feed remembers.
+const CHANGES_KEPT: i64 = 10_000;
+/// How many changes one read of the feed answers.
+const CHANGES_READ: i64 = 1_000;
+/// How many rows a filtered list reads at a time.
+const LIST_CHUNK: i64 = 200;
+
+#[async_trait]
+impl QueueCatalog for Sqlite {
+    async fn create(&self, key: &QueueKey, metadata: &Metadata, now: Timestamp) -> Result<Created> {
+        let (key, text) = (key.clone(), metadata.to_json());
+        self.file
+            .write(move |tx| {
+                if let Some(record) = find(tx.connection, &key)? {
+                    return Ok(Created { record, new: false });
+                }
+                // An incarnation that is taken already is drawn again.
+                let mut new = false;
+                while !new {
+                    new = tx
+                        .connection
+                        .prepare_cached(
+                            "INSERT INTO queue
+                             (project, name, incarnation, metadata, version, created_at)
+                             VALUES (?1, ?2, ?3, ?4, 1, ?5) ON CONFLICT DO NOTHING",
+                        )
+                        .and_then(|mut statement| {
+                            statement.execute(params![
+                                key.project.as_str(),
+                                key.name.as_str(),
+                                Incarnation::draw(now).get(),
+                                text,
+                                now.as_millis()
+                            ])
+                        })
+                        .map_err(store_error)?
+                        > 0;
+                }
+                let record = find(tx.connection, &key)?.ok_or_else(|| missing(&key))?;
+                Ok(Created { record, new })
+            })
+            .await
+    }
+
+    async fn get(&self, key: &QueueKey) -> Result<Option<QueueRecord>> {
+        let key = key.clone();
+        self.file.read(move |connection| find(connection, &key)).await
+    }
+
+    async fn list(&self, project: &ProjectId, filter: &QueueFilter) -> Result<Page<QueueRecord>> {
+        let (project, filter) = (project.clone(), filter.clone());
+        self.file.read(move |connection| list(connection, &project, &filter)).await
+    }
+
+    async fn count(&self, project: &ProjectId) -> Result<u64> {
+        let project = project.clone();
+        self.file
+            .read(move |connection| {
+                connection
+                    .prepare_cached("SELECT count(*) FROM queue WHERE project = ?1")
+                    .and_then(|mut statement| {
+                        statement.query_row([project.as_str()], |row| row.get(0))
+                    })
+                    .map_err(store_error)
+            })
+            .await
+    }
+
+    async fn update(
+        &self,
+        read: &QueueRecord,
+        metadata: &Metadata,
+        _now: Timestamp,
+    ) -> Result<QueueRecord> {
+        let (read, metadata) = (read.clone(), metadata.clone());
+        self.file
+            .write(move |tx| {
+                let key = &read.queue.key;
+                let updated = tx
+                    .connection
+                    .prepare_cached(
+                        "UPDATE queue SET metadata = ?4, version = version + 1
+                         WHERE project = ?1 AND name = ?2 AND incarnation = ?3 AND version = ?5",
+                    )
+                    .and_then(|mut statement| {
+                        statement.execute(params![
+                            key.project.as_str(),
+                            key.name.as_str(),
+                            read.queue.incarnation.get(),
+                            metadata.to_json(),
+                            read.version
+                        ])
+                    })
+                    .map_err(store_error)?;
+                let present = find(tx.connection, key)?.filter(|record| record.queue == read.queue);
+                match present {
+                    Some(record) if updated > 0 => {
+                        note_change(tx.connection, key)?;
+                        Ok(record)
+                    }
+                    Some(_) => Err(StoreError::Conflict { kind: "queue", key: key.to_string() }),
+                    None => Err(missing(key)),
+                }
+            })
+            .await
+    }
+
+    async fn delete(&self, key: &QueueKey, _now: Timestamp) -> Result<Option<QueueRef>> {
+        let key = key.clone();
+        self.file
+            .write(move |tx| {
+                let Some(record) = find(tx.connection, &key)? else {
+                    return Ok(None);
+                };
+                tx.connection
+                    .prepare_cached("DELETE FROM queue WHERE project = ?1 AND name = ?2")
+                    .and_then(|mut statement| {
+                        statement.execute([key.project.as_str(), key.name.as_str()])
+                    })
+                    .map_err(store_error)?;
+                note_change(tx.connection, &key)?;
+                Ok(Some(record.queue))
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl ChangeFeed for Sqlite {
+    async fn changes(&self, after: Option<ChangeToken>) -> Result<Changes> {
+        self.file.read(move |connection| changes(connection, after)).await
+    }
+}
+
+#[async_trait]
+impl Catalog for Sqlite {
+    async fn check(&self) -> Result<()> {
+        self.file.read(|connection| changes(connection, None).map(drop)).await
+    }
+
+    async fn close(&self) {
+        self.file.close().await;
+    }
+}
+
+fn missing(key: &QueueKey) -> StoreError {
+    StoreError::not_found("queue", key)
+}
+
+const COLUMNS: &str = "name, incarnation, metadata, version, created_at";
+
+fn find(connection: &Connection, key: &QueueKey) -> Result<Option<QueueRecord>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM queue WHERE project = ?1 AND name = ?2"))
+        .and_then(|mut statement| {
+            statement
+                .query_row([key.project.as_str(), key.name.as_str()], |row| {
+                    Ok(record(&key.project, row))
+                })
+                .optional()
+        })
+        .map_err(store_error)?
+        .transpose()
+}
+
+fn record(project: &ProjectId, row: &Row<'_>) -> Result<QueueRecord> {
+    let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+    let name: QueueName = text(0).map_err(store_error)?.parse().map_err(unexpected)?;
+    let incarnation = row.get(1).map_err(store_error)?;
+    Ok(QueueRecord {
+        queue: QueueRef {
+            key: QueueKey { project: project.clone(), name },
+            incarnation: Incarnation::new(incarnation)
+                .ok_or_else(|| unexpected("an incarnation is not positive"))?,
+        },
+        metadata: Metadata::from_json(text(2).map_err(store_error)?).map_err(unexpected)?,
+        version: row.get(3).map_err(store_error)?,
+        created_at: Timestamp::from_millis(row.get(4).map_err(store_error)?),
+    })
+}
+
+fn list(
+    connection: &Connection,
+    project: &ProjectId,
+    filter: &QueueFilter,
+) -> Result<Page<QueueRecord>> {
+    let mut statement = connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM queue WHERE project = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
+        ))
+        .map_err(store_error)?;
+    let mut after = filter.after.clone().unwrap_or_default();
+    let mut found = Vec::new();
+    loop {
+        let chunk = statement
+            .query_map(params![project.as_str(), after, LIST_CHUNK], |row| Ok(record(project, row)))
+            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
+            .map_err(store_error)?;
+        let last = chunk.len() < usize::try_from(LIST_CHUNK).unwrap_or(usize::MAX);
+        for record in chunk {
+            let record = record?;
+            record.queue.key.name.as_str().clone_into(&mut after);
+            if filter.matches(&record.queue.key.name, &record.metadata) {
+                found.push(record);
+                if found.len() > filter.limit.get() {
+                    return Ok(Page::cut(found, filter.limit));
+                }
+            }
+        }
+        if last {
+            return Ok(Page::cut(found, filter.limit));
+        }
+    }
+}
+
+fn note_change(connection: &Connection, key: &QueueKey) -> Result<()> {
+    connection
+        .prepare_cached("INSERT INTO queue_change (project, name) VALUES (?1, ?2)")
+        .and_then(|mut statement| statement.insert([key.project.as_str(), key.name.as_str()]))
+        .and_then(|position| {
+            connection
+                .prepare_cached("DELETE FROM queue_change WHERE position <= ?1")?
+                .execute([position - CHANGES_KEPT])
+        })
+        .map_err(store_error)?;
+    Ok(())
+}
+
+fn changes(connection: &mut Connection, after: Option<ChangeToken>) -> Result<Changes> {
+    let tx = connection.transaction().map_err(store_error)?;
+    let newest: i64 = tx
+        .prepare_cached("SELECT coalesce(max(position), 0) FROM queue_change")
+        .and_then(|mut statement| statement.query_row((), |row| row.get(0)))
+        .map_err(store_error)?;
+    let Some(after) = after else {
+        return Ok(Changes {
+            changed: Changed::Queues(Vec::new()),
+            next: ChangeToken::new(newest),
+        });
+    };
+    // What is older than the feed remembers, or was counted by another file.
+    if after.get() < newest - CHANGES_KEPT || after.get() > newest {
+        return Ok(Changes { changed: Changed::Everything, next: ChangeToken::new(newest) });
+    }
+    let rows = tx
+        .prepare_cached(
+            "SELECT position, project, name FROM queue_change
+             WHERE position > ?1 ORDER BY position LIMIT ?2",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_map([after.get(), CHANGES_READ], |row| {
+                    Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .map_err(store_error)?;
+    let next = rows.last().map_or(after, |(position, ..)| ChangeToken::new(*position));
+    let keys = rows
+        .into_iter()
+        .map(|(_, project, name)| {
+            Ok(QueueKey {
+                project: ProjectId::from_store(&project).map_err(unexpected)?,
+                name: name.parse().map_err(unexpected)?,
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Changes { changed: Changed::Queues(keys), next })
+}

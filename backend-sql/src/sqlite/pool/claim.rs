@@ -1,0 +1,364 @@
+//! Claims and pops.
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+use storage_traits::{
+    Limit, Result, StoreError,
+    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Message, QueueRef, Timestamp},
+    pool::ClaimStore,
+};
+
+use super::{
+    Progress, STEP,
+    rows::{CLAIMED, Entry, READY, entries, execute, seconds, select_entries, whole_seconds},
+    settle::{leave, remove, settle},
+};
+use crate::sqlite::{
+    Sqlite,
+    error::store_error,
+    writer::{QueueRow, Tx, read_queue_row},
+};
+
+#[async_trait]
+impl ClaimStore for Sqlite {
+    async fn claim(
+        &self,
+        queue: &QueueRef,
+        spec: &ClaimSpec,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
+        let (queue, spec) = (queue.clone(), spec.clone());
+        self.write_until_done(move |tx| claim(tx, &queue, &spec, now)).await
+    }
+
+    async fn get_claim(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
+        let queue = queue.clone();
+        self.file.read(move |connection| get_claim(connection, &queue, id, now)).await
+    }
+
+    async fn renew(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        terms: ClaimTerms,
+        now: Timestamp,
+    ) -> Result<()> {
+        let queue = queue.clone();
+        self.file.write(move |tx| renew(tx, &queue, id, terms, now)).await
+    }
+
+    async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()> {
+        let queue = queue.clone();
+        self.file.write(move |tx| release(tx, &queue, id, now)).await
+    }
+
+    async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
+        let queue = queue.clone();
+        self.write_until_done(move |tx| pop(tx, &queue, limit, now)).await
+    }
+}
+
+/// Whether a claim holds at `now`.
+pub(super) fn is_alive(tx: &Tx<'_>, queue: i64, id: ClaimId, now: Timestamp) -> Result<bool> {
+    tx.connection
+        .prepare_cached("SELECT 1 FROM claim WHERE queue = ?1 AND id = ?2 AND expires_at > ?3")
+        .and_then(|mut statement| statement.exists(params![queue, id.to_bytes(), now.as_millis()]))
+        .map_err(store_error)
+}
+
+/// The queue's row, settled; `None` if the pool does not know the queue.
+fn settled(
+    tx: &mut Tx<'_>,
+    queue: &QueueRef,
+    now: Timestamp,
+) -> Result<Option<Progress<QueueRow>>> {
+    let Some(mut row) = tx.queue(queue.incarnation)? else { return Ok(None) };
+    let step = settle(tx, &mut row, now)?;
+    Ok(Some(if step.done { Progress::Done(row) } else { Progress::Again }))
+}
+
+fn claim(
+    tx: &mut Tx<'_>,
+    queue: &QueueRef,
+    spec: &ClaimSpec,
+    now: Timestamp,
+) -> Result<Progress<Option<Claim>>> {
+    let mut row = match settled(tx, queue, now)? {
+        None => return Ok(Progress::Done(None)),
+        Some(Progress::Again) => return Ok(Progress::Again),
+        Some(Progress::Done(row)) => row,
+    };
+    let rule = spec.dead_letter.as_ref().filter(|rule| rule.queue.incarnation != queue.incarnation);
+    if let Some(rule) = rule
+        && tx.queue(rule.queue.incarnation)?.is_none()
+    {
+        return Err(StoreError::not_found("queue", &rule.queue.key));
+    }
+    let mut taken = Vec::new();
+    let (mut moved, mut after) = (0, 0);
+    while taken.len() < spec.limit.get() && row.ready > 0 {
+        let ready = ready_entries(tx, &row, after, spec.limit.get() - taken.len())?;
+        let Some(last) = ready.last() else { break };
+        after = last.sequence();
+        for mut entry in ready {
+            let dead = rule.filter(|rule| entry.message.claim_count >= rule.max_claim_count);
+            if let Some(rule) = dead {
+                move_to_dead_letters(tx, &mut row, &entry, rule, now)?;
+                tx.tally.dead_lettered += 1;
+                moved += 1;
+            } else {
+                take(tx, &mut row, &mut entry.message, spec, now)?;
+                taken.push(entry.message);
+            }
+        }
+        if moved >= STEP && taken.is_empty() {
+            return Ok(Progress::Again);
+        }
+    }
+    if taken.is_empty() {
+        return Ok(Progress::Done(None));
+    }
+    let expires_at = now.plus(spec.terms.ttl).as_millis();
+    execute(
+        tx.connection,
+        "INSERT INTO claim (queue, id, renewed_at, ttl, expires_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            row.id,
+            spec.id.to_bytes(),
+            now.as_millis(),
+            whole_seconds(spec.terms.ttl),
+            expires_at
+        ],
+    )?;
+    row.due(expires_at);
+    tx.put(row);
+    Ok(Progress::Done(Some(Claim {
+        id: spec.id,
+        renewed_at: now,
+        ttl: spec.terms.ttl,
+        messages: taken,
+    })))
+}
+
+fn ready_entries(tx: &Tx<'_>, row: &QueueRow, after: i64, limit: usize) -> Result<Vec<Entry>> {
+    entries(
+        tx.connection,
+        row.incarnation,
+        select_entries!(
+            "WHERE e.queue = ?1 AND e.state = ?2 AND e.sequence > ?3 ORDER BY e.sequence LIMIT ?4"
+        ),
+        params![row.id, READY, after, limit],
+    )
+}
+
+/// Puts a message under the claim.
+fn take(
+    tx: &Tx<'_>,
+    row: &mut QueueRow,
+    message: &mut Message,
+    spec: &ClaimSpec,
+    now: Timestamp,
+) -> Result<()> {
+    hold(message, spec.id, spec.terms, now);
+    message.claim_count = message.claim_count.saturating_add(1);
+    row.ready -= 1;
+    row.claimed += 1;
+    write_hold(tx, row, message, spec.terms, now)
+}
+
+/// Writes the claim on the message, which lives on with it if it would expire before.
+fn hold(message: &mut Message, claim: ClaimId, terms: ClaimTerms, now: Timestamp) {
+    message.claim = Some(claim);
+    if message.expires_at < now.plus(terms.ttl) {
+        message.ttl = terms.ttl.saturating_add(terms.grace);
+        message.expires_at = now.plus(message.ttl);
+    }
+}
+
+fn write_hold(
+    tx: &Tx<'_>,
+    row: &mut QueueRow,
+    message: &Message,
+    terms: ClaimTerms,
+    now: Timestamp,
+) -> Result<()> {
+    let due_at = now.plus(terms.ttl).min(message.expires_at).as_millis();
+    row.due(due_at);
+    execute(
+        tx.connection,
+        "UPDATE entry SET state = ?3, due_at = ?4, expires_at = ?5, ttl = ?6, claim = ?7,
+             claim_count = ?8 WHERE queue = ?1 AND sequence = ?2",
+        params![
+            row.id,
+            message.id.sequence.get(),
+            CLAIMED,
+            due_at,
+            message.expires_at.as_millis(),
+            whole_seconds(message.ttl),
+            message.claim.map(ClaimId::to_bytes),
+            message.claim_count,
+        ],
+    )?;
+    Ok(())
+}
+
+/// Moves a free message to the end of the dead-letter queue, where it starts anew.
+fn move_to_dead_letters(
+    tx: &mut Tx<'_>,
+    row: &mut QueueRow,
+    entry: &Entry,
+    rule: &DeadLetter,
+    now: Timestamp,
+) -> Result<()> {
+    let Some(mut target) = tx.queue(rule.queue.incarnation)? else {
+        return Err(StoreError::not_found("queue", &rule.queue.key));
+    };
+    let ttl = rule.ttl.unwrap_or(entry.message.ttl);
+    let expires_at = now.plus(ttl).as_millis();
+    target.last_sequence += 1;
+    target.ready += 1;
+    target.due(expires_at);
+    execute(
+        tx.connection,
+        "INSERT INTO entry (queue, sequence, state, due_at, expires_at, visible_at, posted_at, ttl,
+             claim_count, client, body)
+         VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?5, ?6, 0, ?7, ?8)",
+        params![
+            target.id,
+            target.last_sequence,
+            READY,
+            expires_at,
+            now.as_millis(),
+            whole_seconds(ttl),
+            entry.message.client.as_str(),
+            entry.body_row,
+        ],
+    )?;
+    tx.put(target);
+    leave(row, entry.state);
+    execute(
+        tx.connection,
+        "DELETE FROM entry WHERE queue = ?1 AND sequence = ?2",
+        [row.id, entry.sequence()],
+    )?;
+    tx.put(*row);
+    Ok(())
+}
+
+fn get_claim(
+    connection: &mut Connection,
+    queue: &QueueRef,
+    id: ClaimId,
+    now: Timestamp,
+) -> Result<Option<Claim>> {
+    let snapshot = connection.transaction().map_err(store_error)?;
+    let Some(row) = read_queue_row(&snapshot, queue.incarnation)? else { return Ok(None) };
+    let record = snapshot
+        .prepare_cached(
+            "SELECT renewed_at, ttl FROM claim WHERE queue = ?1 AND id = ?2 AND expires_at > ?3",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_row(params![row.id, id.to_bytes(), now.as_millis()], |row| {
+                    Ok((Timestamp::from_millis(row.get(0)?), seconds(row.get(1)?)))
+                })
+                .optional()
+        })
+        .map_err(store_error)?;
+    let Some((renewed_at, ttl)) = record else { return Ok(None) };
+    let held = held_entries(&snapshot, &row, id, now)?;
+    let messages = held.into_iter().map(|entry| entry.message).collect();
+    Ok(Some(Claim { id, renewed_at, ttl, messages }))
+}
+
+fn held_entries(
+    connection: &Connection,
+    row: &QueueRow,
+    id: ClaimId,
+    now: Timestamp,
+) -> Result<Vec<Entry>> {
+    entries(
+        connection,
+        row.incarnation,
+        select_entries!(
+            "WHERE e.queue = ?1 AND e.claim = ?2 AND e.state = 2 AND e.expires_at > ?3
+             ORDER BY e.sequence"
+        ),
+        params![row.id, id.to_bytes(), now.as_millis()],
+    )
+}
+
+fn renew(
+    tx: &mut Tx<'_>,
+    queue: &QueueRef,
+    id: ClaimId,
+    terms: ClaimTerms,
+    now: Timestamp,
+) -> Result<()> {
+    let missing = || StoreError::not_found("claim", &id);
+    let mut row = tx.queue(queue.incarnation)?.ok_or_else(missing)?;
+    let expires_at = now.plus(terms.ttl).as_millis();
+    let renewed = execute(
+        tx.connection,
+        "UPDATE claim SET renewed_at = ?3, ttl = ?4, expires_at = ?5
+         WHERE queue = ?1 AND id = ?2 AND expires_at > ?3",
+        params![row.id, id.to_bytes(), now.as_millis(), whole_seconds(terms.ttl), expires_at],
+    )?;
+    if renewed == 0 {
+        return Err(missing());
+    }
+    for mut entry in held_entries(tx.connection, &row, id, now)? {
+        hold(&mut entry.message, id, terms, now);
+        write_hold(tx, &mut row, &entry.message, terms, now)?;
+    }
+    row.due(expires_at);
+    tx.put(row);
+    Ok(())
+}
+
+fn release(tx: &mut Tx<'_>, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()> {
+    let Some(mut row) = tx.queue(queue.incarnation)? else { return Ok(()) };
+    let released = execute(
+        tx.connection,
+        "DELETE FROM claim WHERE queue = ?1 AND id = ?2 AND expires_at > ?3",
+        params![row.id, id.to_bytes(), now.as_millis()],
+    )?;
+    if released == 0 {
+        return Ok(());
+    }
+    let freed = execute(
+        tx.connection,
+        "UPDATE entry SET state = ?3, due_at = expires_at, claim = NULL
+         WHERE queue = ?1 AND claim = ?2 AND state = 2",
+        params![row.id, id.to_bytes(), READY],
+    )?;
+    let freed = i64::try_from(freed).unwrap_or(i64::MAX);
+    row.claimed -= freed;
+    row.ready += freed;
+    tx.put(row);
+    Ok(())
+}
+
+fn pop(
+    tx: &mut Tx<'_>,
+    queue: &QueueRef,
+    limit: Limit,
+    now: Timestamp,
+) -> Result<Progress<Vec<Message>>> {
+    let mut row = match settled(tx, queue, now)? {
+        None => return Ok(Progress::Done(Vec::new())),
+        Some(Progress::Again) => return Ok(Progress::Again),
+        Some(Progress::Done(row)) => row,
+    };
+    let taken = ready_entries(tx, &row, 0, limit.get())?;
+    for entry in &taken {
+        remove(tx, &mut row, entry.sequence(), entry.state, entry.body_row)?;
+    }
+    tx.put(row);
+    Ok(Progress::Done(taken.into_iter().map(|entry| entry.message).collect()))
+}

@@ -1,0 +1,112 @@
+//! Stored form to domain type.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::{Connection, Params, Row};
+use storage_traits::{
+    Result,
+    domain::{
+        Body, ClaimId, ClientId, Incarnation, Message, MessageId, QueueRef, Sequence, Timestamp,
+    },
+};
+
+use crate::sqlite::error::{store_error, unexpected};
+
+/// Values of `entry.state`.
+pub(super) const READY: i64 = 0;
+pub(super) const DELAYED: i64 = 1;
+pub(super) const CLAIMED: i64 = 2;
+
+/// Selects what [`Entry::read`] reads; a `WHERE` on `e` follows.
+macro_rules! select_entries {
+    ($rest:literal) => {
+        concat!(
+            "SELECT e.sequence, e.state, e.expires_at, e.visible_at, e.posted_at, e.ttl, e.claim, \
+             e.claim_count, e.client, e.body, b.checksum, b.json \
+             FROM entry e JOIN body b ON b.id = e.body ",
+            $rest
+        )
+    };
+}
+pub(super) use select_entries;
+
+/// A message with what the store alone needs to know of it.
+pub(super) struct Entry {
+    pub(super) message: Message,
+    pub(super) state: i64,
+    pub(super) body_row: i64,
+}
+
+impl Entry {
+    pub(super) fn sequence(&self) -> i64 {
+        self.message.id.sequence.get()
+    }
+
+    fn read(incarnation: Incarnation, row: &Row<'_>) -> rusqlite::Result<Self> {
+        let millis = |column| row.get(column).map(Timestamp::from_millis);
+        let sequence = row.get(0)?;
+        let id = Sequence::new(sequence)
+            .map(|sequence| MessageId { incarnation, sequence })
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(0, sequence))?;
+        Ok(Self {
+            message: Message {
+                id,
+                expires_at: millis(2)?,
+                visible_at: millis(3)?,
+                posted_at: millis(4)?,
+                ttl: seconds(row.get(5)?),
+                claim: row.get::<_, Option<[u8; 16]>>(6)?.map(ClaimId::from_bytes),
+                claim_count: row.get(7)?,
+                client: ClientId::new(row.get_ref(8)?.as_str()?),
+                checksum: row.get(10)?,
+                body: Body::from_json(Bytes::copy_from_slice(row.get_ref(11)?.as_blob()?)),
+            },
+            state: row.get(1)?,
+            body_row: row.get(9)?,
+        })
+    }
+}
+
+/// Runs a query made with [`select_entries!`].
+pub(super) fn entries(
+    connection: &Connection,
+    incarnation: Incarnation,
+    sql: &str,
+    params: impl Params,
+) -> Result<Vec<Entry>> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| {
+            statement.query_map(params, |row| Entry::read(incarnation, row))?.collect()
+        })
+        .map_err(store_error)
+}
+
+/// Runs a statement that changes rows; answers how many.
+pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<usize> {
+    connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.execute(params))
+        .map_err(store_error)
+}
+
+/// The sequences among `ids` that belong to this life of the queue.
+pub(super) fn own_sequences(queue: &QueueRef, ids: &[MessageId]) -> Vec<i64> {
+    ids.iter()
+        .filter(|id| id.incarnation == queue.incarnation)
+        .map(|id| id.sequence.get())
+        .collect()
+}
+
+pub(super) fn seconds(number: i64) -> Duration {
+    Duration::from_secs(u64::try_from(number).unwrap_or(0))
+}
+
+pub(super) fn whole_seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn count(number: i64) -> Result<u64> {
+    u64::try_from(number).map_err(unexpected)
+}

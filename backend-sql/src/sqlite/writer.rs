@@ -1,0 +1,270 @@
+//! Group commit: steps that wait at the same time share a transaction.
+
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use storage_traits::{
+    Result,
+    domain::{Incarnation, Timestamp},
+    pool::PoolCounters,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::{is_failure, store_error, unexpected};
+
+/// How many steps share a transaction at the most.
+const MAX_BATCH: usize = 256;
+/// Stands for "nothing is due".
+pub(super) const NEVER: i64 = i64::MAX;
+
+pub(super) enum Command {
+    Run(Box<dyn Step>),
+    Stop,
+}
+
+/// A step that waits for the writer.
+pub(super) trait Step: Send {
+    /// Does the work; `false` if the database failed, so that the transaction is void.
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+
+    /// Tells the one who waits how it ended, with the commit or without.
+    fn answer(self: Box<Self>, committed: Result<()>);
+}
+
+pub(super) struct Waiting<T, F> {
+    work: F,
+    outcome: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+impl<T, F> Waiting<T, F>
+where
+    T: Send + 'static,
+    F: FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
+{
+    pub(super) fn boxed(work: F, reply: oneshot::Sender<Result<T>>) -> Box<dyn Step> {
+        Box::new(Self { work, outcome: None, reply })
+    }
+}
+
+impl<T, F> Step for Waiting<T, F>
+where
+    T: Send,
+    F: FnMut(&mut Tx<'_>) -> Result<T> + Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+        // Whoever asked may have gone while the step waited: then it need not be done.
+        self.outcome = if self.reply.is_closed() { None } else { Some((self.work)(tx)) };
+        !matches!(&self.outcome, Some(Err(error)) if is_failure(error))
+    }
+
+    fn answer(self: Box<Self>, committed: Result<()>) {
+        let result = match (self.outcome, committed) {
+            (Some(Err(own)), _) => Err(own),
+            (_, Err(failed)) => Err(failed),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (None, Ok(())) => return,
+        };
+        drop(self.reply.send(result)); // as above, the asker may be gone
+    }
+}
+
+/// What the steps did on the side since the file was opened.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    expired: AtomicU64,
+    dead_lettered: AtomicU64,
+}
+
+impl Counters {
+    fn add(&self, tally: PoolCounters) {
+        self.expired.fetch_add(tally.expired, Ordering::Relaxed);
+        self.dead_lettered.fetch_add(tally.dead_lettered, Ordering::Relaxed);
+    }
+
+    pub(super) fn snapshot(&self) -> PoolCounters {
+        PoolCounters {
+            expired: self.expired.load(Ordering::Relaxed),
+            dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
+        }
+    }
+}
+
+pub(super) fn write_loop(
+    connection: &Connection,
+    counters: &Counters,
+    mut commands: mpsc::Receiver<Command>,
+) {
+    let mut received = Vec::with_capacity(MAX_BATCH);
+    let mut stop = false;
+    while !stop && commands.blocking_recv_many(&mut received, MAX_BATCH) > 0 {
+        let mut steps = Vec::with_capacity(received.len());
+        for command in received.drain(..) {
+            match command {
+                Command::Run(waiting) => steps.push(waiting),
+                Command::Stop => stop = true,
+            }
+        }
+        run(connection, counters, steps);
+    }
+}
+
+/// Runs steps in one transaction; if that fails, each in its own, so that one step that cannot be
+/// done does not take its neighbours with it.
+fn run(connection: &Connection, counters: &Counters, mut steps: Vec<Box<dyn Step>>) {
+    match attempt(connection, counters, &mut steps) {
+        Ok(()) => steps.into_iter().for_each(|step| step.answer(Ok(()))),
+        Err(error) if steps.len() <= 1 => {
+            if let Some(step) = steps.pop() {
+                step.answer(Err(error));
+            }
+        }
+        Err(error) => {
+            tracing::debug!(%error, steps = steps.len(), "a shared transaction failed");
+            for mut step in steps {
+                let alone = attempt(connection, counters, std::slice::from_mut(&mut step));
+                step.answer(alone);
+            }
+        }
+    }
+}
+
+fn attempt(
+    connection: &Connection,
+    counters: &Counters,
+    steps: &mut [Box<dyn Step>],
+) -> Result<()> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    let mut tx = Tx { connection, tally: PoolCounters::default(), queues: HashMap::new() };
+    let ran = steps
+        .iter_mut()
+        .all(|step| step.run(&mut tx))
+        .then_some(())
+        .ok_or_else(|| unexpected("a step failed"))
+        .and_then(|()| tx.flush())
+        .and_then(|()| execute(connection, "COMMIT"));
+    match &ran {
+        Ok(()) => counters.add(tx.tally),
+        Err(_) if connection.is_autocommit() => {} // rolled back by the database
+        Err(_) => execute(connection, "ROLLBACK")?,
+    }
+    ran
+}
+
+fn execute(connection: &Connection, sql: &str) -> Result<()> {
+    connection.prepare_cached(sql).and_then(|mut s| s.execute(())).map_err(store_error)?;
+    Ok(())
+}
+
+/// A queue's row, as the transaction at work sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct QueueRow {
+    pub(super) id: i64,
+    pub(super) incarnation: Incarnation,
+    pub(super) last_sequence: i64,
+    pub(super) ready: i64,
+    pub(super) delayed: i64,
+    pub(super) claimed: i64,
+    pub(super) next_due: i64,
+}
+
+impl QueueRow {
+    /// Notes that something of the queue will be due.
+    pub(super) fn due(&mut self, at: i64) {
+        self.next_due = self.next_due.min(at);
+    }
+
+    /// Whether time has changed anything that the rows do not show yet.
+    pub(super) const fn is_due(&self, now: Timestamp) -> bool {
+        self.next_due <= now.as_millis()
+    }
+}
+
+pub(super) fn read_queue_row(
+    connection: &Connection,
+    incarnation: Incarnation,
+) -> Result<Option<QueueRow>> {
+    connection
+        .prepare_cached(
+            "SELECT id, last_sequence, ready, delayed, claimed, next_due
+             FROM pool_queue WHERE incarnation = ?1",
+        )
+        .and_then(|mut statement| {
+            statement
+                .query_row([incarnation.get()], |row| {
+                    Ok(QueueRow {
+                        id: row.get(0)?,
+                        incarnation,
+                        last_sequence: row.get(1)?,
+                        ready: row.get(2)?,
+                        delayed: row.get(3)?,
+                        claimed: row.get(4)?,
+                        next_due: row.get(5)?,
+                    })
+                })
+                .optional()
+        })
+        .map_err(store_error)
+}
+
+/// The transaction that steps share. It keeps the rows of the queues that they touch, so that a
+/// hundred posts to one queue rewrite its counters once.
+pub(super) struct Tx<'c> {
+    pub(super) connection: &'c Connection,
+    /// What the steps did on the side; counted once it is committed.
+    pub(super) tally: PoolCounters,
+    queues: HashMap<Incarnation, (QueueRow, Saved)>,
+}
+
+type Saved = Option<QueueRow>;
+
+impl Tx<'_> {
+    /// The row of a queue, if the pool knows it.
+    pub(super) fn queue(&mut self, incarnation: Incarnation) -> Result<Option<QueueRow>> {
+        if let Some((row, _)) = self.queues.get(&incarnation) {
+            return Ok(Some(*row));
+        }
+        let row = read_queue_row(self.connection, incarnation)?;
+        if let Some(row) = row {
+            self.queues.insert(incarnation, (row, Some(row)));
+        }
+        Ok(row)
+    }
+
+    /// Keeps a changed row; it is written with the commit.
+    pub(super) fn put(&mut self, row: QueueRow) {
+        self.queues.entry(row.incarnation).or_insert((row, None)).0 = row;
+    }
+
+    /// Forgets a row, because its queue is dropped.
+    pub(super) fn forget(&mut self, incarnation: Incarnation) {
+        self.queues.remove(&incarnation);
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        for (row, saved) in self.queues.values() {
+            if *saved != Some(*row) {
+                self.connection
+                    .prepare_cached(
+                        "UPDATE pool_queue SET last_sequence = ?2, ready = ?3, delayed = ?4,
+                         claimed = ?5, next_due = ?6 WHERE id = ?1",
+                    )
+                    .and_then(|mut statement| {
+                        statement.execute(params![
+                            row.id,
+                            row.last_sequence,
+                            row.ready,
+                            row.delayed,
+                            row.claimed,
+                            row.next_due
+                        ])
+                    })
+                    .map_err(store_error)?;
+            }
+        }
+        Ok(())
+    }
+}
