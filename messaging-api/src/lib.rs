@@ -1,0 +1,17 @@
+//! The messaging service: transports over services over stores.
+
+mod accept;
+pub mod backends;
+pub mod cli;
+pub mod config;
+mod error;
+mod extract;
+mod front;
+mod json;
+mod metered;
+mod metrics;
+mod operator;
+mod routes;
+mod services;
+pub mod startup;
+pub mod telemetry;

@@ -1,0 +1,270 @@
+//! What goes wrong with a request, and how it is answered: one table.
+
+use actix_web::{
+    HttpResponse, ResponseError,
+    http::{StatusCode, header},
+};
+use storage_traits::StoreError;
+
+/// Why a request was refused or failed. The text says what was wrong with what.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// A value is out of range, or makes no sense here.
+    #[error("{0}")]
+    Invalid(String),
+    /// The body cannot be read, or has the wrong shape.
+    #[error("{0}")]
+    Body(String),
+    /// A query parameter is not of its type.
+    #[error("{0}")]
+    Parameter(String),
+    /// A header is missing or wrong; with the title that says which.
+    #[error("{1}")]
+    Header(&'static str, String),
+    /// The body of a form.
+    #[error("the content type application/x-www-form-urlencoded is not accepted")]
+    Form,
+    /// The client accepts no JSON.
+    #[error("this service answers with application/json; the Accept header must admit it")]
+    NotAcceptable,
+    /// The queue name or the project id breaks its rule.
+    #[error("{0}")]
+    QueueName(String),
+    /// A message is claimed, and the right claim was not named.
+    #[error("{0}")]
+    Claimed(String),
+    /// The claim that was named for a deletion does not fit.
+    #[error("{0}")]
+    WrongClaim(String),
+    /// What the path names does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// The change contradicts what is there.
+    #[error("{0}")]
+    Conflict(String),
+    /// The caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The body's content type is not the one that this route takes.
+    #[error("{0}")]
+    MediaType(String),
+    /// There is no such route.
+    #[error("there is no such route")]
+    NoRoute,
+    /// The route has other methods: their names, as `Allow` lists them.
+    #[error("the methods of this route are {0}")]
+    Method(&'static str),
+    /// The body did not arrive in time.
+    #[error("the body of the request did not arrive in time")]
+    Timeout,
+    /// The headers are larger than the bound.
+    #[error("the headers of the request are larger than {0} bytes")]
+    HeadersTooLarge(u64),
+    /// Too many requests are under way.
+    #[error("too many requests are under way")]
+    Overloaded,
+    /// A step failed that this route does not answer with 503 (Zaqar v2 API, posting messages).
+    #[error("the queue's metadata could not be read")]
+    Metadata(#[source] StoreError),
+    /// A store refused or failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ApiError {
+    /// Status and title of each error.
+    fn kind(&self) -> (StatusCode, &'static str) {
+        use StoreError as E;
+        match self {
+            Self::Invalid(_) => (StatusCode::BAD_REQUEST, "Invalid API request"),
+            Self::Body(_) => (StatusCode::BAD_REQUEST, "Invalid request body"),
+            Self::Parameter(_) => (StatusCode::BAD_REQUEST, "Invalid parameter"),
+            Self::Header(title, _) => (StatusCode::BAD_REQUEST, title),
+            Self::Form => (StatusCode::BAD_REQUEST, "Invalid Content-Type"),
+            Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "406 Not Acceptable"),
+            Self::QueueName(_) => (StatusCode::BAD_REQUEST, "Invalid queue identification"),
+            Self::Claimed(_) => (StatusCode::FORBIDDEN, "Unable to delete"),
+            Self::WrongClaim(_) => (StatusCode::BAD_REQUEST, "Unable to delete"),
+            Self::NotFound(_) | Self::Store(E::NotFound { .. }) => {
+                (StatusCode::NOT_FOUND, "Not found")
+            }
+            Self::Conflict(_) | Self::Store(E::Conflict { .. }) => {
+                (StatusCode::CONFLICT, "Resource conflict")
+            }
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Not authorized"),
+            Self::MediaType(_) => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "415 Unsupported Media Type")
+            }
+            Self::NoRoute => (StatusCode::NOT_FOUND, "404 Not Found"),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed"),
+            Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "408 Request Timeout"),
+            Self::HeadersTooLarge(_) => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "431 Request Header Fields Too Large")
+            }
+            Self::Metadata(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
+            Self::Overloaded
+            | Self::Store(E::Overloaded { .. } | E::Unavailable { .. } | E::Unexpected { .. }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "Service temporarily unavailable")
+            }
+        }
+    }
+
+    /// The text for the client; none where the framework answers. A store's own words are for the
+    /// log.
+    fn description(&self) -> Option<String> {
+        use StoreError as E;
+        match self {
+            Self::NoRoute | Self::Method(_) => None,
+            Self::Overloaded | Self::Store(E::Overloaded { .. }) => {
+                Some("The service has too much to do. Please try again in a few seconds.".into())
+            }
+            Self::Store(E::Unavailable { .. } | E::Unexpected { .. }) => {
+                Some("The message store failed. Please try again in a few seconds.".into())
+            }
+            _ => Some(sentence(&self.to_string())),
+        }
+    }
+
+    /// The failure that an operator has to hear of.
+    pub fn failure(&self) -> Option<&StoreError> {
+        match self {
+            Self::Metadata(error)
+            | Self::Store(
+                error @ (StoreError::Unavailable { .. } | StoreError::Unexpected { .. }),
+            ) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Renders the error in the form that the client accepts.
+    pub fn render(&self, form: Form) -> HttpResponse {
+        let (status, title) = self.kind();
+        let mut response = HttpResponse::build(status);
+        response.insert_header((header::VARY, "Accept"));
+        match self {
+            Self::Method(allow) => {
+                response.insert_header((header::ALLOW, *allow));
+            }
+            Self::Timeout | Self::HeadersTooLarge(_) => {
+                response.force_close();
+            }
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+                response.insert_header((header::RETRY_AFTER, "1"));
+            }
+            _ => {}
+        }
+        let description = self.description();
+        let help = matches!(self, Self::NotAcceptable);
+        match form {
+            Form::Json => response.content_type("application/json").body(as_json(
+                title,
+                description.as_deref(),
+                help,
+            )),
+            Form::Xml(content_type) => response.content_type(content_type).body(as_xml(
+                title,
+                description.as_deref(),
+                help,
+            )),
+            Form::Empty => response.finish(),
+        }
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.kind().0
+    }
+
+    /// In JSON; [`front`](crate::front) renders it anew for a client that prefers another form.
+    fn error_response(&self) -> HttpResponse {
+        self.render(Form::Json)
+    }
+}
+
+/// The form of an error's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    Json,
+    /// With the media type that the client prefers.
+    Xml(&'static str),
+    /// The client reads neither.
+    Empty,
+}
+
+const HELP: [(&str, &str); 3] =
+    [("text", "Media types of this API"), ("href", "/v2/"), ("rel", "help")];
+
+fn as_json(title: &str, description: Option<&str>, help: bool) -> String {
+    let mut body = serde_json::Map::new();
+    body.insert("title".into(), title.into());
+    if let Some(description) = description {
+        body.insert("description".into(), description.into());
+    }
+    if help {
+        let link = HELP.map(|(key, value)| (key.to_owned(), value.into()));
+        body.insert("link".into(), serde_json::Map::from_iter(link).into());
+    }
+    serde_json::Value::Object(body).to_string()
+}
+
+fn as_xml(title: &str, description: Option<&str>, help: bool) -> String {
+    let element = |name: &str, text: &str| format!("<{name}>{}</{name}>", escape(text));
+    let description = description.map_or(String::new(), |text| element("description", text));
+    let link: String = HELP.iter().map(|(name, text)| element(name, text)).collect();
+    let link = if help { format!("<link>{link}</link>") } else { String::new() };
+    format!("<error>{}{description}{link}</error>", element("title", title))
+}
+
+/// Text for XML, without the characters that XML cannot hold.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'.. => {
+                escaped.push(c);
+            }
+            _ => escaped.push('\u{fffd}'),
+        }
+    }
+    escaped
+}
+
+/// Errors read as clauses in the log and as sentences by people.
+fn sentence(clause: &str) -> String {
+    let mut chars = clause.chars();
+    let first = chars.next().map(|c| c.to_ascii_uppercase());
+    let end = if clause.ends_with(['.', '?', '!']) { "" } else { "." };
+    first.into_iter().chain(chars).chain(end.chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_title_before_its_description() {
+        let json = as_json("Invalid parameter", Some("\"limit\" must be a number."), false);
+        assert_eq!(
+            json,
+            r#"{"title":"Invalid parameter","description":"\"limit\" must be a number."}"#
+        );
+    }
+
+    #[test]
+    fn xml_is_escaped() {
+        assert_eq!(
+            as_xml("a<b", Some("c&\u{1}"), false),
+            "<error><title>a&lt;b</title><description>c&amp;\u{fffd}</description></error>"
+        );
+    }
+
+    #[test]
+    fn a_clause_becomes_a_sentence() {
+        assert_eq!(sentence("the name is too long"), "The name is too long.");
+        assert_eq!(sentence("\"limit\" is off"), "\"limit\" is off.");
+    }
+}

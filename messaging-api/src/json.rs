@@ -1,0 +1,142 @@
+//! The rules of JSON request bodies (Zaqar v2 API, JSON body rules).
+
+use serde_json::{Map, Value};
+
+use crate::error::ApiError;
+
+/// How deep values may be nested.
+const MAX_DEPTH: usize = 128;
+
+/// The text of a body that may be a JSON object or array.
+pub fn text(body: &[u8]) -> Result<&str, ApiError> {
+    let text = std::str::from_utf8(body)
+        .map_err(|_| ApiError::Body("the body could not be parsed: it is not UTF-8".into()))?;
+    match text.trim_ascii_start().as_bytes().first() {
+        Some(b'{' | b'[') => Ok(text),
+        Some(_) => Err(unparsable("it must be a JSON object or array")),
+        None => Err(ApiError::Body("the request has no body".into())),
+    }
+}
+
+/// Parses a body that must be an object, into a tree: for small bodies only.
+pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    match value(body)? {
+        Value::Object(map) => Ok(map),
+        _ => Err(ApiError::Body("the body must be a JSON object, not an array".into())),
+    }
+}
+
+/// Parses a body into a tree: for small bodies only.
+pub fn value(body: &[u8]) -> Result<Value, ApiError> {
+    let text = text(body)?;
+    let value = serde_json::from_str(text).map_err(unparsable)?;
+    within_bounds(text)?;
+    Ok(value)
+}
+
+/// The body is not JSON, for the reason given.
+pub fn unparsable(why: impl std::fmt::Display) -> ApiError {
+    ApiError::Body(format!("the body could not be parsed: {why}"))
+}
+
+/// Checks what parsers let pass: integers beyond 64 bits and deep nesting. `json` is valid JSON.
+pub fn within_bounds(json: &str) -> Result<(), ApiError> {
+    let bytes = json.as_bytes();
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = end_of_string(bytes, at + 1),
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(unparsable(format!("it is nested more than {MAX_DEPTH} deep")));
+                }
+            }
+            b'}' | b']' => depth -= 1,
+            b'-' | b'0'..=b'9' => {
+                let end = bytes[at..]
+                    .iter()
+                    .position(|b| !matches!(b, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9'))
+                    .map_or(bytes.len(), |length| at + length);
+                let number = &json[at..end];
+                let integer = !number.contains(['.', 'e', 'E']);
+                if integer && number.len() >= 19 && number.parse::<i64>().is_err() {
+                    return Err(unparsable("an integer is too large"));
+                }
+                at = end - 1;
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    Ok(())
+}
+
+/// The position of the quote that ends a string.
+fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at;
+        }
+        at += 2; // the backslash and what it escapes
+    }
+    bytes.len()
+}
+
+/// An integer as the original counts one: booleans are 0 and 1.
+pub fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Bool(flag) => Some(i64::from(*flag)),
+        Value::Number(number) => number.as_i64(),
+        _ => None,
+    }
+}
+
+/// What the original takes for "not set".
+pub fn is_falsy(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Bool(true) => false,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn integers_beyond_64_bits_are_refused_wherever_they_stand() {
+        for json in ["[9223372036854775808]", "{\"a\":[{\"b\":-9223372036854775809}]}"] {
+            assert!(value(json.as_bytes()).is_err(), "{json}");
+        }
+        for json in [
+            "[9223372036854775807,-9223372036854775808]",
+            "[\"9223372036854775808\",\"\\\"99999999999999999999\\\\\"]",
+            "[92233720368547758080.0, 1e30]",
+        ] {
+            assert!(value(json.as_bytes()).is_ok(), "{json}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let nested = |depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(within_bounds(&nested(128)).is_ok());
+        assert!(within_bounds(&nested(129)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_valid_text_of_small_numbers_is_within_bounds(text: String, number: i64) {
+            let json = serde_json::json!([text, number, { text.clone(): number }]).to_string();
+            prop_assert!(within_bounds(&json).is_ok());
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! Stores that are timed and counted.
+
+use std::{sync::Arc, time::Instant};
+
+use async_trait::async_trait;
+use storage_traits::{
+    Limit, Page, Result,
+    catalog::{Catalog, ChangeFeed, ChangeToken, Changes, Created, QueueCatalog, QueueFilter},
+    domain::{
+        Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Message, MessageId, Metadata, NewMessage,
+        ProjectId, QueueKey, QueueRecord, QueueRef, Timestamp,
+    },
+    pool::{
+        ClaimStore, DeleteOutcome, Durability, ListSpec, MessagePool, MessageStore, PoolCounters,
+        PoolMaintenance, Stats, Swept,
+    },
+};
+
+use crate::metrics::Metrics;
+
+/// A store with the metrics of what it does.
+pub struct Metered<S: ?Sized> {
+    store: Arc<S>,
+    name: &'static str,
+    metrics: Arc<Metrics>,
+}
+
+impl<S: ?Sized> Metered<S> {
+    pub fn new(store: Arc<S>, name: &'static str, metrics: Arc<Metrics>) -> Self {
+        Self { store, name, metrics }
+    }
+
+    async fn time<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let start = Instant::now();
+        let result = work.await;
+        self.metrics.operation(self.name, operation, result.is_ok(), start.elapsed());
+        result
+    }
+}
+
+#[async_trait]
+impl MessageStore for Metered<dyn MessagePool> {
+    async fn post(
+        &self,
+        queue: &QueueRef,
+        client: &ClientId,
+        messages: Vec<NewMessage>,
+        now: Timestamp,
+    ) -> Result<Vec<MessageId>> {
+        let ids = self.time("post", self.store.post(queue, client, messages, now)).await?;
+        self.metrics.posted.inc_by(ids.len() as u64);
+        Ok(ids)
+    }
+
+    async fn list(
+        &self,
+        queue: &QueueRef,
+        spec: &ListSpec,
+        now: Timestamp,
+    ) -> Result<Page<Message>> {
+        self.time("list", self.store.list(queue, spec, now)).await
+    }
+
+    async fn get(
+        &self,
+        queue: &QueueRef,
+        ids: &[MessageId],
+        now: Timestamp,
+    ) -> Result<Vec<Message>> {
+        self.time("get", self.store.get(queue, ids, now)).await
+    }
+
+    async fn delete(
+        &self,
+        queue: &QueueRef,
+        id: MessageId,
+        claim: Option<ClaimId>,
+        now: Timestamp,
+    ) -> Result<DeleteOutcome> {
+        let outcome = self.time("delete", self.store.delete(queue, id, claim, now)).await?;
+        if outcome == DeleteOutcome::Deleted {
+            self.metrics.deleted.inc();
+        }
+        Ok(outcome)
+    }
+
+    async fn delete_many(
+        &self,
+        queue: &QueueRef,
+        ids: &[MessageId],
+        claims: &[ClaimId],
+        now: Timestamp,
+    ) -> Result<Option<u64>> {
+        let work = self.store.delete_many(queue, ids, claims, now);
+        let deleted = self.time("delete_many", work).await?;
+        self.metrics.deleted.inc_by(deleted.unwrap_or(0));
+        Ok(deleted)
+    }
+}
+
+#[async_trait]
+impl ClaimStore for Metered<dyn MessagePool> {
+    async fn claim(
+        &self,
+        queue: &QueueRef,
+        spec: &ClaimSpec,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
+        let claim = self.time("claim", self.store.claim(queue, spec, now)).await?;
+        let count = claim.as_ref().map_or(0, |claim| claim.messages.len());
+        self.metrics.claimed.inc_by(count as u64);
+        Ok(claim)
+    }
+
+    async fn get_claim(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
+        self.time("get_claim", self.store.get_claim(queue, id, now)).await
+    }
+
+    async fn renew(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        terms: ClaimTerms,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.time("renew", self.store.renew(queue, id, terms, now)).await
+    }
+
+    async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()> {
+        self.time("release", self.store.release(queue, id, now)).await
+    }
+
+    async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
+        let messages = self.time("pop", self.store.pop(queue, limit, now)).await?;
+        self.metrics.deleted.inc_by(messages.len() as u64);
+        Ok(messages)
+    }
+}
+
+#[async_trait]
+impl PoolMaintenance for Metered<dyn MessagePool> {
+    async fn open_queue(&self, queue: &QueueRef) -> Result<()> {
+        self.time("open_queue", self.store.open_queue(queue)).await
+    }
+
+    async fn drop_queue(&self, queue: &QueueRef) -> Result<()> {
+        self.time("drop_queue", self.store.drop_queue(queue)).await
+    }
+
+    async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats> {
+        self.time("stats", self.store.stats(queue, now)).await
+    }
+
+    async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
+        let purged = self.time("purge", self.store.purge(queue, now)).await?;
+        self.metrics.deleted.inc_by(purged);
+        Ok(purged)
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept> {
+        self.time("sweep", self.store.sweep(now)).await
+    }
+
+    fn counters(&self) -> PoolCounters {
+        self.store.counters()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.time("check", self.store.check()).await
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}
+
+impl MessagePool for Metered<dyn MessagePool> {
+    fn durability(&self) -> Durability {
+        self.store.durability()
+    }
+}
+
+#[async_trait]
+impl QueueCatalog for Metered<dyn Catalog> {
+    async fn create(&self, key: &QueueKey, metadata: &Metadata, now: Timestamp) -> Result<Created> {
+        self.time("create", self.store.create(key, metadata, now)).await
+    }
+
+    async fn get(&self, key: &QueueKey) -> Result<Option<QueueRecord>> {
+        self.time("get", self.store.get(key)).await
+    }
+
+    async fn list(&self, project: &ProjectId, filter: &QueueFilter) -> Result<Page<QueueRecord>> {
+        self.time("list", self.store.list(project, filter)).await
+    }
+
+    async fn count(&self, project: &ProjectId) -> Result<u64> {
+        self.time("count", self.store.count(project)).await
+    }
+
+    async fn update(
+        &self,
+        read: &QueueRecord,
+        metadata: &Metadata,
+        now: Timestamp,
+    ) -> Result<QueueRecord> {
+        self.time("update", self.store.update(read, metadata, now)).await
+    }
+
+    async fn delete(&self, key: &QueueKey, now: Timestamp) -> Result<Option<QueueRef>> {
+        self.time("delete", self.store.delete(key, now)).await
+    }
+}
+
+#[async_trait]
+impl ChangeFeed for Metered<dyn Catalog> {
+    async fn changes(&self, after: Option<ChangeToken>) -> Result<Changes> {
+        self.time("changes", self.store.changes(after)).await
+    }
+}
+
+#[async_trait]
+impl Catalog for Metered<dyn Catalog> {
+    async fn check(&self) -> Result<()> {
+        self.time("check", self.store.check()).await
+    }
+
+    async fn close(&self) {
+        self.store.close().await;
+    }
+}

@@ -1,0 +1,41 @@
+//! The operator's listener: metrics, liveness, readiness.
+
+use std::sync::Arc;
+
+use actix_web::{
+    HttpResponse,
+    web::{self, Data, ServiceConfig},
+};
+
+use crate::{front::InFlight, metrics::Metrics, services::Services};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+pub fn configure(app: &mut ServiceConfig) {
+    app.route("/metrics", web::get().to(metrics))
+        .route("/livez", web::get().to(live))
+        .route("/readyz", web::get().to(ready));
+}
+
+async fn metrics(metrics: Data<Metrics>, services: Data<Services>) -> HttpResponse {
+    HttpResponse::Ok().content_type(OPENMETRICS).body(metrics.render(services.counters()))
+}
+
+/// The process answers.
+async fn live() -> HttpResponse {
+    HttpResponse::Ok().body("alive\n")
+}
+
+/// Requests can be served: the stores answer, and the node is not about to stop.
+async fn ready(services: Data<Services>, in_flight: Data<Arc<InFlight>>) -> HttpResponse {
+    if in_flight.is_stopping() {
+        return HttpResponse::ServiceUnavailable().body("stopping\n");
+    }
+    match services.check().await {
+        Ok(()) => HttpResponse::Ok().body("ready\n"),
+        Err(error) => {
+            tracing::warn!(%error, "not ready");
+            HttpResponse::ServiceUnavailable().body("the stores do not answer\n")
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The REST API: one resource a file, its handlers and its wire types.
+
+mod claims;
+mod health;
+mod home;
+mod links;
+mod messages;
+mod post;
+mod queues;
+mod render;
+mod root;
+mod stats;
+
+use actix_web::{
+    HttpRequest, Resource,
+    web::{self, ServiceConfig},
+};
+
+use crate::{
+    error::ApiError,
+    extract::{Accepted, Caller, InQueue},
+};
+
+/// What a request is counted under: the path's pattern, of which there are few.
+#[derive(Debug, Clone, Copy)]
+pub struct Route(pub &'static str);
+
+/// Requests without a route.
+pub const NO_ROUTE: Route = Route("none");
+
+/// What a route asks of every request, whatever its method.
+#[derive(Clone, Copy)]
+enum Asks {
+    Accept,
+    Caller,
+    Queue,
+}
+
+/// Registers every route.
+pub fn configure(app: &mut ServiceConfig, admin: bool) {
+    app.service(resource("/", "GET, OPTIONS", Asks::Accept).route(web::get().to(root::versions)))
+        .service(resource("/v2/", "GET, OPTIONS", Asks::Caller).route(web::get().to(home::home)))
+        .service(
+            resource("/v2/ping", "GET, HEAD, OPTIONS", Asks::Caller)
+                .route(web::get().to(health::ping))
+                .route(web::head().to(health::head)),
+        )
+        .service(
+            resource("/v2/queues", "GET, OPTIONS", Asks::Caller).route(web::get().to(queues::list)),
+        )
+        .service(
+            resource("/v2/queues/{queue:[^/]*}", "DELETE, GET, PATCH, PUT, OPTIONS", Asks::Queue)
+                .route(web::get().to(queues::get))
+                .route(web::put().to(queues::create))
+                .route(web::patch().to(queues::patch))
+                .route(web::delete().to(queues::delete)),
+        )
+        .service(
+            resource("/v2/queues/{queue:[^/]*}/stats", "GET, OPTIONS", Asks::Queue)
+                .route(web::get().to(stats::stats)),
+        )
+        .service(
+            resource("/v2/queues/{queue:[^/]*}/purge", "POST, OPTIONS", Asks::Queue)
+                .route(web::post().to(stats::purge)),
+        )
+        .service(
+            resource(
+                "/v2/queues/{queue:[^/]*}/messages",
+                "DELETE, GET, POST, OPTIONS",
+                Asks::Queue,
+            )
+            .route(web::get().to(messages::list))
+            .route(web::post().to(post::post))
+            .route(web::delete().to(messages::delete_many)),
+        )
+        .service(
+            resource(
+                "/v2/queues/{queue:[^/]*}/messages/{message:[^/]*}",
+                "DELETE, GET, OPTIONS",
+                Asks::Queue,
+            )
+            .route(web::get().to(messages::get))
+            .route(web::delete().to(messages::delete)),
+        )
+        .service(
+            resource("/v2/queues/{queue:[^/]*}/claims", "POST, OPTIONS", Asks::Queue)
+                .route(web::post().to(claims::create)),
+        )
+        .service(
+            resource(
+                "/v2/queues/{queue:[^/]*}/claims/{claim:[^/]*}",
+                "DELETE, GET, PATCH, OPTIONS",
+                Asks::Queue,
+            )
+            .route(web::get().to(claims::get))
+            .route(web::patch().to(claims::renew))
+            .route(web::delete().to(claims::release)),
+        );
+    if admin {
+        app.service(
+            resource("/v2/health", "GET, OPTIONS", Asks::Caller)
+                .route(web::get().to(health::health)),
+        );
+    }
+    app.default_service(web::to(no_route));
+}
+
+/// A resource that refuses other methods after it has asked what it asks of all.
+fn resource(path: &'static str, allow: &'static str, asks: Asks) -> Resource {
+    let route = path.replace(":[^/]*", "");
+    // Leaked once a worker at start: labels are compared and copied with every request.
+    let route = Route(Box::leak(route.into_boxed_str()));
+    let refuse = move || ApiError::Method(allow);
+    let resource = web::resource(path).app_data(route);
+    match asks {
+        Asks::Accept => resource.default_service(web::to(move |_: Accepted| refused(refuse()))),
+        Asks::Caller => resource.default_service(web::to(move |_: Caller| refused(refuse()))),
+        Asks::Queue => resource.default_service(web::to(move |_: InQueue| refused(refuse()))),
+    }
+}
+
+async fn refused(error: ApiError) -> Result<String, ApiError> {
+    Err(error)
+}
+
+async fn no_route(_: HttpRequest) -> Result<String, ApiError> {
+    Err(ApiError::NoRoute)
+}

@@ -1,0 +1,50 @@
+//! `/v2/ping` and `/v2/health`.
+
+use actix_web::{HttpResponse, web::Data};
+use serde_json::{Map, Value, json};
+
+use crate::{error::ApiError, extract::Caller, services::Services};
+
+/// `GET /v2/ping`: 204 if the stores answer, else 503; both empty.
+pub(super) async fn ping(_: Caller, services: Data<Services>) -> HttpResponse {
+    match services.check().await {
+        Ok(()) => HttpResponse::NoContent().finish(),
+        Err(error) => {
+            tracing::warn!(%error, "the stores do not answer");
+            HttpResponse::ServiceUnavailable().insert_header(("retry-after", "1")).finish()
+        }
+    }
+}
+
+/// `HEAD /v2/ping`: 204.
+pub(super) async fn head(_: Caller) -> HttpResponse {
+    HttpResponse::NoContent().finish()
+}
+
+/// `GET /v2/health`: what each operation did just now; for administrators.
+pub(super) async fn health(
+    caller: Caller,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    if !caller.roles.iter().any(|role| role == "admin") {
+        return Err(ApiError::Forbidden("the health report is for the role admin".into()));
+    }
+    let health = services.health().await;
+    let operations: Map<String, Value> = health
+        .operations
+        .into_iter()
+        .map(|operation| {
+            let reference = operation.reference.map(|reference| reference.to_string());
+            let report = json!({
+                "succeeded": operation.succeeded,
+                "seconds": operation.seconds,
+                "ref": reference,
+            });
+            (operation.name.to_owned(), report)
+        })
+        .collect();
+    Ok(HttpResponse::Ok().json(json!({
+        "storage_reachable": health.storage_reachable,
+        "operation_status": operations,
+    })))
+}

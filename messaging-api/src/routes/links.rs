@@ -1,0 +1,49 @@
+//! The link to the next page.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// What stands for itself in a query (RFC 3986, unreserved).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The parameters that the server understood, to be repeated with a new marker.
+#[derive(Debug, Default)]
+pub(super) struct NextLink(Vec<(&'static str, String)>);
+
+impl NextLink {
+    /// Repeats a parameter, if it was given.
+    pub(super) fn with(mut self, key: &'static str, value: Option<impl ToString>) -> Self {
+        self.0.extend(value.map(|value| (key, value.to_string())));
+        self
+    }
+
+    /// The link, with the marker in the place that it had in the request, else last.
+    pub(super) fn href(mut self, path: &str, marker: &str) -> String {
+        match self.0.iter_mut().find(|(key, _)| *key == "marker") {
+            Some((_, old)) => marker.clone_into(old),
+            None => self.0.push(("marker", marker.to_owned())),
+        }
+        let mut href = path.to_owned();
+        for (index, (key, value)) in self.0.iter().enumerate() {
+            href.push(if index == 0 { '?' } else { '&' });
+            href.extend([key, "="]);
+            href.extend(utf8_percent_encode(value, ENCODED));
+        }
+        href
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marker_keeps_its_place_and_else_comes_last() {
+        let first = NextLink::default().with("marker", None::<&str>).with("limit", Some(1));
+        assert_eq!(first.href("/v2/queues", "q1"), "/v2/queues?limit=1&marker=q1");
+        let next = NextLink::default()
+            .with("marker", Some("q1"))
+            .with("detailed", Some(true))
+            .with("name", Some("a&b"));
+        assert_eq!(next.href("/v2/queues", "q2"), "/v2/queues?marker=q2&detailed=true&name=a%26b");
+    }
+}

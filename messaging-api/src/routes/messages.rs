@@ -1,0 +1,120 @@
+//! `/v2/queues/{queue}/messages` and `/v2/queues/{queue}/messages/{message}`.
+
+use actix_web::{HttpRequest, HttpResponse, web::Data};
+
+use super::{
+    links::NextLink,
+    queues::path,
+    render::{self, Shape},
+};
+use crate::{
+    error::ApiError,
+    extract::{InQueue, Query, segment},
+    services::{Listing, PopOrIds, Services},
+};
+
+/// `GET …/messages`: 200 with a page of messages, or with those that `ids` names.
+pub(super) async fn list(
+    queue: InQueue,
+    query: Query,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    if let Some(ids) = query.list("ids") {
+        return get_many(&queue, ids, &services).await;
+    }
+    let limit = query.integer("limit")?;
+    let marker = query.text("marker");
+    let echo = query.flag("echo")?;
+    let include_claimed = query.flag("include_claimed")?;
+    let include_delayed = query.flag("include_delayed")?;
+    let listing = Listing {
+        marker: marker.map(ToOwned::to_owned),
+        limit,
+        echo: echo.unwrap_or(false),
+        include_claimed: include_claimed.unwrap_or(false),
+        include_delayed: include_delayed.unwrap_or(false),
+    };
+    let (page, delays) = services.list_messages(&queue.key, &queue.caller.client, &listing).await?;
+    let mut out = r#"{"messages":"#.to_owned();
+    render::messages(&mut out, &queue.key.name, &page.items, Shape::Linked, services.now());
+    out.push_str(r#","links":["#);
+    if let Some(last) = page.items.last() {
+        let href = NextLink::default()
+            .with("marker", marker)
+            .with("limit", limit)
+            .with("echo", echo)
+            .with("include_claimed", include_claimed)
+            .with("include_delayed", if delays { include_delayed } else { Some(true) })
+            .href(&(path(queue.key.name.as_str()) + "/messages"), &last.id.to_string());
+        out.extend([r#"{"rel":"next","href":""#, &href, r#""}"#]);
+    }
+    out.push_str("]}");
+    Ok(ok(out))
+}
+
+fn ok(body: String) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(body)
+}
+
+async fn get_many(
+    queue: &InQueue,
+    ids: &[String],
+    services: &Services,
+) -> Result<HttpResponse, ApiError> {
+    let found = services.get_messages(&queue.key, ids).await?;
+    if found.is_empty() {
+        return Err(ApiError::NotFound("none of the messages exists".into()));
+    }
+    let mut out = r#"{"messages":"#.to_owned();
+    render::messages(&mut out, &queue.key.name, &found, Shape::Linked, services.now());
+    out.push('}');
+    Ok(ok(out))
+}
+
+/// `GET …/messages/{message}`: 200 with the message.
+pub(super) async fn get(
+    queue: InQueue,
+    request: HttpRequest,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    let id = segment(&request, "message");
+    let found = services.get_messages(&queue.key, std::slice::from_ref(&id)).await?;
+    let Some(message) = found.first() else {
+        return Err(ApiError::NotFound(format!("the message {id:?} does not exist")));
+    };
+    let mut out = String::new();
+    render::message(&mut out, &queue.key.name, message, Shape::Linked, services.now());
+    Ok(ok(out))
+}
+
+/// `DELETE …/messages/{message}`: 204, also if it was gone.
+pub(super) async fn delete(
+    queue: InQueue,
+    request: HttpRequest,
+    query: Query,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    let id = segment(&request, "message");
+    services.delete_message(&queue.key, &id, query.text("claim_id")).await?;
+    Ok(HttpResponse::NoContent().finish())
+}
+
+/// `DELETE …/messages`: 204 for `ids`, 200 with the messages for `pop`.
+pub(super) async fn delete_many(
+    queue: InQueue,
+    query: Query,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    let what = PopOrIds {
+        ids: query.list("ids"),
+        claim_ids: query.list("claim_ids"),
+        pop: query.integer("pop")?,
+    };
+    let Some(popped) = services.delete_messages(&queue.key, &what).await? else {
+        return Ok(HttpResponse::NoContent().finish());
+    };
+    let mut out = r#"{"messages":"#.to_owned();
+    render::messages(&mut out, &queue.key.name, &popped, Shape::Popped, services.now());
+    out.push('}');
+    Ok(ok(out))
+}

@@ -1,0 +1,185 @@
+//! `POST /v2/queues/{queue}/messages`: the hot path in.
+
+use actix_web::{
+    HttpResponse,
+    http::header,
+    web::{Bytes, Data},
+};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use storage_traits::domain::Body;
+
+use super::render::message_path;
+use crate::{
+    error::ApiError,
+    extract::{BodyReader, InQueue},
+    json,
+    services::{MessageDraft, Services},
+};
+
+/// Posts messages: 201 with their paths, in the order of the request.
+pub(super) async fn post(
+    queue: InQueue,
+    body: BodyReader,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    let (target, limit) = services.post_target(&queue.key).await?;
+    if body.length() > limit {
+        let text = format!("the messages must not be larger than {limit} bytes together");
+        return Err(ApiError::Invalid(text));
+    }
+    let bytes = body.read().await?.unwrap_or_default();
+    let drafts = parse(&bytes)?;
+    let ids = services.post(target, &queue.caller.client, drafts).await?;
+
+    let name = &queue.key.name;
+    let mut location = format!("/v2/queues/{name}/messages?ids=");
+    let mut resources = r#"{"resources":["#.to_owned();
+    for (index, id) in ids.into_iter().enumerate() {
+        if index > 0 {
+            location.push(',');
+            resources.push(',');
+        }
+        location.push_str(&id.to_string());
+        resources.extend(["\"", &message_path(name, id), "\""]);
+    }
+    resources.push_str("]}");
+    Ok(HttpResponse::Created()
+        .content_type("application/json")
+        .insert_header((header::LOCATION, location))
+        .body(resources))
+}
+
+#[derive(Deserialize)]
+struct PostIn<'b> {
+    #[serde(borrow)]
+    messages: Vec<MessageIn<'b>>,
+}
+
+#[derive(Deserialize)]
+struct MessageIn<'b> {
+    #[serde(borrow)]
+    body: &'b RawValue,
+    #[serde(borrow, default)]
+    ttl: Option<&'b RawValue>,
+    #[serde(borrow, default)]
+    delay: Option<&'b RawValue>,
+}
+
+/// Reads the messages out of a request, whose bytes their bodies share.
+fn parse(bytes: &Bytes) -> Result<Vec<MessageDraft>, ApiError> {
+    let text = json::text(bytes)?;
+    let read: PostIn<'_> = match serde_json::from_str(text) {
+        Ok(read) => read,
+        Err(_) => diagnose(text)?,
+    };
+    json::within_bounds(text)?;
+    read.messages.into_iter().map(|message| draft(bytes, &message)).collect()
+}
+
+fn draft(bytes: &Bytes, message: &MessageIn<'_>) -> Result<MessageDraft, ApiError> {
+    let ttl = match message.ttl {
+        None => None,
+        Some(raw) => {
+            Some(integer(raw).ok_or_else(|| ApiError::Body("\"ttl\" must be an integer".into()))?)
+        }
+    };
+    Ok(MessageDraft {
+        body: Body::from_json(bytes.slice_ref(message.body.get().as_bytes())),
+        ttl,
+        delay: message.delay.map(|raw| integer(raw).ok_or(())),
+    })
+}
+
+fn integer(raw: &RawValue) -> Option<i64> {
+    match raw.get() {
+        "true" => Some(1),
+        "false" => Some(0),
+        number => number.parse().ok(),
+    }
+}
+
+/// Says what is wrong with a body that is not of the shape, or reads one that is unusual: with
+/// keys that stand twice, of which the last counts.
+fn diagnose(text: &str) -> Result<PostIn<'_>, ApiError> {
+    let whole: &RawValue = serde_json::from_str(text).map_err(json::unparsable)?;
+    json::within_bounds(whole.get())?;
+    let no_messages = || ApiError::Invalid("the body must be an object with \"messages\"".into());
+    let document: Fields<'_> = serde_json::from_str(text).map_err(|_| no_messages())?;
+    let messages = document.get("messages").ok_or_else(no_messages)?;
+    let messages: Vec<&RawValue> = serde_json::from_str(messages.get())
+        .map_err(|_| ApiError::Body("\"messages\" must be an array".into()))?;
+    let messages = messages
+        .into_iter()
+        .map(|raw| {
+            let fields: Fields<'_> = serde_json::from_str(raw.get())
+                .map_err(|_| ApiError::Body("a message must be an object".into()))?;
+            let body = fields
+                .get("body")
+                .ok_or_else(|| ApiError::Body("a message needs a \"body\"".into()))?;
+            Ok(MessageIn { body, ttl: fields.get("ttl"), delay: fields.get("delay") })
+        })
+        .collect::<Result<_, ApiError>>()?;
+    Ok(PostIn { messages })
+}
+
+/// The fields of an object; of those with the same name, the last.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Fields<'b>(#[serde(borrow)] std::collections::HashMap<String, &'b RawValue>);
+
+impl<'b> Fields<'b> {
+    fn get(&self, name: &str) -> Option<&'b RawValue> {
+        self.0.get(name).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bodies(text: &'static str) -> Result<Vec<String>, ApiError> {
+        let drafts = parse(&Bytes::from_static(text.as_bytes()))?;
+        let text =
+            |draft: MessageDraft| String::from_utf8_lossy(draft.body.as_bytes()).into_owned();
+        Ok(drafts.into_iter().map(text).collect())
+    }
+
+    #[test]
+    fn a_body_is_the_bytes_between_its_ends() {
+        let text =
+            r#" {"messages" : [ {"body": {"a" :  1.0, "é":"\u00e9"} , "x": 1}, {"body":null}]} "#;
+        assert_eq!(bodies(text).unwrap(), [r#"{"a" :  1.0, "é":"\u00e9"}"#, "null"]);
+    }
+
+    #[test]
+    fn of_keys_that_stand_twice_the_last_counts() {
+        let text = r#"{"messages":1,"messages":[{"body":1,"body":2,"ttl":"x","ttl":60}]}"#;
+        assert_eq!(bodies(text).unwrap(), ["2"]);
+    }
+
+    #[test]
+    fn the_shape_decides_between_the_errors() {
+        for text in ["[]", "{}", r#"{"message":[]}"#] {
+            assert!(matches!(bodies(text), Err(ApiError::Invalid(_))), "{text}");
+        }
+        for text in [
+            "",
+            " ",
+            "1",
+            "{",
+            "{\"messages\":[}",
+            r#"{"messages":{}}"#,
+            r#"{"messages":null}"#,
+            r#"{"messages":[1]}"#,
+            r#"{"messages":[{"ttl":60}]}"#,
+            r#"{"messages":[{"body":1,"ttl":null}]}"#,
+            r#"{"messages":[{"body":1,"ttl":60.0}]}"#,
+            r#"{"messages":[{"body":1,"ttl":"60"}]}"#,
+            r#"{"messages":[{"body":[99999999999999999999]}]}"#,
+            r#"{"messages":[{"body":NaN}]}"#,
+        ] {
+            assert!(matches!(bodies(text), Err(ApiError::Body(_))), "{text}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The rules: limits, defaults, lazy creation, what refers to what. No HTTP, no SQL.
+
+mod claims;
+mod directory;
+mod health;
+mod maintenance;
+mod messages;
+mod metadata;
+mod patch;
+mod queues;
+mod retry_policy;
+
+use std::sync::Arc;
+
+use storage_traits::{Clock, catalog::Catalog, domain::Timestamp, pool::MessagePool};
+
+use self::directory::Directory;
+use crate::config::Config;
+
+pub use messages::{Listing, MessageDraft, PopOrIds};
+pub use patch::parse as parse_patch;
+pub use queues::QueueListing;
+
+/// Everything that the service does, for any transport.
+#[derive(Clone)]
+pub struct Services {
+    config: Arc<Config>,
+    clock: Arc<dyn Clock>,
+    catalog: Arc<dyn Catalog>,
+    pool: Arc<dyn MessagePool>,
+    directory: Arc<Directory>,
+}
+
+impl Services {
+    pub fn new(
+        config: Arc<Config>,
+        clock: Arc<dyn Clock>,
+        catalog: Arc<dyn Catalog>,
+        pool: Arc<dyn MessagePool>,
+    ) -> Self {
+        let directory = Arc::new(Directory::new(Arc::clone(&catalog), Arc::clone(&pool)));
+        Self { config, clock, catalog, pool, directory }
+    }
+
+    /// The time by which everything is decided.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,115 @@
+//! Claims: create, read, renew, release.
+
+use std::time::Duration;
+
+use storage_traits::{
+    StoreError,
+    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, QueueKey, Timestamp},
+};
+
+use super::{Services, directory::Known, queues::page_limit};
+use crate::{config::check::MIN_TTL, error::ApiError};
+
+impl Services {
+    /// Claims messages; `None` if there are none to claim.
+    pub async fn create_claim(
+        &self,
+        key: &QueueKey,
+        ttl: Option<i64>,
+        grace: Option<i64>,
+        limit: Option<i64>,
+    ) -> Result<Option<Claim>, ApiError> {
+        let terms = self.claim_terms(ttl, grace)?;
+        let limit = page_limit(limit, self.config.limits.max_messages_per_claim_or_pop)?;
+        let Some(known) = self.directory.find(key).await? else { return Ok(None) };
+        let now = self.now();
+        let dead_letter = self.dead_letter(&known, now).await?;
+        let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter };
+        match self.pool.claim(known.queue(), &spec, now).await {
+            // The pool does not know the dead-letter queue: a crash or a deletion came between.
+            Err(StoreError::NotFound { .. }) if spec.dead_letter.is_some() => {}
+            result => return Ok(result?),
+        }
+        if let Some(rule) = &known.settings.dead_letters {
+            let target = QueueKey { project: key.project.clone(), name: rule.queue.clone() };
+            if let Some(known) = self.directory.find(&target).await? {
+                self.directory.reopen(&known).await?;
+            }
+        }
+        let dead_letter = self.dead_letter(&known, now).await?;
+        Ok(self.pool.claim(known.queue(), &ClaimSpec { dead_letter, ..spec }, now).await?)
+    }
+
+    /// The dead-letter rule of a queue; its target is created if it is missing.
+    async fn dead_letter(
+        &self,
+        known: &Known,
+        now: Timestamp,
+    ) -> Result<Option<DeadLetter>, ApiError> {
+        let Some(rule) = &known.settings.dead_letters else { return Ok(None) };
+        let project = known.queue().key.project.clone();
+        let key = QueueKey { project, name: rule.queue.clone() };
+        let (target, _) = self.directory.find_or_create(&key, &Default::default(), now).await?;
+        Ok(Some(DeadLetter {
+            queue: target.queue().clone(),
+            max_claim_count: rule.max_claim_count,
+            ttl: rule.ttl,
+        }))
+    }
+
+    fn claim_terms(&self, ttl: Option<i64>, grace: Option<i64>) -> Result<ClaimTerms, ApiError> {
+        let limits = &self.config.limits;
+        let bounded = |name: &str, given: Option<i64>, default: i64, max: i64| {
+            let seconds = given.unwrap_or(default);
+            if (MIN_TTL..=max).contains(&seconds) {
+                Ok(Duration::from_secs(seconds.unsigned_abs()))
+            } else {
+                Err(ApiError::Invalid(format!("\"{name}\" must be {MIN_TTL} to {max} seconds")))
+            }
+        };
+        Ok(ClaimTerms {
+            ttl: bounded("ttl", ttl, limits.default_claim_ttl, limits.max_claim_ttl)?,
+            grace: bounded("grace", grace, limits.default_claim_grace, limits.max_claim_grace)?,
+        })
+    }
+
+    /// Reads a claim; `None` if there is no such live claim.
+    pub async fn get_claim(
+        &self,
+        key: &QueueKey,
+        id: &str,
+    ) -> Result<Option<(Claim, Timestamp)>, ApiError> {
+        let (Ok(id), Some(known)) = (id.parse(), self.directory.find(key).await?) else {
+            return Ok(None);
+        };
+        let now = self.now();
+        let claim = self.pool.get_claim(known.queue(), id, now).await?;
+        Ok(claim.map(|claim| (claim, now)))
+    }
+
+    /// Lets a claim start anew.
+    pub async fn renew_claim(
+        &self,
+        key: &QueueKey,
+        id: &str,
+        ttl: Option<i64>,
+        grace: Option<i64>,
+    ) -> Result<(), ApiError> {
+        let terms = self.claim_terms(ttl, grace)?;
+        let missing = || ApiError::NotFound(format!("the claim {id} does not exist or is over"));
+        let known = self.directory.find(key).await?.ok_or_else(missing)?;
+        let id = id.parse().map_err(|_| missing())?;
+        match self.pool.renew(known.queue(), id, terms, self.now()).await {
+            Err(StoreError::NotFound { .. }) => Err(missing()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Frees what a claim holds; succeeds if there is no such claim.
+    pub async fn release_claim(&self, key: &QueueKey, id: &str) -> Result<(), ApiError> {
+        if let (Ok(id), Some(known)) = (id.parse(), self.directory.find(key).await?) {
+            self.pool.release(known.queue(), id, self.now()).await?;
+        }
+        Ok(())
+    }
+}

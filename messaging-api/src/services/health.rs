@@ -1,0 +1,132 @@
+//! The health report: every operation, tried on a queue of the service's own.
+
+use std::time::{Duration, Instant};
+
+use storage_traits::{
+    Limit, Result,
+    domain::{
+        Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, MessageId, Metadata, NewMessage, ProjectId,
+        QueueKey, QueueName, QueueRef,
+    },
+    pool::ListSpec,
+};
+
+use super::Services;
+
+/// How many messages the trial posts.
+const MESSAGES: u32 = 100;
+
+/// One operation of the trial.
+#[derive(Debug, Clone)]
+pub struct Operation {
+    pub name: &'static str,
+    pub succeeded: bool,
+    pub seconds: f64,
+    /// Names the failure in the log.
+    pub reference: Option<uuid::Uuid>,
+}
+
+/// The report.
+#[derive(Debug, Clone)]
+pub struct Health {
+    pub storage_reachable: bool,
+    pub operations: Vec<Operation>,
+}
+
+#[derive(Default)]
+struct Trial(Vec<Operation>);
+
+impl Trial {
+    /// Runs an operation and notes how it went; `None` if it failed.
+    async fn run<T>(
+        &mut self,
+        name: &'static str,
+        operation: impl Future<Output = Result<T>>,
+    ) -> Option<T> {
+        let start = Instant::now();
+        let result = operation.await;
+        let reference = result.as_ref().err().map(|error| {
+            let reference = uuid::Uuid::new_v4();
+            tracing::error!(%error, %reference, operation = name, "an operation is not healthy");
+            reference
+        });
+        self.0.push(Operation {
+            name,
+            succeeded: result.is_ok(),
+            seconds: start.elapsed().as_secs_f64(),
+            reference,
+        });
+        result.ok()
+    }
+}
+
+impl Services {
+    /// Tries every operation. Steps that have nothing to work on, because one before failed, fail
+    /// with what they are given.
+    pub async fn health(&self) -> Health {
+        let storage_reachable = self.check().await.is_ok();
+        let mut trial = Trial::default();
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let Ok(name) = name.parse::<QueueName>() else {
+            unreachable!("a UUID is a queue name");
+        };
+        let key = QueueKey { project: ProjectId::reserved(), name };
+        let created = trial.run("create_queue", self.open_for_trial(&key)).await;
+        if let Some(queue) = created {
+            self.try_messages(&queue, &mut trial).await;
+            let delete = async {
+                self.catalog.delete(&key, self.now()).await?;
+                self.pool.drop_queue(&queue).await
+            };
+            trial.run("delete_queue", delete).await;
+        }
+        Health { storage_reachable, operations: trial.0 }
+    }
+
+    async fn open_for_trial(&self, key: &QueueKey) -> Result<QueueRef> {
+        let created = self.catalog.create(key, &Metadata::default(), self.now()).await?;
+        self.pool.open_queue(&created.record.queue).await?;
+        Ok(created.record.queue)
+    }
+
+    async fn try_messages(&self, queue: &QueueRef, trial: &mut Trial) {
+        let client = ClientId::new("health");
+        let message = NewMessage {
+            body: Body::from_json("\"health\"".into()),
+            ttl: Duration::from_secs(600),
+            delay: Duration::ZERO,
+            checksum: None,
+        };
+        let messages = vec![message; MESSAGES as usize];
+        let post = self.pool.post(queue, &client, messages, self.now());
+        let ids: Vec<MessageId> = trial.run("post_messages", post).await.unwrap_or_default();
+
+        let terms = ClaimTerms { ttl: Duration::from_secs(60), grace: Duration::from_secs(300) };
+        let Some(limit) = Limit::new(DEFAULT_LIMIT) else { return };
+        let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
+        trial.run("claim_messages", self.pool.claim(queue, &spec, self.now())).await;
+
+        let list = ListSpec {
+            after: None,
+            limit,
+            hide_client: None,
+            include_claimed: true,
+            include_delayed: true,
+        };
+        trial.run("list_messages", self.pool.list(queue, &list, self.now())).await;
+
+        // Those that the claim holds, one by one; the first failure ends it.
+        let delete = async {
+            for id in ids.iter().take(limit.get()) {
+                self.pool.delete(queue, *id, Some(spec.id), self.now()).await?;
+            }
+            Ok(())
+        };
+        trial.run("delete_messages", delete).await;
+        trial.run("delete_claim", self.pool.release(queue, spec.id, self.now())).await;
+        let rest = self.pool.delete_many(queue, &ids, &[], self.now());
+        trial.run("bulk_delete_messages", rest).await;
+    }
+}
+
+const DEFAULT_LIMIT: u32 = 10;

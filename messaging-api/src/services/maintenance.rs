@@ -1,0 +1,69 @@
+//! What a node does beside answering: sweep the pool, follow the catalog.
+
+use std::time::Duration;
+
+use storage_traits::pool::PoolCounters;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::Services;
+use crate::error::ApiError;
+
+/// How often other nodes' changes are read.
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// How often the pool is looked at for work that is due.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+impl Services {
+    /// Answers if the stores do.
+    pub async fn check(&self) -> Result<(), ApiError> {
+        self.catalog.check().await?;
+        Ok(self.pool.check().await?)
+    }
+
+    /// What the pool did on the side.
+    pub fn counters(&self) -> PoolCounters {
+        self.pool.counters()
+    }
+
+    /// Lets go of the stores.
+    pub async fn close(&self) {
+        self.pool.close().await;
+        self.catalog.close().await;
+    }
+
+    /// Forgets what other nodes change, until it is stopped.
+    pub async fn follow_changes(self, stop: CancellationToken) {
+        let mut position = None;
+        let mut ticks = ticks(FOLLOW_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            match self.directory.follow(position).await {
+                Ok(next) => position = Some(next),
+                Err(error) => tracing::warn!(%error, "the catalog's changes cannot be read"),
+            }
+        }
+    }
+
+    /// Removes what is over, until it is stopped.
+    pub async fn sweep(self, stop: CancellationToken) {
+        let mut ticks = ticks(SWEEP_EVERY);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            loop {
+                match self.pool.sweep(self.now()).await {
+                    Ok(swept) if swept.more && !stop.is_cancelled() => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "the message pool cannot be swept");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}

@@ -1,0 +1,280 @@
+//! Messages: post, list, read, delete, pop.
+
+use std::{sync::Arc, time::Duration};
+
+use md5::{Digest as _, Md5};
+use storage_traits::{
+    Page, StoreError,
+    domain::{Body, ClaimId, ClientId, Message, MessageId, Metadata, NewMessage, QueueKey},
+    pool::{DeleteOutcome, DeleteRefusal, ListSpec},
+};
+
+use super::{Services, directory::Known, queues::page_limit};
+use crate::{
+    config::{Compat, Limits, check::MIN_TTL},
+    error::ApiError,
+};
+
+/// A message as a client wrote it.
+#[derive(Debug, Clone)]
+pub struct MessageDraft {
+    pub body: Body,
+    /// Seconds, unchecked.
+    pub ttl: Option<i64>,
+    /// What was written for the delay, which counts only in queues that delay: an error if it is
+    /// no integer.
+    pub delay: Option<Result<i64, ()>>,
+}
+
+/// What to list.
+#[derive(Debug, Clone)]
+pub struct Listing {
+    pub marker: Option<String>,
+    pub limit: Option<i64>,
+    pub echo: bool,
+    pub include_claimed: bool,
+    pub include_delayed: bool,
+}
+
+/// What to delete in bulk.
+#[derive(Debug, Clone)]
+pub struct PopOrIds<'q> {
+    pub ids: Option<&'q [String]>,
+    pub claim_ids: Option<&'q [String]>,
+    pub pop: Option<i64>,
+}
+
+/// A queue that is to be posted to, looked up before the request is read.
+pub struct PostTarget(Arc<Known>);
+
+impl Services {
+    /// Looks up the queue of a post and creates it if it is missing; with the bytes that a post to
+    /// it may have.
+    pub async fn post_target(&self, key: &QueueKey) -> Result<(PostTarget, usize), ApiError> {
+        let empty = Metadata::default();
+        let (known, _) =
+            self.directory.find_or_create(key, &empty, self.now()).await.map_err(|error| {
+                match error {
+                    StoreError::Overloaded { .. } => error.into(),
+                    _ => ApiError::Metadata(error),
+                }
+            })?;
+        let limit = self.config.limits.max_messages_post_size;
+        let limit = known.settings.max_post_size.map_or(limit, |own| own.min(limit));
+        Ok((PostTarget(known), limit))
+    }
+
+    /// Posts messages; answers their ids in the same order.
+    pub async fn post(
+        &self,
+        target: PostTarget,
+        client: &ClientId,
+        drafts: Vec<MessageDraft>,
+    ) -> Result<Vec<MessageId>, ApiError> {
+        let PostTarget(known) = target;
+        let messages = new_messages(&known, drafts, &self.config.limits, &self.config.compat)?;
+        let now = self.now();
+        let posted = self.pool.post(known.queue(), client, messages.clone(), now).await;
+        match posted {
+            // The pool does not know the queue (any more).
+            Err(StoreError::NotFound { .. }) => {
+                self.directory.reopen(&known).await?;
+                let again = async |known: Arc<Known>| {
+                    self.pool.post(known.queue(), client, messages.clone(), now).await
+                };
+                Ok(self.directory.with_queue(&known.queue().key, now, again).await?)
+            }
+            result => Ok(result?),
+        }
+    }
+
+    /// Lists messages; also whether the queue has a delay, so that the list shows delayed ones
+    /// only when asked.
+    pub async fn list_messages(
+        &self,
+        key: &QueueKey,
+        client: &ClientId,
+        listing: &Listing,
+    ) -> Result<(Page<Message>, bool), ApiError> {
+        let limit = page_limit(listing.limit, self.config.limits.max_messages_per_page)?;
+        let Some(known) = self.directory.find(key).await? else {
+            return Ok((Page::empty(), false));
+        };
+        let delays = known.settings.default_delay.is_some();
+        let after = match &listing.marker {
+            None => None,
+            Some(marker) => match own_id(&known, marker) {
+                Some(id) => Some(id.sequence),
+                None => return Ok((Page::empty(), delays)),
+            },
+        };
+        let spec = ListSpec {
+            after,
+            limit,
+            hide_client: (!listing.echo).then(|| client.clone()),
+            include_claimed: listing.include_claimed,
+            include_delayed: listing.include_delayed || !delays,
+        };
+        Ok((self.pool.list(known.queue(), &spec, self.now()).await?, delays))
+    }
+
+    /// Reads messages by id; what does not exist is left out.
+    pub async fn get_messages(
+        &self,
+        key: &QueueKey,
+        ids: &[String],
+    ) -> Result<Vec<Message>, ApiError> {
+        let ids = self.bounded_ids(ids)?;
+        match self.directory.find(key).await? {
+            Some(known) => Ok(self.pool.get(known.queue(), &ids, self.now()).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn bounded_ids(&self, ids: &[String]) -> Result<Vec<MessageId>, ApiError> {
+        let max = self.config.limits.max_messages_per_page as usize;
+        if !(1..=max).contains(&ids.len()) {
+            return Err(ApiError::Invalid(format!("\"ids\" must name 1 to {max} messages")));
+        }
+        Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// Deletes one message.
+    pub async fn delete_message(
+        &self,
+        key: &QueueKey,
+        id: &str,
+        claim: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let (Ok(id), Some(known)) = (id.parse::<MessageId>(), self.directory.find(key).await?)
+        else {
+            return Ok(());
+        };
+        // A malformed claim id is like one that nobody has.
+        let named = claim.map(|claim| claim.parse().unwrap_or_else(|_| ClaimId::random()));
+        match self.pool.delete(known.queue(), id, named, self.now()).await? {
+            DeleteOutcome::Deleted | DeleteOutcome::Missing => Ok(()),
+            DeleteOutcome::Refused(refusal) => Err(refused(refusal, id, claim.unwrap_or_default())),
+        }
+    }
+
+    /// Deletes messages by id, or takes some off the head of the queue: the popped ones, or `None`
+    /// if ids were named.
+    pub async fn delete_messages(
+        &self,
+        key: &QueueKey,
+        what: &PopOrIds<'_>,
+    ) -> Result<Option<Vec<Message>>, ApiError> {
+        let with_claims = self.config.compat.message_delete_with_claim_id;
+        let claims: Vec<ClaimId> = what
+            .claim_ids
+            .filter(|_| with_claims)
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|claim| claim.parse().ok())
+            .collect();
+        if with_claims && what.ids.is_some() != what.claim_ids.is_some() {
+            let text = "\"ids\" and \"claim_ids\" must be given together";
+            return Err(ApiError::Invalid(text.into()));
+        }
+        match (what.ids, what.pop) {
+            (Some(ids), None) => {
+                let ids = self.bounded_ids(ids)?;
+                let Some(known) = self.directory.find(key).await? else { return Ok(None) };
+                let deleted =
+                    self.pool.delete_many(known.queue(), &ids, &claims, self.now()).await?;
+                match deleted {
+                    Some(_) => Ok(None),
+                    None => Err(ApiError::WrongClaim(
+                        "each of \"claim_ids\" must hold one of the messages".into(),
+                    )),
+                }
+            }
+            (None, Some(pop)) => {
+                let max = self.config.limits.max_messages_per_claim_or_pop;
+                let limit = page_limit(Some(pop), max)
+                    .map_err(|_| ApiError::Invalid(format!("\"pop\" must be 1 to {max}")))?;
+                let Some(known) = self.directory.find(key).await? else {
+                    return Ok(Some(Vec::new()));
+                };
+                Ok(Some(self.pool.pop(known.queue(), limit, self.now()).await?))
+            }
+            _ => Err(ApiError::Invalid("give either \"ids\" or \"pop\"".into())),
+        }
+    }
+}
+
+fn own_id(known: &Known, text: &str) -> Option<MessageId> {
+    text.parse::<MessageId>().ok().filter(|id| id.incarnation == known.queue().incarnation)
+}
+
+fn new_messages(
+    known: &Known,
+    drafts: Vec<MessageDraft>,
+    limits: &Limits,
+    compat: &Compat,
+) -> Result<Vec<NewMessage>, ApiError> {
+    if drafts.is_empty() {
+        return Err(ApiError::Invalid("\"messages\" must hold at least one message".into()));
+    }
+    let delays = known.settings.default_delay;
+    // Types come before ranges, for all messages.
+    if delays.is_some() && drafts.iter().any(|draft| draft.delay == Some(Err(()))) {
+        return Err(ApiError::Body("\"delay\" must be an integer".into()));
+    }
+    let default_ttl = known
+        .settings
+        .default_ttl
+        .unwrap_or(Duration::from_secs(limits.default_message_ttl.unsigned_abs()));
+    drafts
+        .into_iter()
+        .map(|draft| {
+            let ttl = match draft.ttl {
+                Some(ttl) => bounded("ttl", ttl, MIN_TTL, limits.max_message_ttl)?,
+                None => default_ttl,
+            };
+            let delay = match (delays, draft.delay) {
+                (Some(_), Some(Ok(delay))) => bounded("delay", delay, 0, limits.max_message_delay)?,
+                (Some(default), _) => default,
+                (None, _) => Duration::ZERO,
+            };
+            let checksum = (compat.enable_checksum && draft.body.as_bytes() != b"null")
+                .then(|| checksum(&draft.body));
+            Ok(NewMessage { body: draft.body, ttl, delay, checksum })
+        })
+        .collect()
+}
+
+fn bounded(name: &str, seconds: i64, min: i64, max: i64) -> Result<Duration, ApiError> {
+    if (min..=max).contains(&seconds) {
+        Ok(Duration::from_secs(seconds.unsigned_abs()))
+    } else {
+        Err(ApiError::Invalid(format!("\"{name}\" must be {min} to {max} seconds")))
+    }
+}
+
+fn checksum(body: &Body) -> String {
+    use std::fmt::Write as _;
+    let digest = Md5::digest(body.as_bytes());
+    digest.iter().fold("MD5:".to_owned(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
+        text
+    })
+}
+
+fn refused(refusal: DeleteRefusal, id: MessageId, claim: &str) -> ApiError {
+    match refusal {
+        DeleteRefusal::Claimed => {
+            ApiError::Claimed(format!("the message {id} is claimed; name its claim to delete it"))
+        }
+        DeleteRefusal::ClaimedByOther => {
+            ApiError::Claimed(format!("the message {id} is claimed, but not by {claim}"))
+        }
+        DeleteRefusal::NotClaimed => {
+            ApiError::WrongClaim(format!("the message {id} is not claimed, by {claim} or another"))
+        }
+        DeleteRefusal::UnknownClaim => {
+            ApiError::WrongClaim(format!("the claim {claim} does not exist or is over"))
+        }
+    }
+}

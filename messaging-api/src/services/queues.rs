@@ -1,0 +1,137 @@
+//! Queues: create, list, describe, change, delete.
+
+use serde_json::{Map, Value};
+use storage_traits::{
+    Limit, Page, StoreError,
+    catalog::{MetadataFilter, QueueFilter},
+    domain::{Metadata, ProjectId, QueueKey, QueueName},
+    pool::Stats,
+};
+
+use super::{
+    Services, metadata,
+    patch::{self, Operation},
+};
+use crate::error::ApiError;
+
+/// How often a change is tried again that others came before.
+const ATTEMPTS: usize = 16;
+
+/// What to list.
+#[derive(Debug, Clone, Default)]
+pub struct QueueListing {
+    pub marker: Option<String>,
+    pub limit: Option<i64>,
+    pub name: Option<String>,
+    pub metadata: Vec<MetadataFilter>,
+}
+
+impl Services {
+    /// Creates a queue; `true` if it is new. An existing one stays as it is.
+    pub async fn create_queue(
+        &self,
+        key: &QueueKey,
+        metadata: Map<String, Value>,
+    ) -> Result<bool, ApiError> {
+        metadata::check(&metadata, &self.config.limits).map_err(ApiError::Invalid)?;
+        self.directory.forget(key);
+        let (_, new) = self.directory.find_or_create(key, &metadata.into(), self.now()).await?;
+        Ok(new)
+    }
+
+    /// The metadata of a queue with the defaults filled in; of a missing one, just these.
+    pub async fn queue_metadata(&self, key: &QueueKey) -> Result<Map<String, Value>, ApiError> {
+        let stored = self.catalog.get(key).await?.map(|record| record.metadata);
+        Ok(self.shown(&stored.unwrap_or_default()))
+    }
+
+    fn shown(&self, metadata: &Metadata) -> Map<String, Value> {
+        metadata::with_defaults(metadata, &self.config.limits)
+    }
+
+    /// Lists the queues of a project with their metadata, as they are shown.
+    pub async fn list_queues(
+        &self,
+        project: &ProjectId,
+        listing: QueueListing,
+    ) -> Result<Page<(QueueName, Map<String, Value>)>, ApiError> {
+        let limit = page_limit(listing.limit, self.config.limits.max_queues_per_page)?;
+        let filter = QueueFilter {
+            after: listing.marker,
+            limit,
+            name_contains: listing.name,
+            metadata: listing.metadata,
+        };
+        let page = self.catalog.list(project, &filter).await?;
+        Ok(page.map(|record| (record.queue.key.name, self.shown(&record.metadata))))
+    }
+
+    /// How many queues a project has.
+    pub async fn count_queues(&self, project: &ProjectId) -> Result<u64, ApiError> {
+        Ok(self.catalog.count(project).await?)
+    }
+
+    /// Changes metadata; answers them as they are shown. Nobody's change is overwritten unseen.
+    pub async fn patch_queue(
+        &self,
+        key: &QueueKey,
+        operations: &[Operation],
+    ) -> Result<Map<String, Value>, ApiError> {
+        let mut beaten = None;
+        for _ in 0..ATTEMPTS {
+            let record = self.catalog.get(key).await?.ok_or_else(|| {
+                ApiError::NotFound(format!("the queue {} does not exist", key.name))
+            })?;
+            let changed = patch::apply(record.metadata.as_map(), operations)?;
+            metadata::check(&changed, &self.config.limits).map_err(ApiError::Body)?;
+            match self.catalog.update(&record, &changed.into(), self.now()).await {
+                Ok(record) => {
+                    let known = self.directory.remember(record);
+                    return Ok(self.shown(&known.record.metadata));
+                }
+                Err(error @ StoreError::Conflict { .. }) => beaten = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(beaten.map_or(ApiError::Overloaded, ApiError::Store))
+    }
+
+    /// Deletes a queue with its messages; succeeds if it is gone already.
+    pub async fn delete_queue(&self, key: &QueueKey) -> Result<(), ApiError> {
+        // The catalog decides: from here on nobody finds the queue, whatever comes between.
+        let deleted = self.catalog.delete(key, self.now()).await;
+        self.directory.forget(key);
+        if let Some(queue) = deleted? {
+            self.pool.drop_queue(&queue).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts the messages of a queue; a missing one has none.
+    pub async fn queue_stats(&self, key: &QueueKey) -> Result<Stats, ApiError> {
+        match self.directory.find(key).await? {
+            Some(known) => Ok(self.pool.stats(known.queue(), self.now()).await?),
+            None => Ok(Stats::default()),
+        }
+    }
+
+    /// Deletes all messages of a queue but the claimed ones.
+    pub async fn purge_messages(&self, key: &QueueKey) -> Result<(), ApiError> {
+        if let Some(known) = self.directory.find(key).await? {
+            self.pool.purge(known.queue(), self.now()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The page that a list without a limit gets (Zaqar v2 API, configuration).
+const DEFAULT_PAGE: u32 = 10;
+
+/// A limit within its bounds.
+pub(super) fn page_limit(asked: Option<i64>, max: u32) -> Result<Limit, ApiError> {
+    let default = DEFAULT_PAGE.min(max);
+    asked
+        .map_or(Some(default), |limit| u32::try_from(limit).ok().filter(|limit| *limit <= max))
+        .and_then(Limit::new)
+        .ok_or_else(|| ApiError::Invalid(format!("the limit must be 1 to {max}")))
+}

@@ -1,0 +1,252 @@
+//! From a configuration to a running node, and back down in order.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_cors::Cors;
+use actix_web::{
+    App, HttpServer,
+    dev::{Server, ServerHandle},
+    middleware::{Condition, from_fn},
+    web::Data,
+};
+use anyhow::Context as _;
+use socket2::{Domain, Protocol, Socket, Type};
+use storage_traits::{Clock, SystemClock, catalog::Catalog, pool::MessagePool};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backends,
+    config::{Config, without_secrets},
+    front::{InFlight, front},
+    metered::Metered,
+    metrics::Metrics,
+    operator, routes,
+    services::Services,
+};
+
+/// How long connections get for the rest of their answers, once no request is under way.
+const LINGER: Duration = Duration::from_secs(1);
+/// Connections that the kernel keeps for us while we are busy.
+const BACKLOG: i32 = 1024;
+
+/// A node: its sockets are bound and its stores are open, but it does not serve yet.
+pub struct Application {
+    api: TcpListener,
+    operator: Option<TcpListener>,
+    config: Arc<Config>,
+    services: Services,
+    metrics: Arc<Metrics>,
+    in_flight: Arc<InFlight>,
+}
+
+impl Application {
+    /// Opens the stores and binds the sockets.
+    ///
+    /// # Errors
+    /// Whatever keeps the node from serving.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let config = Arc::new(config);
+        let api = listen(config.http.listen, config.http.write_timeout)
+            .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
+        let operator = bind_operator(&config)?;
+        let (catalog, pool) = (config.catalog.uri.clone(), config.pool.uri.clone());
+        let stores = tokio::task::spawn_blocking(move || backends::open(&catalog, &pool)).await??;
+        tracing::info!(
+            catalog = without_secrets(&config.catalog.uri),
+            pool = without_secrets(&config.pool.uri),
+            durability = stores.pool.durability().as_str(),
+            "the stores are open"
+        );
+        let metrics = Arc::new(Metrics::new());
+        let catalog: Arc<dyn Catalog> =
+            Arc::new(Metered::new(stores.catalog, "catalog", Arc::clone(&metrics)));
+        let pool: Arc<dyn MessagePool> =
+            Arc::new(Metered::new(stores.pool, "pool", Arc::clone(&metrics)));
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let services = Services::new(Arc::clone(&config), clock, catalog, pool);
+        let in_flight = Arc::new(InFlight::default());
+        Ok(Self { api, operator, config, services, metrics, in_flight })
+    }
+
+    /// Serves until `stop` is cancelled; then finishes what is under way, closes the stores and
+    /// returns.
+    ///
+    /// # Errors
+    /// If a server cannot be started, or fails.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let api = self.api_server()?;
+        let operator = self.operator_server()?;
+        let (api_handle, background) = (api.handle(), CancellationToken::new());
+        let workers = self.start_workers(&background);
+        self.say_where()?;
+
+        let operator_handle = operator.as_ref().map(Server::handle);
+        let operator = operator.map(tokio::spawn);
+        let mut api = tokio::spawn(api);
+        let ended = tokio::select! {
+            ended = &mut api => Some(ended),
+            () = stop.cancelled() => None,
+        };
+        if ended.is_none() {
+            self.drain(&api_handle).await;
+            api.await??;
+        }
+        background.cancel();
+        for worker in workers {
+            worker.await?;
+        }
+        self.services.close().await;
+        if let (Some(handle), Some(server)) = (operator_handle, operator) {
+            handle.stop(false).await;
+            server.await??;
+        }
+        tracing::info!("stopped");
+        ended.map_or(Ok(()), |ended| Ok(ended??))
+    }
+
+    fn api_server(&self) -> anyhow::Result<Server> {
+        let http = &self.config.http;
+        let config = Data::from(Arc::clone(&self.config));
+        let services = Data::new(self.services.clone());
+        let metrics = Data::from(Arc::clone(&self.metrics));
+        let in_flight = Data::new(Arc::clone(&self.in_flight));
+        let origins = Arc::new(self.config.cors.allowed_origins.clone());
+        let admin = self.config.admin.enabled;
+        let workers = match http.workers {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            workers => workers,
+        };
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(config.clone())
+                .app_data(services.clone())
+                .app_data(metrics.clone())
+                .app_data(in_flight.clone())
+                .configure(|app| routes::configure(app, admin))
+                .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
+                .wrap(from_fn(front))
+        });
+        Ok(server
+            .workers(workers)
+            .max_connections((http.max_connections / workers).max(1))
+            .client_request_timeout(http.header_timeout)
+            .client_disconnect_timeout(http.write_timeout)
+            .keep_alive(http.keep_alive)
+            .shutdown_timeout(LINGER.as_secs())
+            .disable_signals()
+            .listen(self.api.try_clone()?)?
+            .run())
+    }
+
+    fn operator_server(&self) -> anyhow::Result<Option<Server>> {
+        let Some(listener) = &self.operator else { return Ok(None) };
+        let services = Data::new(self.services.clone());
+        let metrics = Data::from(Arc::clone(&self.metrics));
+        let in_flight = Data::new(Arc::clone(&self.in_flight));
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(services.clone())
+                .app_data(metrics.clone())
+                .app_data(in_flight.clone())
+                .configure(operator::configure)
+        });
+        let server = server.workers(1).max_connections(64).disable_signals();
+        Ok(Some(server.shutdown_timeout(LINGER.as_secs()).listen(listener.try_clone()?)?.run()))
+    }
+
+    fn start_workers(&self, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
+        [
+            tokio::spawn(self.services.clone().follow_changes(stop.clone())),
+            tokio::spawn(self.services.clone().sweep(stop.clone())),
+        ]
+    }
+
+    fn say_where(&self) -> anyhow::Result<()> {
+        tracing::warn!(
+            "no identity provider is configured: the headers that say who is calling are trusted"
+        );
+        if let Some(operator) = &self.operator {
+            let address = operator.local_addr()?;
+            tracing::info!("metrics, liveness and readiness on http://{address}");
+        }
+        tracing::info!("listening on http://{}", self.api.local_addr()?);
+        Ok(())
+    }
+
+    /// Takes no more connections, waits for the requests under way, then ends what is left.
+    async fn drain(&self, api: &ServerHandle) {
+        tracing::info!("stopping: finishing what is under way");
+        api.pause().await;
+        let deadline = self.config.http.shutdown_timeout;
+        if tokio::time::timeout(deadline, self.in_flight.drain()).await.is_err() {
+            tracing::warn!("some requests did not end in time and are cut off");
+        }
+        api.stop(true).await;
+    }
+}
+
+/// A socket whose connections are cut off when their client reads nothing for a while.
+fn listen(address: SocketAddr, write_timeout: Duration) -> anyhow::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(write_timeout))?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// The operator's socket. Where its address was not chosen, another node that has it is no reason
+/// not to serve.
+fn bind_operator(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+    if config.metrics.listen.is_empty() {
+        return Ok(None);
+    }
+    let address: SocketAddr = config.metrics.listen.parse()?;
+    match listen(address, config.http.write_timeout) {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if config.metrics_listen_is_set => {
+            Err(error.context(format!("cannot listen on {address} (metrics.listen)")))
+        }
+        Err(error) => {
+            tracing::warn!(
+                %error,
+                "{address} is taken: no metrics; set metrics.listen to have them"
+            );
+            Ok(None)
+        }
+    }
+}
+
+fn cors(origins: &[String]) -> Cors {
+    const REQUEST_HEADERS: [&str; 14] = [
+        "X-Auth-Token",
+        "X-Identity-Status",
+        "X-Roles",
+        "X-Service-Catalog",
+        "X-User-Id",
+        "X-Tenant-Id",
+        "X-OpenStack-Request-ID",
+        "X-Trace-Info",
+        "X-Trace-HMAC",
+        "Client-id",
+        "X-Project-Id",
+        "Content-Type",
+        "Accept",
+        "Authorization",
+    ];
+    const RESPONSE_HEADERS: [&str; 4] =
+        ["X-Auth-Token", "X-Subject-Token", "X-Service-Token", "X-OpenStack-Request-ID"];
+    let cors = Cors::default()
+        .allowed_methods(["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD"])
+        .allowed_headers(REQUEST_HEADERS)
+        .expose_headers(RESPONSE_HEADERS)
+        .block_on_origin_mismatch(false);
+    origins.iter().fold(cors, |cors, origin| cors.allowed_origin(origin))
+}

@@ -1,0 +1,20 @@
+//! The log: to standard error, for people or for machines.
+
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Starts logging, once for the process.
+///
+/// # Errors
+/// If the filter cannot be read, or somebody logs already.
+pub fn start(config: &LogConfig) -> anyhow::Result<()> {
+    let filter: EnvFilter = config.filter.parse()?;
+    let log = fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
+    match config.format {
+        LogFormat::Human => registry.with(log.with_target(false)).try_init()?,
+        LogFormat::Json => registry.with(log.json().flatten_event(true)).try_init()?,
+    }
+    Ok(())
+}
