@@ -1,1 +1,115 @@
-fn main() {}
+//! Measures the service: a load generator, the baselines it is held against, and the comparisons
+//! between the two.
+//!
+//! Absolute figures say more about the machine than about the program, so every target is a ratio
+//! of two things that one run measured in alternating rounds. Nothing here is part of the service,
+//! and nothing the service links; it speaks HTTP like any client.
+
+#![expect(clippy::print_stdout, reason = "the figures are what these commands are for")]
+
+mod args;
+mod body;
+
+mod process;
+mod server;
+
+mod answers;
+mod client;
+mod prefill;
+mod worker;
+
+mod checks;
+mod report;
+mod tally;
+
+mod crew;
+mod latency;
+mod load;
+mod scenario;
+
+mod constant;
+mod database;
+mod group_commit;
+mod naive;
+
+mod compare;
+mod depth;
+mod soak;
+mod startup;
+
+use anyhow::{Result, bail};
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, Parser)]
+#[command(name = "bench", about = "Load generator, baselines and comparisons")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load a running service, or one started for the purpose
+    Load(load::Args),
+    /// Baseline: a transaction per post on a pool of SQLite connections, without HTTP
+    Naive(naive::Args),
+    /// Ceiling: one writer that commits whatever is queued at once, without HTTP
+    GroupCommit(group_commit::Args),
+    /// Ceiling of reads: list against a server that always gives the same answer
+    Constant(constant::Args),
+    /// The service against the baselines, in alternating rounds
+    Compare(compare::Args),
+    /// Whether post, claim and delete cost the same in a long queue as in a short one
+    Depth(depth::Args),
+    /// Whether memory stays level under lasting load
+    Soak(soak::Args),
+    /// Time from the start of the service to its first answers
+    Startup(startup::Args),
+    /// The server of `constant`, as a process of its own
+    #[command(hide = true)]
+    ServeConstant(constant::ServeArgs),
+}
+
+fn main() -> Result<()> {
+    let command = Cli::parse().command;
+    if let Command::ServeConstant(args) = command {
+        return constant::serve(&args);
+    }
+    // One thread: the generator shares the machine with what it measures.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            done = run(command) => done,
+            // Dropping the run stops its server and removes its files.
+            stopped = told_to_stop() => {
+                stopped?;
+                bail!("stopped before the end")
+            }
+        }
+    })
+}
+
+async fn told_to_stop() -> Result<()> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Load(args) => load::run(&args).await,
+        Command::Naive(args) => naive::run(&args).await,
+        Command::GroupCommit(args) => group_commit::run(&args).await,
+        Command::Constant(args) => constant::run(&args).await,
+        Command::Compare(args) => compare::run(&args).await,
+        Command::Depth(args) => depth::run(&args).await,
+        Command::Soak(args) => soak::run(&args).await,
+        Command::Startup(args) => startup::run(&args).await,
+        Command::ServeConstant(_) => unreachable!("served before the runtime was built"),
+    }
+}

@@ -3,7 +3,7 @@
 use crate::error::Form;
 
 /// Whether `Accept` admits `application/json`.
-pub fn admits_json(accept: Option<&str>) -> bool {
+pub(crate) fn admits_json(accept: Option<&str>) -> bool {
     match accept {
         None | Some("*/*" | "application/json") => true,
         Some(accept) => quality(accept, "application", "json") > 0.0,
@@ -11,7 +11,7 @@ pub fn admits_json(accept: Option<&str>) -> bool {
 }
 
 /// The form of errors that a client prefers; JSON where it does not care.
-pub fn error_form(accept: Option<&str>) -> Form {
+pub(crate) fn error_form(accept: Option<&str>) -> Form {
     let accept = match accept {
         None | Some("*/*" | "application/json") => return Form::Json,
         Some(accept) => accept,

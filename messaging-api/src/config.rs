@@ -143,10 +143,10 @@ impl Config {
         };
         let mut text = String::new();
         for (section, keys) in &sections {
-            text.push_str(&format!("[{section}]\n"));
+            text.extend(["[", section, "]\n"]);
             for (key, value) in keys.as_object().into_iter().flatten() {
                 // JSON's texts, numbers, booleans and arrays of texts are TOML's too.
-                text.push_str(&format!("{key} = {value}\n"));
+                text.extend([key, " = ", &value.to_string(), "\n"]);
             }
             text.push('\n');
         }

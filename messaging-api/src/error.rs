@@ -8,7 +8,7 @@ use storage_traits::StoreError;
 
 /// Why a request was refused or failed. The text says what was wrong with what.
 #[derive(Debug, thiserror::Error)]
-pub enum ApiError {
+pub(crate) enum ApiError {
     /// A value is out of range, or makes no sense here.
     #[error("{0}")]
     Invalid(String),
@@ -126,7 +126,7 @@ impl ApiError {
     }
 
     /// The failure that an operator has to hear of.
-    pub fn failure(&self) -> Option<&StoreError> {
+    pub(crate) fn failure(&self) -> Option<&StoreError> {
         match self {
             Self::Metadata(error)
             | Self::Store(
@@ -137,7 +137,7 @@ impl ApiError {
     }
 
     /// Renders the error in the form that the client accepts.
-    pub fn render(&self, form: Form) -> HttpResponse {
+    pub(crate) fn render(&self, form: Form) -> HttpResponse {
         let (status, title) = self.kind();
         let mut response = HttpResponse::build(status);
         response.insert_header((header::VARY, "Accept"));
@@ -184,7 +184,7 @@ impl ResponseError for ApiError {
 
 /// The form of an error's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     Json,
     /// With the media type that the client prefers.
     Xml(&'static str),

@@ -4,6 +4,6 @@ mod body;
 mod caller;
 mod query;
 
-pub use body::BodyReader;
-pub use caller::{Accepted, Caller, InQueue, accept_header, segment};
-pub use query::{Query, parse_integer};
+pub(crate) use body::BodyReader;
+pub(crate) use caller::{Accepted, Caller, InQueue, accept_header, segment};
+pub(crate) use query::{Query, parse_integer};

@@ -31,7 +31,7 @@ use crate::{
 
 /// The requests under way on this node.
 #[derive(Debug, Default)]
-pub struct InFlight {
+pub(crate) struct InFlight {
     count: AtomicUsize,
     stopping: AtomicBool,
     ended: Notify,
@@ -46,12 +46,12 @@ impl InFlight {
     }
 
     /// Whether the node is about to stop.
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
     /// Says that the node is about to stop, and waits until nothing is under way.
-    pub async fn drain(&self) {
+    pub(crate) async fn drain(&self) {
         self.stopping.store(true, Ordering::Release);
         loop {
             let ended = self.ended.notified();
@@ -76,18 +76,19 @@ impl Drop for Place {
     }
 }
 
+/// Why shared data cannot be missing.
+const CARRIED: &str = "the application carries what all requests share";
+
 /// The outermost layer.
-pub async fn front<B: MessageBody + 'static>(
+pub(crate) async fn front<B: MessageBody + 'static>(
     request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let start = Instant::now();
     let id = format!("req-{}", uuid::Uuid::new_v4());
-    let shared = |what| format!("the application carries its {what}");
-    let in_flight = request.app_data::<Data<Arc<InFlight>>>().expect(&shared("in-flight count"));
-    let in_flight = Arc::clone(in_flight);
-    let metrics = request.app_data::<Data<Metrics>>().expect(&shared("metrics")).clone();
-    let config = request.app_data::<Data<Config>>().expect(&shared("configuration")).clone();
+    let in_flight = Arc::clone(request.app_data::<Data<Arc<InFlight>>>().expect(CARRIED));
+    let metrics = request.app_data::<Data<Metrics>>().expect(CARRIED).clone();
+    let config = request.app_data::<Data<Config>>().expect(CARRIED).clone();
     let method = request.method().clone();
     let max_head = config.http.max_header_bytes.as_u64();
 

@@ -8,7 +8,7 @@ use crate::error::ApiError;
 const MAX_DEPTH: usize = 128;
 
 /// The text of a body that may be a JSON object or array.
-pub fn text(body: &[u8]) -> Result<&str, ApiError> {
+pub(crate) fn text(body: &[u8]) -> Result<&str, ApiError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| ApiError::Body("the body could not be parsed: it is not UTF-8".into()))?;
     match text.trim_ascii_start().as_bytes().first() {
@@ -19,7 +19,7 @@ pub fn text(body: &[u8]) -> Result<&str, ApiError> {
 }
 
 /// Parses a body that must be an object, into a tree: for small bodies only.
-pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match value(body)? {
         Value::Object(map) => Ok(map),
         _ => Err(ApiError::Body("the body must be a JSON object, not an array".into())),
@@ -27,7 +27,7 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
 }
 
 /// Parses a body into a tree: for small bodies only.
-pub fn value(body: &[u8]) -> Result<Value, ApiError> {
+pub(crate) fn value(body: &[u8]) -> Result<Value, ApiError> {
     let text = text(body)?;
     let value = serde_json::from_str(text).map_err(unparsable)?;
     within_bounds(text)?;
@@ -35,12 +35,12 @@ pub fn value(body: &[u8]) -> Result<Value, ApiError> {
 }
 
 /// The body is not JSON, for the reason given.
-pub fn unparsable(why: impl std::fmt::Display) -> ApiError {
+pub(crate) fn unparsable(why: impl std::fmt::Display) -> ApiError {
     ApiError::Body(format!("the body could not be parsed: {why}"))
 }
 
 /// Checks what parsers let pass: integers beyond 64 bits and deep nesting. `json` is valid JSON.
-pub fn within_bounds(json: &str) -> Result<(), ApiError> {
+pub(crate) fn within_bounds(json: &str) -> Result<(), ApiError> {
     let bytes = json.as_bytes();
     let (mut at, mut depth) = (0, 0_usize);
     while let Some(byte) = bytes.get(at) {
@@ -85,7 +85,7 @@ fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// An integer as the original counts one: booleans are 0 and 1.
-pub fn integer(value: &Value) -> Option<i64> {
+pub(crate) fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Bool(flag) => Some(i64::from(*flag)),
         Value::Number(number) => number.as_i64(),
@@ -94,7 +94,7 @@ pub fn integer(value: &Value) -> Option<i64> {
 }
 
 /// What the original takes for "not set".
-pub fn is_falsy(value: &Value) -> bool {
+pub(crate) fn is_falsy(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Bool(true) => false,

@@ -17,8 +17,7 @@ fn main() -> ExitCode {
     let config = match config::load(&cli.options.into()) {
         Ok(config) => config,
         Err(faults) => {
-            let list: String = faults.iter().map(|fault| format!("  {fault}\n")).collect();
-            return fail(&format!("the configuration has faults:\n{}", list.trim_end()));
+            return fail(&format!("the configuration has faults:\n  {}", faults.join("\n  ")));
         }
     };
     let done = match cli.command.unwrap_or(Command::Serve) {

@@ -19,14 +19,14 @@ use storage_traits::{
 use crate::metrics::Metrics;
 
 /// A store with the metrics of what it does.
-pub struct Metered<S: ?Sized> {
+pub(crate) struct Metered<S: ?Sized> {
     store: Arc<S>,
     name: &'static str,
     metrics: Arc<Metrics>,
 }
 
 impl<S: ?Sized> Metered<S> {
-    pub fn new(store: Arc<S>, name: &'static str, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(store: Arc<S>, name: &'static str, metrics: Arc<Metrics>) -> Self {
         Self { store, name, metrics }
     }
 

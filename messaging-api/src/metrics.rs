@@ -27,7 +27,7 @@ struct Served {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
+struct StoreStep {
     store: &'static str,
     operation: &'static str,
     outcome: Outcome,
@@ -53,12 +53,12 @@ type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// Everything that a node counts.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     request_seconds: Latency<Served>,
     pub in_flight: Gauge,
-    store_seconds: Latency<Operation>,
+    store_seconds: Latency<StoreStep>,
     pub posted: Counter,
     pub claimed: Counter,
     pub deleted: Counter,
@@ -67,8 +67,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    #[expect(clippy::new_without_default, reason = "a set of metrics is made once, on purpose")]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let histogram: fn() -> Histogram = || Histogram::new(BUCKETS);
         let mut metrics = Self {
             registry: Registry::with_prefix("chapar"),
@@ -120,7 +119,7 @@ impl Metrics {
     }
 
     /// Counts a request.
-    pub fn request(
+    pub(crate) fn request(
         &self,
         route: &'static str,
         method: &Method,
@@ -135,7 +134,7 @@ impl Metrics {
     }
 
     /// Times an operation of a store.
-    pub fn operation(
+    pub(crate) fn operation(
         &self,
         store: &'static str,
         operation: &'static str,
@@ -144,12 +143,12 @@ impl Metrics {
     ) {
         let outcome = if ok { Outcome::Ok } else { Outcome::Error };
         self.store_seconds
-            .get_or_create(&Operation { store, operation, outcome })
+            .get_or_create(&StoreStep { store, operation, outcome })
             .observe(elapsed.as_secs_f64());
     }
 
     /// The text that Prometheus reads.
-    pub fn render(&self, pool: storage_traits::pool::PoolCounters) -> String {
+    pub(crate) fn render(&self, pool: storage_traits::pool::PoolCounters) -> String {
         for (counter, total) in
             [(&self.expired, pool.expired), (&self.dead_lettered, pool.dead_lettered)]
         {

@@ -11,7 +11,7 @@ use crate::{front::InFlight, metrics::Metrics, services::Services};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-pub fn configure(app: &mut ServiceConfig) {
+pub(crate) fn configure(app: &mut ServiceConfig) {
     app.route("/metrics", web::get().to(metrics))
         .route("/livez", web::get().to(live))
         .route("/readyz", web::get().to(ready));

@@ -11,8 +11,10 @@ mod render;
 mod root;
 mod stats;
 
+use std::future::{Ready, ready};
+
 use actix_web::{
-    HttpRequest, Resource,
+    Resource,
     web::{self, ServiceConfig},
 };
 
@@ -23,10 +25,10 @@ use crate::{
 
 /// What a request is counted under: the path's pattern, of which there are few.
 #[derive(Debug, Clone, Copy)]
-pub struct Route(pub &'static str);
+pub(crate) struct Route(pub &'static str);
 
 /// Requests without a route.
-pub const NO_ROUTE: Route = Route("none");
+pub(crate) const NO_ROUTE: Route = Route("none");
 
 /// What a route asks of every request, whatever its method.
 #[derive(Clone, Copy)]
@@ -37,7 +39,7 @@ enum Asks {
 }
 
 /// Registers every route.
-pub fn configure(app: &mut ServiceConfig, admin: bool) {
+pub(crate) fn configure(app: &mut ServiceConfig, admin: bool) {
     app.service(resource("/", "GET, OPTIONS", Asks::Accept).route(web::get().to(root::versions)))
         .service(resource("/v2/", "GET, OPTIONS", Asks::Caller).route(web::get().to(home::home)))
         .service(
@@ -119,10 +121,10 @@ fn resource(path: &'static str, allow: &'static str, asks: Asks) -> Resource {
     }
 }
 
-async fn refused(error: ApiError) -> Result<String, ApiError> {
-    Err(error)
+fn refused(error: ApiError) -> Ready<Result<String, ApiError>> {
+    ready(Err(error))
 }
 
-async fn no_route(_: HttpRequest) -> Result<String, ApiError> {
-    Err(ApiError::NoRoute)
+fn no_route() -> Ready<Result<String, ApiError>> {
+    refused(ApiError::NoRoute)
 }

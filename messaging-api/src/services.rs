@@ -17,13 +17,13 @@ use storage_traits::{Clock, catalog::Catalog, domain::Timestamp, pool::MessagePo
 use self::directory::Directory;
 use crate::config::Config;
 
-pub use messages::{Listing, MessageDraft, PopOrIds};
-pub use patch::parse as parse_patch;
-pub use queues::QueueListing;
+pub(crate) use messages::{Listing, MessageDraft, PopOrIds};
+pub(crate) use patch::parse as parse_patch;
+pub(crate) use queues::QueueListing;
 
 /// Everything that the service does, for any transport.
 #[derive(Clone)]
-pub struct Services {
+pub(crate) struct Services {
     config: Arc<Config>,
     clock: Arc<dyn Clock>,
     catalog: Arc<dyn Catalog>,
@@ -32,7 +32,7 @@ pub struct Services {
 }
 
 impl Services {
-    pub fn new(
+    pub(crate) fn new(
         config: Arc<Config>,
         clock: Arc<dyn Clock>,
         catalog: Arc<dyn Catalog>,
@@ -43,7 +43,7 @@ impl Services {
     }
 
     /// The time by which everything is decided.
-    pub fn now(&self) -> Timestamp {
+    pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 }

@@ -6,7 +6,7 @@ use super::Config;
 use crate::backends;
 
 /// The shortest ttl of messages and claims, and the least grace (Zaqar v2 API, names and sizes).
-pub const MIN_TTL: i64 = 60;
+pub(crate) const MIN_TTL: i64 = 60;
 
 /// What is wrong with values that each look right by themselves.
 pub(super) fn faults_of(config: &Config) -> Vec<String> {
@@ -21,7 +21,7 @@ pub(super) fn faults_of(config: &Config) -> Vec<String> {
         &http.max_header_bytes,
         ByteSize(256)..=ByteSize::kib(64),
     );
-    let minutes = Duration::from_secs(1)..=Duration::from_secs(600);
+    let minutes = Duration::from_secs(1)..=Duration::from_mins(10);
     for (key, timeout) in [
         ("http.header_timeout", http.header_timeout),
         ("http.body_timeout", http.body_timeout),
@@ -32,7 +32,7 @@ pub(super) fn faults_of(config: &Config) -> Vec<String> {
     faults.duration(
         "http.keep_alive",
         http.keep_alive,
-        &(*minutes.start()..=Duration::from_secs(3600)),
+        &(*minutes.start()..=Duration::from_hours(1)),
     );
     faults.duration(
         "http.shutdown_timeout",

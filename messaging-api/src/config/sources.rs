@@ -35,11 +35,11 @@ pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
     if let Some(listen) = &overrides.listen {
         set = set.merge(Serialized::default("http.listen", listen));
     }
-    let given = set.extract::<Dict>().map_err(|error| in_sentences(error))?;
+    let given = set.extract::<Dict>().map_err(in_sentences)?;
 
     // Each key is tried on the defaults by itself, so that one fault does not hide another.
     let defaults = Figment::from(Toml::string(DEFAULTS));
-    let known = defaults.extract::<Dict>().map_err(|error| in_sentences(error))?;
+    let known = defaults.extract::<Dict>().map_err(in_sentences)?;
     let (mut merged, mut faults) = (defaults.clone(), Vec::new());
     for (key, value) in leaves(&given) {
         let source = set.find_metadata(&key).map_or(String::new(), |metadata| {
@@ -59,7 +59,7 @@ pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
             }
         }
     }
-    let mut config: Config = merged.extract().map_err(|error| in_sentences(error))?;
+    let mut config: Config = merged.extract().map_err(in_sentences)?;
     config.metrics_listen_is_set = set.find_value("metrics.listen").is_ok();
     faults.extend(faults_of(&config));
     if faults.is_empty() { Ok(config) } else { Err(faults) }

@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 use crate::{config::Config, error::ApiError};
 
 /// The body of a request, not yet read: a handler checks its size first.
-pub struct BodyReader {
+pub(crate) struct BodyReader {
     /// `Content-Length`; without one there is no body.
     length: usize,
     timeout: Duration,
@@ -39,7 +39,7 @@ impl FromRequest for BodyReader {
 
 impl BodyReader {
     /// How long the client says that the body is.
-    pub const fn length(&self) -> usize {
+    pub(crate) const fn length(&self) -> usize {
         self.length
     }
 
@@ -47,7 +47,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// [`ApiError::Timeout`] if it does not arrive in time, [`ApiError::Body`] if it is cut short.
-    pub async fn read(self) -> Result<Option<Bytes>, ApiError> {
+    pub(crate) async fn read(self) -> Result<Option<Bytes>, ApiError> {
         if self.length == 0 {
             return Ok(None);
         }
@@ -62,7 +62,7 @@ impl BodyReader {
     ///
     /// # Errors
     /// As [`read`](Self::read), and [`ApiError::Body`] if the body is larger than `limit`.
-    pub async fn read_small(self, limit: usize) -> Result<Option<Bytes>, ApiError> {
+    pub(crate) async fn read_small(self, limit: usize) -> Result<Option<Bytes>, ApiError> {
         if self.length > limit {
             return Err(ApiError::Body(format!("the body is larger than {limit} bytes")));
         }

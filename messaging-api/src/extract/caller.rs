@@ -12,11 +12,11 @@ use crate::{
 
 /// A request whose client can read the answer and does not post a form.
 #[derive(Debug, Clone, Copy)]
-pub struct Accepted;
+pub(crate) struct Accepted;
 
 /// Who is calling, and for whom.
 #[derive(Debug, Clone)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// `Client-ID`.
     pub client: ClientId,
     /// `X-Project-ID`; `None` if it is longer than any project with queues.
@@ -27,7 +27,7 @@ pub struct Caller {
 
 /// A caller with the queue that the path names.
 #[derive(Debug, Clone)]
-pub struct InQueue {
+pub(crate) struct InQueue {
     pub caller: Caller,
     pub key: QueueKey,
 }
@@ -80,7 +80,7 @@ fn accepted(request: &HttpRequest) -> Result<Accepted, ApiError> {
 }
 
 /// The `Accept` header, its lines joined.
-pub fn accept_header(request: &HttpRequest) -> Option<String> {
+pub(crate) fn accept_header(request: &HttpRequest) -> Option<String> {
     let mut lines = request.headers().get_all(header::ACCEPT).map(|line| {
         // A line that is no text admits nothing.
         line.to_str().unwrap_or("?")
@@ -178,7 +178,7 @@ fn queue_key(request: &HttpRequest, caller: &Caller) -> Result<QueueKey, ApiErro
 }
 
 /// A segment of the path, decoded.
-pub fn segment(request: &HttpRequest, name: &str) -> String {
+pub(crate) fn segment(request: &HttpRequest, name: &str) -> String {
     // The router has decoded everything but `%`, `/` and `+`, which a second pass decodes.
     let raw = request.match_info().get(name).unwrap_or_default();
     percent_decode_str(raw).decode_utf8_lossy().into_owned()

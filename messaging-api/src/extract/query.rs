@@ -8,7 +8,7 @@ use crate::error::ApiError;
 /// The query string by the rules of the contract: repeated keys and comma lists are lists, a
 /// comma that is percent-encoded does not split, and a blank value is no value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Query(Vec<(String, Vec<String>)>);
+pub(crate) struct Query(Vec<(String, Vec<String>)>);
 
 impl FromRequest for Query {
     type Error = ApiError;
@@ -21,7 +21,7 @@ impl FromRequest for Query {
 
 impl Query {
     /// Reads a query string; anything can be read.
-    pub fn parse(query: &str) -> Self {
+    pub(crate) fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
         for pair in query.split('&') {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -39,17 +39,17 @@ impl Query {
     }
 
     /// All values of a key; `None` if it is not there.
-    pub fn list(&self, key: &str) -> Option<&[String]> {
+    pub(crate) fn list(&self, key: &str) -> Option<&[String]> {
         self.0.iter().find(|(known, _)| known == key).map(|(_, values)| values.as_slice())
     }
 
     /// The last value of a key.
-    pub fn text(&self, key: &str) -> Option<&str> {
+    pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.list(key)?.last().map(String::as_str)
     }
 
     /// The last value of a key as an integer; one beyond 64 bits is the outermost one.
-    pub fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.text(key) else { return Ok(None) };
         parse_integer(text).map(Some).ok_or_else(|| {
             ApiError::Parameter(format!("the parameter \"{key}\" must be an integer"))
@@ -57,7 +57,7 @@ impl Query {
     }
 
     /// The last value of a key as a boolean, in the exact spellings of the contract.
-    pub fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
         match self.text(key) {
             None => Ok(None),
             Some("true" | "True" | "t" | "yes" | "y" | "1" | "on") => Ok(Some(true)),
@@ -69,7 +69,7 @@ impl Query {
     }
 
     /// The keys that are not among `known`, with their values.
-    pub fn others(&self, known: &[&str]) -> impl Iterator<Item = (&str, &[String])> {
+    pub(crate) fn others(&self, known: &[&str]) -> impl Iterator<Item = (&str, &[String])> {
         self.0
             .iter()
             .filter(move |(key, _)| !known.contains(&key.as_str()))
@@ -83,7 +83,7 @@ fn decode(text: &str) -> String {
 }
 
 /// An integer as Python's `int()` reads it: blanks around it, a sign, `_` between digits.
-pub fn parse_integer(text: &str) -> Option<i64> {
+pub(crate) fn parse_integer(text: &str) -> Option<i64> {
     let text = text.trim();
     let (negative, digits) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),

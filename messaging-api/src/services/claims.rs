@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use storage_traits::{
     StoreError,
-    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, QueueKey, Timestamp},
+    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Metadata, QueueKey, Timestamp},
 };
 
 use super::{Services, directory::Known, queues::page_limit};
@@ -12,7 +12,7 @@ use crate::{config::check::MIN_TTL, error::ApiError};
 
 impl Services {
     /// Claims messages; `None` if there are none to claim.
-    pub async fn create_claim(
+    pub(crate) async fn create_claim(
         &self,
         key: &QueueKey,
         ttl: Option<i64>,
@@ -49,7 +49,7 @@ impl Services {
         let Some(rule) = &known.settings.dead_letters else { return Ok(None) };
         let project = known.queue().key.project.clone();
         let key = QueueKey { project, name: rule.queue.clone() };
-        let (target, _) = self.directory.find_or_create(&key, &Default::default(), now).await?;
+        let (target, _) = self.directory.find_or_create(&key, &Metadata::default(), now).await?;
         Ok(Some(DeadLetter {
             queue: target.queue().clone(),
             max_claim_count: rule.max_claim_count,
@@ -74,7 +74,7 @@ impl Services {
     }
 
     /// Reads a claim; `None` if there is no such live claim.
-    pub async fn get_claim(
+    pub(crate) async fn get_claim(
         &self,
         key: &QueueKey,
         id: &str,
@@ -88,7 +88,7 @@ impl Services {
     }
 
     /// Lets a claim start anew.
-    pub async fn renew_claim(
+    pub(crate) async fn renew_claim(
         &self,
         key: &QueueKey,
         id: &str,
@@ -106,7 +106,7 @@ impl Services {
     }
 
     /// Frees what a claim holds; succeeds if there is no such claim.
-    pub async fn release_claim(&self, key: &QueueKey, id: &str) -> Result<(), ApiError> {
+    pub(crate) async fn release_claim(&self, key: &QueueKey, id: &str) -> Result<(), ApiError> {
         if let (Ok(id), Some(known)) = (id.parse(), self.directory.find(key).await?) {
             self.pool.release(known.queue(), id, self.now()).await?;
         }

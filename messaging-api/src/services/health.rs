@@ -18,7 +18,7 @@ const MESSAGES: u32 = 100;
 
 /// One operation of the trial.
 #[derive(Debug, Clone)]
-pub struct Operation {
+pub(crate) struct Operation {
     pub name: &'static str,
     pub succeeded: bool,
     pub seconds: f64,
@@ -28,7 +28,7 @@ pub struct Operation {
 
 /// The report.
 #[derive(Debug, Clone)]
-pub struct Health {
+pub(crate) struct Health {
     pub storage_reachable: bool,
     pub operations: Vec<Operation>,
 }
@@ -63,7 +63,7 @@ impl Trial {
 impl Services {
     /// Tries every operation. Steps that have nothing to work on, because one before failed, fail
     /// with what they are given.
-    pub async fn health(&self) -> Health {
+    pub(crate) async fn health(&self) -> Health {
         let storage_reachable = self.check().await.is_ok();
         let mut trial = Trial::default();
         let name = uuid::Uuid::new_v4().simple().to_string();
@@ -93,7 +93,7 @@ impl Services {
         let client = ClientId::new("health");
         let message = NewMessage {
             body: Body::from_json("\"health\"".into()),
-            ttl: Duration::from_secs(600),
+            ttl: Duration::from_mins(10),
             delay: Duration::ZERO,
             checksum: None,
         };
@@ -101,7 +101,7 @@ impl Services {
         let post = self.pool.post(queue, &client, messages, self.now());
         let ids: Vec<MessageId> = trial.run("post_messages", post).await.unwrap_or_default();
 
-        let terms = ClaimTerms { ttl: Duration::from_secs(60), grace: Duration::from_secs(300) };
+        let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(5) };
         let Some(limit) = Limit::new(DEFAULT_LIMIT) else { return };
         let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
         trial.run("claim_messages", self.pool.claim(queue, &spec, self.now())).await;

@@ -16,24 +16,24 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 impl Services {
     /// Answers if the stores do.
-    pub async fn check(&self) -> Result<(), ApiError> {
+    pub(crate) async fn check(&self) -> Result<(), ApiError> {
         self.catalog.check().await?;
         Ok(self.pool.check().await?)
     }
 
     /// What the pool did on the side.
-    pub fn counters(&self) -> PoolCounters {
+    pub(crate) fn counters(&self) -> PoolCounters {
         self.pool.counters()
     }
 
     /// Lets go of the stores.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.pool.close().await;
         self.catalog.close().await;
     }
 
     /// Forgets what other nodes change, until it is stopped.
-    pub async fn follow_changes(self, stop: CancellationToken) {
+    pub(crate) async fn follow_changes(self, stop: CancellationToken) {
         let mut position = None;
         let mut ticks = ticks(FOLLOW_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -45,7 +45,7 @@ impl Services {
     }
 
     /// Removes what is over, until it is stopped.
-    pub async fn sweep(self, stop: CancellationToken) {
+    pub(crate) async fn sweep(self, stop: CancellationToken) {
         let mut ticks = ticks(SWEEP_EVERY);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             loop {

@@ -17,7 +17,7 @@ use crate::{
 
 /// A message as a client wrote it.
 #[derive(Debug, Clone)]
-pub struct MessageDraft {
+pub(crate) struct MessageDraft {
     pub body: Body,
     /// Seconds, unchecked.
     pub ttl: Option<i64>,
@@ -28,7 +28,7 @@ pub struct MessageDraft {
 
 /// What to list.
 #[derive(Debug, Clone)]
-pub struct Listing {
+pub(crate) struct Listing {
     pub marker: Option<String>,
     pub limit: Option<i64>,
     pub echo: bool,
@@ -38,19 +38,22 @@ pub struct Listing {
 
 /// What to delete in bulk.
 #[derive(Debug, Clone)]
-pub struct PopOrIds<'q> {
+pub(crate) struct PopOrIds<'q> {
     pub ids: Option<&'q [String]>,
     pub claim_ids: Option<&'q [String]>,
     pub pop: Option<i64>,
 }
 
 /// A queue that is to be posted to, looked up before the request is read.
-pub struct PostTarget(Arc<Known>);
+pub(crate) struct PostTarget(Arc<Known>);
 
 impl Services {
     /// Looks up the queue of a post and creates it if it is missing; with the bytes that a post to
     /// it may have.
-    pub async fn post_target(&self, key: &QueueKey) -> Result<(PostTarget, usize), ApiError> {
+    pub(crate) async fn post_target(
+        &self,
+        key: &QueueKey,
+    ) -> Result<(PostTarget, usize), ApiError> {
         let empty = Metadata::default();
         let (known, _) =
             self.directory.find_or_create(key, &empty, self.now()).await.map_err(|error| {
@@ -65,7 +68,7 @@ impl Services {
     }
 
     /// Posts messages; answers their ids in the same order.
-    pub async fn post(
+    pub(crate) async fn post(
         &self,
         target: PostTarget,
         client: &ClientId,
@@ -90,7 +93,7 @@ impl Services {
 
     /// Lists messages; also whether the queue has a delay, so that the list shows delayed ones
     /// only when asked.
-    pub async fn list_messages(
+    pub(crate) async fn list_messages(
         &self,
         key: &QueueKey,
         client: &ClientId,
@@ -119,7 +122,7 @@ impl Services {
     }
 
     /// Reads messages by id; what does not exist is left out.
-    pub async fn get_messages(
+    pub(crate) async fn get_messages(
         &self,
         key: &QueueKey,
         ids: &[String],
@@ -140,7 +143,7 @@ impl Services {
     }
 
     /// Deletes one message.
-    pub async fn delete_message(
+    pub(crate) async fn delete_message(
         &self,
         key: &QueueKey,
         id: &str,
@@ -160,7 +163,7 @@ impl Services {
 
     /// Deletes messages by id, or takes some off the head of the queue: the popped ones, or `None`
     /// if ids were named.
-    pub async fn delete_messages(
+    pub(crate) async fn delete_messages(
         &self,
         key: &QueueKey,
         what: &PopOrIds<'_>,

@@ -7,7 +7,7 @@ use crate::error::ApiError;
 
 /// One operation, its syntax checked.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Operation {
+pub(crate) struct Operation {
     verb: Verb,
     key: String,
 }
@@ -20,7 +20,7 @@ enum Verb {
 }
 
 /// Reads a patch: all operations are checked before any is applied.
-pub fn parse(document: Value) -> Result<Vec<Operation>, ApiError> {
+pub(crate) fn parse(document: Value) -> Result<Vec<Operation>, ApiError> {
     let Value::Array(operations) = document else {
         return Err(ApiError::Body("a patch is an array of operations".into()));
     };
@@ -88,7 +88,7 @@ fn pointer(path: &str) -> Result<Vec<String>, String> {
 }
 
 /// Applies operations in order, all or none.
-pub fn apply(
+pub(super) fn apply(
     metadata: &Map<String, Value>,
     operations: &[Operation],
 ) -> Result<Map<String, Value>, ApiError> {

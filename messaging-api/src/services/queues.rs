@@ -19,7 +19,7 @@ const ATTEMPTS: usize = 16;
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
-pub struct QueueListing {
+pub(crate) struct QueueListing {
     pub marker: Option<String>,
     pub limit: Option<i64>,
     pub name: Option<String>,
@@ -28,7 +28,7 @@ pub struct QueueListing {
 
 impl Services {
     /// Creates a queue; `true` if it is new. An existing one stays as it is.
-    pub async fn create_queue(
+    pub(crate) async fn create_queue(
         &self,
         key: &QueueKey,
         metadata: Map<String, Value>,
@@ -40,7 +40,10 @@ impl Services {
     }
 
     /// The metadata of a queue with the defaults filled in; of a missing one, just these.
-    pub async fn queue_metadata(&self, key: &QueueKey) -> Result<Map<String, Value>, ApiError> {
+    pub(crate) async fn queue_metadata(
+        &self,
+        key: &QueueKey,
+    ) -> Result<Map<String, Value>, ApiError> {
         let stored = self.catalog.get(key).await?.map(|record| record.metadata);
         Ok(self.shown(&stored.unwrap_or_default()))
     }
@@ -50,7 +53,7 @@ impl Services {
     }
 
     /// Lists the queues of a project with their metadata, as they are shown.
-    pub async fn list_queues(
+    pub(crate) async fn list_queues(
         &self,
         project: &ProjectId,
         listing: QueueListing,
@@ -67,12 +70,12 @@ impl Services {
     }
 
     /// How many queues a project has.
-    pub async fn count_queues(&self, project: &ProjectId) -> Result<u64, ApiError> {
+    pub(crate) async fn count_queues(&self, project: &ProjectId) -> Result<u64, ApiError> {
         Ok(self.catalog.count(project).await?)
     }
 
     /// Changes metadata; answers them as they are shown. Nobody's change is overwritten unseen.
-    pub async fn patch_queue(
+    pub(crate) async fn patch_queue(
         &self,
         key: &QueueKey,
         operations: &[Operation],
@@ -97,7 +100,7 @@ impl Services {
     }
 
     /// Deletes a queue with its messages; succeeds if it is gone already.
-    pub async fn delete_queue(&self, key: &QueueKey) -> Result<(), ApiError> {
+    pub(crate) async fn delete_queue(&self, key: &QueueKey) -> Result<(), ApiError> {
         // The catalog decides: from here on nobody finds the queue, whatever comes between.
         let deleted = self.catalog.delete(key, self.now()).await;
         self.directory.forget(key);
@@ -108,7 +111,7 @@ impl Services {
     }
 
     /// Counts the messages of a queue; a missing one has none.
-    pub async fn queue_stats(&self, key: &QueueKey) -> Result<Stats, ApiError> {
+    pub(crate) async fn queue_stats(&self, key: &QueueKey) -> Result<Stats, ApiError> {
         match self.directory.find(key).await? {
             Some(known) => Ok(self.pool.stats(known.queue(), self.now()).await?),
             None => Ok(Stats::default()),
@@ -116,7 +119,7 @@ impl Services {
     }
 
     /// Deletes all messages of a queue but the claimed ones.
-    pub async fn purge_messages(&self, key: &QueueKey) -> Result<(), ApiError> {
+    pub(crate) async fn purge_messages(&self, key: &QueueKey) -> Result<(), ApiError> {
         if let Some(known) = self.directory.find(key).await? {
             self.pool.purge(known.queue(), self.now()).await?;
         }

@@ -1,0 +1,81 @@
+//! What the generator reads out of answers, by searching the text: parsing ten messages for their
+//! ids alone would cost the generator more than the server spends on a claim.
+
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use hyper::Uri;
+use memchr::memmem;
+
+/// Marks the moment of a post within a message's body; see [`stamp`].
+const STAMP: &[u8] = b"at=";
+const STAMP_DIGITS: usize = 20;
+
+/// The ids of the messages in an answer, in order.
+///
+/// Relies on bodies that hold no key `id` themselves, which is true of ours.
+pub(crate) fn ids(body: &[u8]) -> impl Iterator<Item = &str> {
+    memmem::find_iter(body, b"\"id\":").filter_map(move |at| text(&body[at + 5..]))
+}
+
+/// The address of the next page, if the answer has one.
+pub(crate) fn next_page(body: &Bytes) -> Option<Uri> {
+    let links = memmem::rfind(body, b"\"links\"")?;
+    let href = links + memmem::find(&body[links..], b"\"href\":")? + 7;
+    let next = text(&body[href..])?;
+    // A part of the answer, not a copy of it.
+    Uri::from_maybe_shared(body.slice_ref(next.as_bytes())).ok()
+}
+
+/// The text that marks `moment` in a body; always of one length.
+pub(crate) fn stamp(moment: Duration) -> String {
+    format!("at={:0STAMP_DIGITS$}", moment.as_nanos())
+}
+
+/// The moments that the bodies of an answer's messages are marked with.
+pub(crate) fn stamps(body: &[u8]) -> impl Iterator<Item = Duration> {
+    memmem::find_iter(body, STAMP).filter_map(move |at| {
+        let digits = body.get(at + STAMP.len()..)?.get(..STAMP_DIGITS)?;
+        let nanos = std::str::from_utf8(digits).ok()?.parse().ok()?;
+        Some(Duration::from_nanos(nanos))
+    })
+}
+
+/// The JSON string at the start, blanks aside; ids and addresses hold no escapes.
+fn text(mut json: &[u8]) -> Option<&str> {
+    while json.first() == Some(&b' ') {
+        json.advance(1);
+    }
+    let rest = json.strip_prefix(b"\"")?;
+    std::str::from_utf8(&rest[..memchr::memchr(b'"', rest)?]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = r#"{"messages":[{"id":"a1","href":"/m/a1","body":"at=00000000000000000042"},
+        {"id": "b2","href":"/m/b2","claim_id":"c","body":{"href":"/no"}}],
+        "links":[{"rel":"next","href":"/v2/queues/q/messages?limit=10&marker=b2"}]}"#;
+
+    #[test]
+    fn ids_come_in_order_and_no_other_key_is_taken_for_one() {
+        assert_eq!(ids(PAGE.as_bytes()).collect::<Vec<_>>(), ["a1", "b2"]);
+        assert_eq!(ids(br#"{"messages":[],"links":[]}"#).count(), 0);
+    }
+
+    #[test]
+    fn the_next_page_is_the_link_not_a_message() {
+        let next = next_page(&Bytes::from_static(PAGE.as_bytes())).unwrap();
+        assert_eq!(next, "/v2/queues/q/messages?limit=10&marker=b2");
+        assert_eq!(next_page(&Bytes::from_static(br#"{"messages":[],"links":[]}"#)), None);
+    }
+
+    #[test]
+    fn a_stamp_comes_back() {
+        assert_eq!(stamps(PAGE.as_bytes()).collect::<Vec<_>>(), [Duration::from_nanos(42)]);
+        let moment = Duration::from_micros(123_456_789);
+        assert_eq!(stamps(stamp(moment).as_bytes()).next(), Some(moment));
+        assert_eq!(stamps(b"at=12").next(), None);
+    }
+}

@@ -1,0 +1,138 @@
+//! Ratios held against their targets.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+use crate::report::table;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+    Below(f64),
+}
+
+impl Target {
+    fn met_by(self, value: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => value >= bound,
+            Self::AtMost(bound) => value <= bound,
+            Self::Below(bound) => value < bound,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(bound) => write!(f, ">= {bound}"),
+            Self::AtMost(bound) => write!(f, "<= {bound}"),
+            Self::Below(bound) => write!(f, "< {bound}"),
+        }
+    }
+}
+
+impl Serialize for Target {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A claim about the service, what was found, and whether it holds.
+#[derive(Debug, Serialize)]
+pub(crate) struct Check {
+    what: String,
+    found: f64,
+    target: Target,
+    met: bool,
+    /// The same figure of each round alone.
+    rounds: Vec<f64>,
+}
+
+impl Check {
+    /// Holds the median of `values` against the target.
+    pub(crate) fn value(what: impl Into<String>, values: &[f64], target: Target) -> Self {
+        let found = median(values);
+        let (what, rounds) = (what.into(), values.to_vec());
+        Self { what, found, target, met: target.met_by(found), rounds }
+    }
+
+    /// Holds the ratio of the medians against the target: one odd round moves it little.
+    pub(crate) fn ratio(
+        what: impl Into<String>,
+        over: &[f64],
+        under: &[f64],
+        target: Target,
+    ) -> Self {
+        let found = median(over) / median(under);
+        let rounds = over.iter().zip(under).map(|(over, under)| over / under).collect();
+        Self { what: what.into(), found, target, met: target.met_by(found), rounds }
+    }
+}
+
+pub(crate) fn checks_table(checks: &[Check]) -> String {
+    let cells = |check: &Check| {
+        let rounds: Vec<_> = check.rounds.iter().map(|value| format!("{value:.2}")).collect();
+        vec![
+            check.what.clone(),
+            if check.met { "met" } else { "missed" }.to_owned(),
+            format!("{:.2}", check.found),
+            check.target.to_string(),
+            rounds.join(" "),
+        ]
+    };
+    let rows: Vec<_> = checks.iter().map(cells).collect();
+    table(&["check", "", "found", "target", "each round"], 2, &rows)
+}
+
+/// The middle value; of an even number of values, the mean of the middle two; of none, NaN.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(found: f64, wanted: f64) -> bool {
+        (found - wanted).abs() < 1e-9
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert!(near(median(&[3.0, 1.0, 2.0]), 2.0));
+        assert!(near(median(&[4.0, 1.0, 2.0, 3.0]), 2.5));
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_ratio_is_of_medians_and_of_each_round() {
+        let target = Target::AtLeast(2.0);
+        let check = Check::ratio("x", &[10.0, 90.0, 40.0], &[5.0, 10.0, 20.0], target);
+        assert!(near(check.found, 4.0) && check.met);
+        assert!(check.rounds.iter().zip([2.0, 9.0, 2.0]).all(|(a, b)| near(*a, b)));
+    }
+
+    #[test]
+    fn a_target_is_met_on_its_own_side_only() {
+        assert!(Target::AtLeast(2.0).met_by(2.0) && !Target::AtLeast(2.0).met_by(1.9));
+        assert!(Target::AtMost(2.0).met_by(2.0) && !Target::AtMost(2.0).met_by(2.1));
+        assert!(Target::Below(2.0).met_by(1.9) && !Target::Below(2.0).met_by(2.0));
+        assert!(!Target::AtLeast(2.0).met_by(f64::NAN), "nothing measured meets nothing");
+    }
+
+    #[test]
+    fn the_table_names_what_was_missed() {
+        let check = Check::value("size", &[1.0, 2.0, 3.0], Target::Below(2.0));
+        let table = checks_table(&[check]);
+        assert!(table.contains("size   missed"), "{table}");
+        assert!(table.ends_with("2.00     < 2  1.00 2.00 3.00\n"), "{table}");
+    }
+}

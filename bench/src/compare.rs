@@ -1,0 +1,163 @@
+//! `compare`: the service against the baselines. Every round runs each program once, one after the
+//! other and each on a fresh database, so that a machine that changes its speed changes it for all.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::args::{BodyArgs, Output, Place, connections};
+use crate::checks::{Check, Target, checks_table};
+use crate::report::{Label, Outcome, Row, rows_table, write_json};
+use crate::scenario::{self, Plan, Scenario, Subject};
+use crate::server::Server;
+use crate::{constant, group_commit, naive};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Concurrent connections of all but the comparison of a single one
+    #[arg(long, default_value = "64", value_parser = connections())]
+    connections: usize,
+    /// Length of each run in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// How often to run each program
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    #[command(flatten)]
+    body: BodyArgs,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// What one round measured.
+struct Round {
+    posts: Row,
+    naive: Row,
+    group_commit: Row,
+    single_post: Row,
+    single_naive: Row,
+    batches: Row,
+    lists: Row,
+    constant: Row,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    args.place.server()?;
+    let mut rounds = Vec::new();
+    for round in 1..=args.rounds {
+        rounds.push(measure(args, round).await?);
+    }
+    let rows: Vec<_> = rounds.iter().flat_map(Round::rows).cloned().collect();
+    let checks = checks(&rounds, args.connections);
+    println!("{}\n{}", rows_table(&rows), checks_table(&checks));
+    write_json(&args.output, "compare", json!({ "rows": rows, "checks": checks }))
+}
+
+async fn measure(args: &Args, round: u32) -> Result<Round> {
+    let many =
+        Plan::posts(args.connections, Duration::from_secs(args.seconds), args.body.body_bytes);
+    let single = Plan { connections: 1, ..many.clone() };
+    let batches = Plan { scenario: Scenario::PostBatch, ..many.clone() };
+    let lists = Plan { scenario: Scenario::List, ..many.clone() };
+    Ok(Round {
+        posts: one(args, "chapar", &many, round).await?,
+        naive: one(args, "naive", &many, round).await?,
+        group_commit: one(args, "group-commit", &many, round).await?,
+        single_post: one(args, "chapar", &single, round).await?,
+        single_naive: one(args, "naive", &single, round).await?,
+        batches: one(args, "chapar", &batches, round).await?,
+        lists: one(args, "chapar", &lists, round).await?,
+        constant: one(args, "constant", &Plan { prefill: 0, ..lists }, round).await?,
+    })
+}
+
+/// One run of one program in a new folder.
+async fn one(args: &Args, program: &str, plan: &Plan, round: u32) -> Result<Row> {
+    let (scenario, connections) = (plan.scenario.name(), plan.connections);
+    eprintln!("round {round}: {program}, {scenario}, connections: {connections}");
+    let dir = args.place.fresh_dir()?;
+    let dir = dir.path();
+    let (length, body_bytes) = (plan.length, plan.body_bytes);
+    let outcome = match program {
+        "naive" => naive::measure(dir, connections, length, body_bytes).await?,
+        "group-commit" => group_commit::measure(dir, connections, length, body_bytes).await?,
+        "constant" => served(constant::start(dir, body_bytes).await?, plan).await?,
+        _ => served(Server::start(&args.place.server()?, dir).await?, plan).await?,
+    };
+    let label = Label { program: program.to_owned(), scenario, connections, round };
+    let mut rows = outcome.rows(&label);
+    ensure!(rows.len() == 1, "{program} did something else than {}", label.scenario);
+    let row = rows.remove(0);
+    ensure!(row.errors.is_empty(), "{program} answered with errors: {:?}", row.errors);
+    Ok(row)
+}
+
+async fn served(server: Server, plan: &Plan) -> Result<Outcome> {
+    let subject = Subject::Child(server);
+    let outcome = scenario::run(&subject, plan, "compare").await?;
+    if let Subject::Child(server) = subject {
+        server.stop().await?;
+    }
+    Ok(outcome)
+}
+
+fn checks(rounds: &[Round], connections: usize) -> Vec<Check> {
+    let each = |figure: fn(&Round) -> f64| rounds.iter().map(figure).collect::<Vec<_>>();
+    let posts = each(|round| round.posts.messages_per_s);
+    vec![
+        Check::ratio(
+            format!("posts/s on {connections} connections: chapar / naive"),
+            &posts,
+            &each(|round| round.naive.messages_per_s),
+            Target::AtLeast(6.0),
+        ),
+        Check::ratio(
+            format!("posts/s on {connections} connections: chapar / group-commit"),
+            &posts,
+            &each(|round| round.group_commit.messages_per_s),
+            Target::AtLeast(0.5),
+        ),
+        Check::ratio(
+            "posts/s on 1 connection: chapar / naive",
+            &each(|round| round.single_post.messages_per_s),
+            &each(|round| round.single_naive.messages_per_s),
+            Target::AtLeast(0.8),
+        ),
+        Check::ratio(
+            format!("latency of posts on {connections} connections: p99 / p50"),
+            &each(|round| round.posts.p99_ms),
+            &each(|round| round.posts.p50_ms),
+            Target::Below(10.0),
+        ),
+        Check::ratio(
+            format!("messages/s on {connections} connections: batches of 10 / single posts"),
+            &each(|round| round.batches.messages_per_s),
+            &posts,
+            Target::AtLeast(4.0),
+        ),
+        Check::ratio(
+            format!("lists/s on {connections} connections: chapar / constant"),
+            &each(|round| round.lists.requests_per_s),
+            &each(|round| round.constant.requests_per_s),
+            Target::AtLeast(0.25),
+        ),
+    ]
+}
+
+impl Round {
+    fn rows(&self) -> [&Row; 8] {
+        [
+            &self.posts,
+            &self.naive,
+            &self.group_commit,
+            &self.single_post,
+            &self.single_naive,
+            &self.batches,
+            &self.lists,
+            &self.constant,
+        ]
+    }
+}

@@ -1,0 +1,131 @@
+//! A program under test as a child process: started, awaited, measured, stopped.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::time::{Instant, sleep_until};
+
+use crate::client::{Connection, Target};
+use crate::process::{Usage, terminate};
+
+/// How long a program may take to answer at first, or to stop.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A running server. Dropping it kills it, so none outlives a failed run.
+pub(crate) struct Server {
+    child: Child,
+    target: Target,
+    spawned: Instant,
+    ready_after: Duration,
+}
+
+impl Server {
+    /// Starts the service on its database in `dir`, and waits until it answers.
+    pub(crate) async fn start(program: &Path, dir: &Path) -> Result<Self> {
+        let (listen, metrics) = (free_address()?, free_address()?);
+        let store = format!("sqlite:{}", dir.join("chapar.db").display());
+        let mut command = Command::new(program);
+        command
+            .env("CHAPAR__HTTP__LISTEN", &listen)
+            .env("CHAPAR__METRICS__LISTEN", &metrics)
+            .env("CHAPAR__CATALOG__URI", &store)
+            .env("CHAPAR__POOL__URI", &store);
+        Self::spawn(command, &listen, dir).await
+    }
+
+    /// Starts any program that will listen on `listen`, and waits until it answers a ping.
+    pub(crate) async fn spawn(mut command: Command, listen: &str, dir: &Path) -> Result<Self> {
+        let log = dir.join("server.log");
+        let (out, err) = (File::create(&log)?, File::options().append(true).open(&log)?);
+        // In its own folder it finds no configuration file that would colour the figures.
+        command.current_dir(dir).stdin(Stdio::null()).stdout(out).stderr(err);
+        let spawned = Instant::now();
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let target = Target::at(listen)?;
+        let mut server = Self { child, target, spawned, ready_after: Duration::ZERO };
+        server.wait_until_ready(&log).await?;
+        Ok(server)
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// From the start of the process to its first answer.
+    pub(crate) fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    pub(crate) fn since_spawned(&self) -> Duration {
+        self.spawned.elapsed()
+    }
+
+    pub(crate) fn usage(&self) -> Result<Usage> {
+        Usage::of(&self.child)
+    }
+
+    /// Stops it in good order; returns what it has used.
+    pub(crate) async fn stop(mut self) -> Result<Usage> {
+        let usage = self.usage()?;
+        terminate(&self.child)?;
+        let asked = Instant::now();
+        while self.child.try_wait()?.is_none() {
+            if asked.elapsed() > PATIENCE {
+                bail!("the server did not stop within {PATIENCE:?}");
+            }
+            pause().await;
+        }
+        Ok(usage)
+    }
+
+    async fn wait_until_ready(&mut self, log: &PathBuf) -> Result<()> {
+        loop {
+            if matches!(ping(&self.target).await, Ok(204)) {
+                self.ready_after = self.spawned.elapsed();
+                return Ok(());
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the server ended at once, {status}: {}", last_lines(log));
+            }
+            if self.spawned.elapsed() > PATIENCE {
+                bail!("no answer to a ping within {PATIENCE:?}: {}", last_lines(log));
+            }
+            pause().await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have stopped already; there is nobody to tell.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A loopback address that nobody listens on; another program could still take it first.
+pub(crate) fn free_address() -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("no free port on the loopback")?;
+    Ok(listener.local_addr()?.to_string())
+}
+
+async fn ping(target: &Target) -> Result<u16> {
+    let answer = Connection::open(target).await?.get("/v2/ping".parse()?).await?;
+    Ok(answer.status)
+}
+
+async fn pause() {
+    sleep_until(Instant::now() + Duration::from_millis(1)).await;
+}
+
+fn last_lines(log: &PathBuf) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
