@@ -45,6 +45,11 @@ impl InFlight {
         (before < max).then_some(place)
     }
 
+    /// How many requests are under way.
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
     /// Whether the node is about to stop.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
@@ -98,7 +103,6 @@ pub(crate) async fn front<B: MessageBody + 'static>(
         Some(_) if head_bytes(&request) > max_head => Some(ApiError::HeadersTooLarge(max_head)),
         Some(_) => None,
     };
-    metrics.in_flight.inc();
     let mut response = if let Some(refusal) = refusal {
         request.error_response(refusal)
     } else {
@@ -108,7 +112,6 @@ pub(crate) async fn front<B: MessageBody + 'static>(
             Err(error) => return Err(error),
         }
     };
-    metrics.in_flight.dec();
 
     response = finish(response, &method, &id);
     if in_flight.is_stopping() {
@@ -138,15 +141,11 @@ fn finish(response: ServiceResponse, method: &Method, id: &str) -> ServiceRespon
     }
     if *method == Method::OPTIONS {
         // Always 200; with the methods where the request would have come to a handler.
-        let allow = response.headers().get(header::ALLOW).cloned();
-        response = HttpResponse::build(StatusCode::OK).finish();
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
-        }
+        response = instead_of(&response, HttpResponse::build(StatusCode::OK).finish());
     } else if let Some(error) = error {
         let form = accept::error_form(accept_header(&request).as_deref());
         if form != crate::error::Form::Json {
-            response = error.render(form);
+            response = instead_of(&response, error.render(form));
         }
     }
     if let Ok(value) = header::HeaderValue::from_str(id) {
@@ -155,4 +154,14 @@ fn finish(response: ServiceResponse, method: &Method, id: &str) -> ServiceRespon
             .insert(header::HeaderName::from_static("x-openstack-request-id"), value);
     }
     ServiceResponse::new(request, response)
+}
+
+/// Another response in the place of one, with what was said about methods and origins.
+fn instead_of(old: &HttpResponse, mut new: HttpResponse) -> HttpResponse {
+    for (name, value) in old.headers() {
+        if *name == header::ALLOW || name.as_str().starts_with("access-control-") {
+            new.headers_mut().append(name.clone(), value.clone());
+        }
+    }
+    new
 }

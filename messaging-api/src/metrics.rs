@@ -8,6 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
+use storage_traits::pool::PoolCounters;
 
 /// The upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 14] =
@@ -57,7 +58,7 @@ pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<Request, Counter>,
     request_seconds: Latency<Served>,
-    pub in_flight: Gauge,
+    in_flight: Gauge,
     store_seconds: Latency<StoreStep>,
     pub posted: Counter,
     pub claimed: Counter,
@@ -148,7 +149,8 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub(crate) fn render(&self, pool: storage_traits::pool::PoolCounters) -> String {
+    pub(crate) fn render(&self, in_flight: usize, pool: PoolCounters) -> String {
+        self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         for (counter, total) in
             [(&self.expired, pool.expired), (&self.dead_lettered, pool.dead_lettered)]
         {
@@ -177,8 +179,6 @@ fn method_label(method: &Method) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use storage_traits::pool::PoolCounters;
-
     use super::*;
 
     #[test]
@@ -189,12 +189,13 @@ mod tests {
         metrics.request("none", &Method::from_bytes(b"BREW").unwrap(), StatusCode::NOT_FOUND, took);
         metrics.operation("pool", "post", true, took);
         metrics.posted.inc_by(7);
-        let text = metrics.render(PoolCounters { expired: 2, dead_lettered: 1 });
+        let text = metrics.render(3, PoolCounters { expired: 2, dead_lettered: 1 });
         for line in [
             r#"chapar_http_requests_total{route="/v2/ping",method="GET",status="204"} 1"#,
             r#"chapar_http_requests_total{route="none",method="other",status="404"} 1"#,
             r#"chapar_http_request_duration_seconds_bucket{le="0.005",route="/v2/ping",method="GET"} 1"#,
             r#"chapar_store_operation_duration_seconds_count{store="pool",operation="post",outcome="ok"} 1"#,
+            "chapar_http_requests_in_flight 3",
             "chapar_messages_posted_total 7",
             "chapar_messages_expired_total 2",
             "chapar_messages_dead_lettered_total 1",

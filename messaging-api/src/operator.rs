@@ -17,8 +17,13 @@ pub(crate) fn configure(app: &mut ServiceConfig) {
         .route("/readyz", web::get().to(ready));
 }
 
-async fn metrics(metrics: Data<Metrics>, services: Data<Services>) -> HttpResponse {
-    HttpResponse::Ok().content_type(OPENMETRICS).body(metrics.render(services.counters()))
+async fn metrics(
+    metrics: Data<Metrics>,
+    services: Data<Services>,
+    in_flight: Data<Arc<InFlight>>,
+) -> HttpResponse {
+    let text = metrics.render(in_flight.count(), services.counters());
+    HttpResponse::Ok().content_type(OPENMETRICS).body(text)
 }
 
 /// The process answers.

@@ -1,7 +1,7 @@
 //! From a configuration to a running node, and back down in order.
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use actix_web::{
     web::Data,
 };
 use anyhow::Context as _;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use storage_traits::{Clock, SystemClock, catalog::Catalog, pool::MessagePool};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -182,6 +182,10 @@ impl Application {
     async fn drain(&self, api: &ServerHandle) {
         tracing::info!("stopping: finishing what is under way");
         api.pause().await;
+        // Whoever comes now is refused at once, and goes to another node.
+        if let Err(error) = SockRef::from(&self.api).shutdown(Shutdown::Both) {
+            tracing::warn!(%error, "the socket stays open while the service stops");
+        }
         let deadline = self.config.http.shutdown_timeout;
         if tokio::time::timeout(deadline, self.in_flight.drain()).await.is_err() {
             tracing::warn!("some requests did not end in time and are cut off");

@@ -65,6 +65,10 @@ impl FromRequest for InQueue {
 fn accepted(request: &HttpRequest) -> Result<Accepted, ApiError> {
     const FORM: &str = "application/x-www-form-urlencoded";
     let headers = request.headers();
+    // No signature can be valid yet; a request that relies on one must not pass without it.
+    if headers.get("url-signature").is_some_and(|signature| !signature.is_empty()) {
+        return Err(ApiError::NoRoute);
+    }
     let form = headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(FORM.as_bytes()));

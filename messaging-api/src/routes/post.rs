@@ -1,11 +1,16 @@
 //! `POST /v2/queues/{queue}/messages`: the hot path in.
 
+use std::fmt;
+
 use actix_web::{
     HttpResponse,
     http::header,
     web::{Bytes, Data},
 };
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::value::RawValue;
 use storage_traits::domain::Body;
 
@@ -50,20 +55,81 @@ pub(super) async fn post(
         .body(resources))
 }
 
-#[derive(Deserialize)]
+/// The body of a post. Unlike what serde derives, it is read from an object only, and of keys that
+/// stand twice the last counts.
 struct PostIn<'b> {
-    #[serde(borrow)]
     messages: Vec<MessageIn<'b>>,
 }
 
-#[derive(Deserialize)]
 struct MessageIn<'b> {
-    #[serde(borrow)]
     body: &'b RawValue,
-    #[serde(borrow, default)]
     ttl: Option<&'b RawValue>,
-    #[serde(borrow, default)]
     delay: Option<&'b RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Key {
+    Messages,
+    Body,
+    Ttl,
+    Delay,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for PostIn<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Post;
+        impl<'de> Visitor<'de> for Post {
+            type Value = PostIn<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with messages")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PostIn<'de>, A::Error> {
+                let mut messages = None;
+                while let Some(key) = map.next_key()? {
+                    match key {
+                        Key::Messages => messages = Some(map.next_value()?),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                let messages = messages.ok_or_else(|| A::Error::missing_field("messages"))?;
+                Ok(PostIn { messages })
+            }
+        }
+        deserializer.deserialize_map(Post)
+    }
+}
+
+impl<'de> Deserialize<'de> for MessageIn<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Message;
+        impl<'de> Visitor<'de> for Message {
+            type Value = MessageIn<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a message")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageIn<'de>, A::Error> {
+                let (mut body, mut ttl, mut delay) = (None, None, None);
+                while let Some(key) = map.next_key()? {
+                    match key {
+                        Key::Body => body = Some(map.next_value()?),
+                        Key::Ttl => ttl = Some(map.next_value()?),
+                        Key::Delay => delay = Some(map.next_value()?),
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                let body = body.ok_or_else(|| A::Error::missing_field("body"))?;
+                Ok(MessageIn { body, ttl, delay })
+            }
+        }
+        deserializer.deserialize_map(Message)
+    }
 }
 
 /// Reads the messages out of a request, whose bytes their bodies share.
@@ -99,8 +165,7 @@ fn integer(raw: &RawValue) -> Option<i64> {
     }
 }
 
-/// Says what is wrong with a body that is not of the shape, or reads one that is unusual: with
-/// keys that stand twice, of which the last counts.
+/// Says what is wrong with a body that is not of the shape, step by step.
 fn diagnose(text: &str) -> Result<PostIn<'_>, ApiError> {
     let whole: &RawValue = serde_json::from_str(text).map_err(json::unparsable)?;
     json::within_bounds(whole.get())?;
@@ -160,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_shape_decides_between_the_errors() {
-        for text in ["[]", "{}", r#"{"message":[]}"#] {
+        for text in ["[]", "[[{\"body\":1}]]", "{}", r#"{"message":[]}"#] {
             assert!(matches!(bodies(text), Err(ApiError::Invalid(_))), "{text}");
         }
         for text in [
@@ -172,6 +237,7 @@ mod tests {
             r#"{"messages":{}}"#,
             r#"{"messages":null}"#,
             r#"{"messages":[1]}"#,
+            r#"{"messages":[[{"body":1}]]}"#,
             r#"{"messages":[{"ttl":60}]}"#,
             r#"{"messages":[{"body":1,"ttl":null}]}"#,
             r#"{"messages":[{"body":1,"ttl":60.0}]}"#,

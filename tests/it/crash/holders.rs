@@ -1,0 +1,56 @@
+//! Claims that were taken before the server was killed.
+
+use std::time::Instant;
+
+use serde_json::json;
+use tests::{Claim, Client};
+
+const TTL: u64 = 600;
+
+/// A claim that is not given back.
+pub(super) struct Held {
+    queue: String,
+    claim: Claim,
+    asked: Instant,
+    answered: Instant,
+}
+
+/// Claims three of five messages.
+pub(super) async fn hold(client: &Client, queue: &str) -> Held {
+    client.post_bodies(queue, (0..5).map(|n| json!(n))).await;
+    let asked = Instant::now();
+    let body = json!({"ttl": TTL, "grace": 60});
+    let claim = client.claim_with(queue, 3, &body).await.expect("messages are free");
+    Held { queue: queue.into(), claim, asked, answered: Instant::now() }
+}
+
+impl Held {
+    /// The claim holds the same messages, and its time went on.
+    pub(super) async fn verify(&self, client: &Client) {
+        let queue = &self.queue;
+        let path = format!("/v2/queues/{queue}/claims/{}", self.claim.id);
+        let least = self.answered.elapsed().as_secs().saturating_sub(1);
+        let shown = client.get(path).await.expect(200, queue).json();
+        let most = self.asked.elapsed().as_secs() + 1;
+        assert_eq!(shown["ttl"], TTL, "{queue}");
+        let age = shown["age"].as_u64().unwrap();
+        assert!((least..=most).contains(&age), "{queue}: the claim is {age} s old");
+        let messages = shown["messages"].as_array().unwrap();
+        let ids: Vec<_> = messages.iter().map(|message| message["id"].as_str().unwrap()).collect();
+        assert_eq!(ids, self.claim.ids(), "{queue}");
+        assert_eq!(client.counts(queue).await, [2, 3, 5], "{queue}");
+        let free = client.claim(queue, 20).await.expect("two messages are free");
+        assert_eq!(free.messages.len(), 2, "{queue}: held messages were claimed");
+        client.release(queue, &free.id).await;
+    }
+
+    /// The claim still works: it deletes one message and gives the others back.
+    pub(super) async fn release(self, client: &Client) {
+        let queue = &self.queue;
+        let (claim, ids) = (&self.claim.id, self.claim.ids());
+        let path = format!("/v2/queues/{queue}/messages/{}?claim_id={claim}", ids[0]);
+        client.delete(path).await.expect(204, queue);
+        client.release(queue, claim).await;
+        assert_eq!(client.counts(queue).await, [4, 0, 4], "{queue}");
+    }
+}

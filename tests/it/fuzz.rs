@@ -1,0 +1,133 @@
+//! Whatever is sent, the server answers, never with a 5xx, and lives on.
+
+mod json;
+mod requests;
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::test_runner::{Config, TestCaseError, TestRunner};
+use serde_json::Value;
+use tests::{Client, Connection, TestApp};
+use tokio::runtime::{Builder, Runtime};
+
+/// How long each of the three tests goes on.
+const BUDGET: Duration = Duration::from_secs(5);
+
+/// Tries values until the time is up.
+fn for_a_while<T: std::fmt::Debug>(
+    strategy: &impl Strategy<Value = T>,
+    test: impl Fn(T) -> Result<(), TestCaseError>,
+) {
+    let start = Instant::now();
+    let config = Config {
+        cases: 20_000,
+        failure_persistence: None,
+        max_shrink_iters: 500,
+        ..Config::default()
+    };
+    let timed = |value| if start.elapsed() < BUDGET { test(value) } else { Ok(()) };
+    if let Err(failure) = TestRunner::new(config).run(strategy, timed) {
+        panic!("{failure}");
+    }
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime can be built")
+}
+
+/// A server that does not wait long for what never comes.
+fn impatient_server() -> TestApp {
+    TestApp::builder().set("HTTP__HEADER_TIMEOUT", "2s").set("HTTP__BODY_TIMEOUT", "2s").start()
+}
+
+/// Sends bytes and reads the first answer, if there is one.
+async fn status_of(client: &Client, bytes: &[u8]) -> Result<Option<u16>, TestCaseError> {
+    let connection = Connection::open(client.address()).await;
+    let mut connection = connection.map_err(|error| TestCaseError::fail(error.to_string()))?;
+    // The server may hang up before it has read everything.
+    let _ = connection.send(bytes).await;
+    let _ = connection.finish().await;
+    Ok(connection.answer().await.map(|answer| answer.status))
+}
+
+/// The server is alive, serves, and never panicked.
+fn assert_sound(runtime: &Runtime, app: &TestApp) {
+    runtime.block_on(async {
+        let client = app.client();
+        client.post_bodies("q", [serde_json::json!(1)]).await;
+        assert_eq!(client.pop("q", 1).await.len(), 1);
+    });
+    assert!(!app.log().contains("panicked"), "{}", app.log());
+}
+
+#[test]
+fn any_json_comes_back_as_it_was_posted() {
+    let (runtime, client, round) = (runtime(), TestApp::shared().client(), Cell::new(0));
+    for_a_while(&vec(json::any_json(), 1..5), |bodies| {
+        // The text is what comes back; reading it may change the last digit of a float.
+        let reread = |body: &Value| serde_json::from_str::<Value>(&body.to_string()).unwrap();
+        let expected: Vec<_> = bodies.iter().map(reread).collect();
+        round.set(round.get() + 1);
+        let queue = format!("q{}", round.get());
+        let listed = runtime.block_on(async {
+            client.post_bodies(&queue, bodies).await;
+            client.bodies(&queue, "echo=true").await
+        });
+        prop_assert_eq!(listed, expected);
+        Ok(())
+    });
+}
+
+#[test]
+fn no_request_however_odd_breaks_the_server() {
+    let (runtime, app) = (runtime(), impatient_server());
+    let client = app.client();
+    let known = runtime.block_on(requests::known_ids(&client));
+    let (sent, answered) = (Cell::new(0), Cell::new(0));
+    for_a_while(&requests::odd_requests(&client, known), |bytes| {
+        let status = runtime.block_on(status_of(&client, &bytes))?;
+        sent.set(sent.get() + 1);
+        answered.set(answered.get() + usize::from(status.is_some()));
+        prop_assert!(status.is_none_or(|status| status < 500), "{:?}", status);
+        Ok(())
+    });
+    assert!(answered.get() * 10 > sent.get() * 9, "{} of {}", answered.get(), sent.get());
+    assert_sound(&runtime, &app);
+}
+
+#[test]
+fn no_bytes_whatever_break_the_server() {
+    let (runtime, app) = (runtime(), impatient_server());
+    let client = app.client();
+    let noise = vec(any::<u8>(), 0..2000);
+    let strategy = prop_oneof![9 => broken_requests(&client), 1 => noise];
+    for_a_while(&strategy, |bytes| {
+        let status = runtime.block_on(status_of(&client, &bytes))?;
+        // Two refusals of the protocol itself are in the range of server errors.
+        let fine = |status| status < 500 || matches!(status, 501 | 505);
+        prop_assert!(status.is_none_or(fine), "{:?}", status);
+        Ok(())
+    });
+    assert_sound(&runtime, &app);
+}
+
+/// Good requests in which some bytes were changed, added or left out.
+fn broken_requests(client: &Client) -> impl Strategy<Value = Vec<u8>> + use<> {
+    let seeds = requests::good_requests(client);
+    let changes = vec((any::<Index>(), 0..3u8, any::<u8>()), 1..8);
+    (select(seeds), changes).prop_map(|(mut bytes, changes)| {
+        for (place, change, byte) in changes {
+            let place = place.index(bytes.len());
+            match change {
+                0 => bytes[place] = byte,
+                1 => bytes.insert(place, byte),
+                _ => drop(bytes.remove(place)),
+            }
+        }
+        bytes
+    })
+}
