@@ -41,6 +41,26 @@ pub(crate) fn unparsable(why: impl std::fmt::Display) -> ApiError {
 
 /// Checks what parsers let pass: integers beyond 64 bits and deep nesting. `json` is valid JSON.
 pub(crate) fn within_bounds(json: &str) -> Result<(), ApiError> {
+    if may_exceed(json.as_bytes()) { walk(json) } else { Ok(()) }
+}
+
+/// Digits of the shortest integer that does not fit into 64 bits.
+const LONG: usize = 19;
+
+/// A quick look that lets most texts pass: as many openings as may be nested, no long number.
+fn may_exceed(json: &[u8]) -> bool {
+    // A run of so many digits covers one of every so many bytes.
+    let long_number = (LONG - 1..json.len()).step_by(LONG).any(|at| {
+        let digits = |bytes: &mut dyn Iterator<Item = &u8>| {
+            bytes.take(LONG).take_while(|byte| byte.is_ascii_digit()).count()
+        };
+        json[at].is_ascii_digit()
+            && digits(&mut json[at..].iter()) + digits(&mut json[..at].iter().rev()) >= LONG
+    });
+    long_number || memchr::memchr2_iter(b'{', b'[', json).count() > MAX_DEPTH
+}
+
+fn walk(json: &str) -> Result<(), ApiError> {
     let bytes = json.as_bytes();
     let (mut at, mut depth) = (0, 0_usize);
     while let Some(byte) = bytes.get(at) {
@@ -60,7 +80,7 @@ pub(crate) fn within_bounds(json: &str) -> Result<(), ApiError> {
                     .map_or(bytes.len(), |length| at + length);
                 let number = &json[at..end];
                 let integer = !number.contains(['.', 'e', 'E']);
-                if integer && number.len() >= 19 && number.parse::<i64>().is_err() {
+                if integer && number.len() >= LONG && number.parse::<i64>().is_err() {
                     return Err(unparsable("an integer is too large"));
                 }
                 at = end - 1;
@@ -133,6 +153,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_quick_look_misses_nothing(text in "[\\[{,0-9a]{0,80}") {
+            let long = text.as_bytes().windows(LONG).any(|run| run.iter().all(u8::is_ascii_digit));
+            prop_assert_eq!(may_exceed(text.as_bytes()), long);
+        }
+
         #[test]
         fn any_valid_text_of_small_numbers_is_within_bounds(text: String, number: i64) {
             let json = serde_json::json!([text, number, { text.clone(): number }]).to_string();

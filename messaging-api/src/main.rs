@@ -12,6 +12,10 @@ use messaging_api::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+/// Requests allocate and free small pieces on several threads, which this allocator does well.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let config = match config::load(&cli.options.into()) {

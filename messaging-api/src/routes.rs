@@ -40,64 +40,61 @@ enum Asks {
 
 /// Registers every route.
 pub(crate) fn configure(app: &mut ServiceConfig, admin: bool) {
-    app.service(resource("/", "GET, OPTIONS", Asks::Accept).route(web::get().to(root::versions)))
-        .service(resource("/v2/", "GET, OPTIONS", Asks::Caller).route(web::get().to(home::home)))
-        .service(
-            resource("/v2/ping", "GET, HEAD, OPTIONS", Asks::Caller)
-                .route(web::get().to(health::ping))
-                .route(web::head().to(health::head)),
-        )
-        .service(
-            resource("/v2/queues", "GET, OPTIONS", Asks::Caller).route(web::get().to(queues::list)),
-        )
-        .service(
-            resource("/v2/queues/{queue:[^/]*}", "DELETE, GET, PATCH, PUT, OPTIONS", Asks::Queue)
-                .route(web::get().to(queues::get))
-                .route(web::put().to(queues::create))
-                .route(web::patch().to(queues::patch))
-                .route(web::delete().to(queues::delete)),
-        )
-        .service(
-            resource("/v2/queues/{queue:[^/]*}/stats", "GET, OPTIONS", Asks::Queue)
-                .route(web::get().to(stats::stats)),
-        )
-        .service(
-            resource("/v2/queues/{queue:[^/]*}/purge", "POST, OPTIONS", Asks::Queue)
-                .route(web::post().to(stats::purge)),
-        )
-        .service(
-            resource(
-                "/v2/queues/{queue:[^/]*}/messages",
-                "DELETE, GET, POST, OPTIONS",
-                Asks::Queue,
-            )
-            .route(web::get().to(messages::list))
+    // Routes are tried in this order: those of the hot path come first.
+    app.service(
+        resource("/v2/queues/{queue:[^/]*}/messages", "DELETE, GET, POST, OPTIONS", Asks::Queue)
             .route(web::post().to(post::post))
+            .route(web::get().to(messages::list))
             .route(web::delete().to(messages::delete_many)),
+    )
+    .service(
+        resource("/v2/queues/{queue:[^/]*}/claims", "POST, OPTIONS", Asks::Queue)
+            .route(web::post().to(claims::create)),
+    )
+    .service(
+        resource(
+            "/v2/queues/{queue:[^/]*}/messages/{message:[^/]*}",
+            "DELETE, GET, OPTIONS",
+            Asks::Queue,
         )
-        .service(
-            resource(
-                "/v2/queues/{queue:[^/]*}/messages/{message:[^/]*}",
-                "DELETE, GET, OPTIONS",
-                Asks::Queue,
-            )
-            .route(web::get().to(messages::get))
-            .route(web::delete().to(messages::delete)),
+        .route(web::get().to(messages::get))
+        .route(web::delete().to(messages::delete)),
+    )
+    .service(
+        resource(
+            "/v2/queues/{queue:[^/]*}/claims/{claim:[^/]*}",
+            "DELETE, GET, PATCH, OPTIONS",
+            Asks::Queue,
         )
-        .service(
-            resource("/v2/queues/{queue:[^/]*}/claims", "POST, OPTIONS", Asks::Queue)
-                .route(web::post().to(claims::create)),
-        )
-        .service(
-            resource(
-                "/v2/queues/{queue:[^/]*}/claims/{claim:[^/]*}",
-                "DELETE, GET, PATCH, OPTIONS",
-                Asks::Queue,
-            )
-            .route(web::get().to(claims::get))
-            .route(web::patch().to(claims::renew))
-            .route(web::delete().to(claims::release)),
-        );
+        .route(web::get().to(claims::get))
+        .route(web::patch().to(claims::renew))
+        .route(web::delete().to(claims::release)),
+    )
+    .service(
+        resource("/v2/queues/{queue:[^/]*}", "DELETE, GET, PATCH, PUT, OPTIONS", Asks::Queue)
+            .route(web::get().to(queues::get))
+            .route(web::put().to(queues::create))
+            .route(web::patch().to(queues::patch))
+            .route(web::delete().to(queues::delete)),
+    )
+    .service(
+        resource("/v2/queues/{queue:[^/]*}/stats", "GET, OPTIONS", Asks::Queue)
+            .route(web::get().to(stats::stats)),
+    )
+    .service(
+        resource("/v2/queues/{queue:[^/]*}/purge", "POST, OPTIONS", Asks::Queue)
+            .route(web::post().to(stats::purge)),
+    )
+    .service(
+        resource("/v2/queues", "GET, OPTIONS", Asks::Caller).route(web::get().to(queues::list)),
+    )
+    .service(
+        resource("/v2/ping", "GET, HEAD, OPTIONS", Asks::Caller)
+            .route(web::get().to(health::ping))
+            .route(web::head().to(health::head)),
+    )
+    .service(resource("/v2/", "GET, OPTIONS", Asks::Caller).route(web::get().to(home::home)))
+    .service(resource("/", "GET, OPTIONS", Asks::Accept).route(web::get().to(root::versions)));
     if admin {
         app.service(
             resource("/v2/health", "GET, OPTIONS", Asks::Caller)

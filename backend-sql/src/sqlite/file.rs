@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use storage_traits::{
     Result, StoreError,
     pool::{Durability, PoolCounters},
@@ -158,6 +158,8 @@ fn connect(options: &SqliteOptions, reader: bool) -> rusqlite::Result<Connection
     let connection = Connection::open_with_flags(&options.path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // A plan does not depend on the values of parameters, so that a statement is parsed once.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     let synchronous = if options.durability >= Durability::Fsync { "full" } else { "normal" };
     connection.pragma_update(None, "synchronous", synchronous)?;
