@@ -1,4 +1,4 @@
-//! Ratios held against their targets.
+//! Ratios held against their targets, if they have one.
 
 use std::fmt;
 
@@ -44,8 +44,9 @@ impl Serialize for Target {
 pub(crate) struct Check {
     what: String,
     found: f64,
-    target: Target,
-    met: bool,
+    /// None, if it is only for orientation; so too of `met`.
+    target: Option<Target>,
+    met: Option<bool>,
     /// The same figure of each round alone.
     rounds: Vec<f64>,
 }
@@ -55,7 +56,7 @@ impl Check {
     pub(crate) fn value(what: impl Into<String>, values: &[f64], target: Target) -> Self {
         let found = median(values);
         let (what, rounds) = (what.into(), values.to_vec());
-        Self { what, found, target, met: target.met_by(found), rounds }
+        Self { what, found, target: Some(target), met: Some(target.met_by(found)), rounds }
     }
 
     /// Holds the ratio of the medians against the target: one odd round moves it little.
@@ -65,9 +66,15 @@ impl Check {
         under: &[f64],
         target: Target,
     ) -> Self {
+        let ratio = Self::orientation(what, over, under);
+        Self { target: Some(target), met: Some(target.met_by(ratio.found)), ..ratio }
+    }
+
+    /// The ratio of the medians, without a target.
+    pub(crate) fn orientation(what: impl Into<String>, over: &[f64], under: &[f64]) -> Self {
         let found = median(over) / median(under);
         let rounds = over.iter().zip(under).map(|(over, under)| over / under).collect();
-        Self { what: what.into(), found, target, met: target.met_by(found), rounds }
+        Self { what: what.into(), found, target: None, met: None, rounds }
     }
 }
 
@@ -76,9 +83,14 @@ pub(crate) fn checks_table(checks: &[Check]) -> String {
         let rounds: Vec<_> = check.rounds.iter().map(|value| format!("{value:.2}")).collect();
         vec![
             check.what.clone(),
-            if check.met { "met" } else { "missed" }.to_owned(),
+            match check.met {
+                Some(true) => "met",
+                Some(false) => "missed",
+                None => "for orientation",
+            }
+            .to_owned(),
             format!("{:.2}", check.found),
-            check.target.to_string(),
+            check.target.map_or_else(|| "-".to_owned(), |target| target.to_string()),
             rounds.join(" "),
         ]
     };
@@ -116,7 +128,7 @@ mod tests {
     fn a_ratio_is_of_medians_and_of_each_round() {
         let target = Target::AtLeast(2.0);
         let check = Check::ratio("x", &[10.0, 90.0, 40.0], &[5.0, 10.0, 20.0], target);
-        assert!(near(check.found, 4.0) && check.met);
+        assert!(near(check.found, 4.0) && check.met == Some(true));
         assert!(check.rounds.iter().zip([2.0, 9.0, 2.0]).all(|(a, b)| near(*a, b)));
     }
 
@@ -134,5 +146,12 @@ mod tests {
         let table = checks_table(&[check]);
         assert!(table.contains("size   missed"), "{table}");
         assert!(table.ends_with("2.00     < 2  1.00 2.00 3.00\n"), "{table}");
+    }
+
+    #[test]
+    fn a_ratio_without_a_target_is_neither_met_nor_missed() {
+        let check = Check::orientation("ratio", &[4.0], &[2.0]);
+        let table = checks_table(&[check]);
+        assert!(table.ends_with("ratio  for orientation   2.00       -        2.00\n"), "{table}");
     }
 }

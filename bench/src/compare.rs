@@ -8,10 +8,10 @@ use serde_json::json;
 
 use crate::args::{BodyArgs, Output, Place, connections};
 use crate::checks::{Check, Target, checks_table};
-use crate::report::{Label, Outcome, Row, rows_table, write_json};
-use crate::scenario::{self, Plan, Scenario, Subject};
+use crate::report::{Label, Row, rows_table, write_json};
+use crate::scenario::{Plan, Scenario, run_on};
 use crate::server::Server;
-use crate::{constant, group_commit, naive};
+use crate::{constant, group_commit, naive, naive_direct};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -36,9 +36,11 @@ pub(crate) struct Args {
 struct Round {
     posts: Row,
     naive: Row,
+    naive_direct: Row,
     group_commit: Row,
     single_post: Row,
     single_naive: Row,
+    single_naive_direct: Row,
     batches: Row,
     lists: Row,
     constant: Row,
@@ -65,9 +67,11 @@ async fn measure(args: &Args, round: u32) -> Result<Round> {
     Ok(Round {
         posts: one(args, "chapar", &many, round).await?,
         naive: one(args, "naive", &many, round).await?,
+        naive_direct: one(args, "naive-direct", &many, round).await?,
         group_commit: one(args, "group-commit", &many, round).await?,
         single_post: one(args, "chapar", &single, round).await?,
         single_naive: one(args, "naive", &single, round).await?,
+        single_naive_direct: one(args, "naive-direct", &single, round).await?,
         batches: one(args, "chapar", &batches, round).await?,
         lists: one(args, "chapar", &lists, round).await?,
         constant: one(args, "constant", &Plan { prefill: 0, ..lists }, round).await?,
@@ -82,10 +86,11 @@ async fn one(args: &Args, program: &str, plan: &Plan, round: u32) -> Result<Row>
     let dir = dir.path();
     let (length, body_bytes) = (plan.length, plan.body_bytes);
     let outcome = match program {
-        "naive" => naive::measure(dir, connections, length, body_bytes).await?,
+        "naive" => run_on(naive::start(dir).await?, plan, "compare").await?,
+        "naive-direct" => naive_direct::measure(dir, connections, length, body_bytes).await?,
         "group-commit" => group_commit::measure(dir, connections, length, body_bytes).await?,
-        "constant" => served(constant::start(dir, body_bytes).await?, plan).await?,
-        _ => served(Server::start(&args.place.server()?, dir).await?, plan).await?,
+        "constant" => run_on(constant::start(dir, body_bytes).await?, plan, "compare").await?,
+        _ => run_on(Server::start(&args.place.server()?, dir).await?, plan, "compare").await?,
     };
     let label = Label { program: program.to_owned(), scenario, connections, round };
     let mut rows = outcome.rows(&label);
@@ -93,15 +98,6 @@ async fn one(args: &Args, program: &str, plan: &Plan, round: u32) -> Result<Row>
     let row = rows.remove(0);
     ensure!(row.errors.is_empty(), "{program} answered with errors: {:?}", row.errors);
     Ok(row)
-}
-
-async fn served(server: Server, plan: &Plan) -> Result<Outcome> {
-    let subject = Subject::Child(server);
-    let outcome = scenario::run(&subject, plan, "compare").await?;
-    if let Subject::Child(server) = subject {
-        server.stop().await?;
-    }
-    Ok(outcome)
 }
 
 fn checks(rounds: &[Round], connections: usize) -> Vec<Check> {
@@ -144,17 +140,29 @@ fn checks(rounds: &[Round], connections: usize) -> Vec<Check> {
             &each(|round| round.constant.requests_per_s),
             Target::AtLeast(0.25),
         ),
+        Check::orientation(
+            format!("posts/s on {connections} connections: chapar / naive without HTTP"),
+            &posts,
+            &each(|round| round.naive_direct.messages_per_s),
+        ),
+        Check::orientation(
+            "posts/s on 1 connection: chapar / naive without HTTP",
+            &each(|round| round.single_post.messages_per_s),
+            &each(|round| round.single_naive_direct.messages_per_s),
+        ),
     ]
 }
 
 impl Round {
-    fn rows(&self) -> [&Row; 8] {
+    fn rows(&self) -> [&Row; 10] {
         [
             &self.posts,
             &self.naive,
+            &self.naive_direct,
             &self.group_commit,
             &self.single_post,
             &self.single_naive,
+            &self.single_naive_direct,
             &self.batches,
             &self.lists,
             &self.constant,

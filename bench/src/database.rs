@@ -1,7 +1,7 @@
-//! The table of the two baselines that post straight to SQLite.
+//! The tables of the baselines that store posts in SQLite.
 //!
-//! It has no index besides its key, no claims and no sequence of its own: the baselines do less
-//! than the service must, which errs on their side.
+//! There is no index besides the keys, no claim and no sequence: the baselines do less than the
+//! service must, which errs on their side.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,7 +29,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
              ttl INTEGER NOT NULL,
              posted_ms INTEGER NOT NULL,
              body BLOB NOT NULL
-         );",
+         );
+         CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY) WITHOUT ROWID;",
     )?;
     connection.set_prepared_statement_cache_capacity(512);
     Ok(connection)

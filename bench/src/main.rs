@@ -31,6 +31,8 @@ mod constant;
 mod database;
 mod group_commit;
 mod naive;
+mod naive_direct;
+mod pool;
 
 mod compare;
 mod depth;
@@ -52,7 +54,7 @@ struct Cli {
 enum Command {
     /// Load a running service, or one started for the purpose
     Load(load::Args),
-    /// Baseline: a transaction per post on a pool of SQLite connections, without HTTP
+    /// Baseline: a plain service, with a transaction per post on a pool of SQLite connections
     Naive(naive::Args),
     /// Ceiling: one writer that commits whatever is queued at once, without HTTP
     GroupCommit(group_commit::Args),
@@ -69,12 +71,17 @@ enum Command {
     /// The server of `constant`, as a process of its own
     #[command(hide = true)]
     ServeConstant(constant::ServeArgs),
+    /// The service of `naive`, as a process of its own
+    #[command(hide = true)]
+    ServeNaive(naive::ServeArgs),
 }
 
 fn main() -> Result<()> {
     let command = Cli::parse().command;
-    if let Command::ServeConstant(args) = command {
-        return constant::serve(&args);
+    match &command {
+        Command::ServeConstant(args) => return constant::serve(args),
+        Command::ServeNaive(args) => return naive::serve(args),
+        _ => {}
     }
     // One thread: the generator shares the machine with what it measures.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -110,6 +117,28 @@ async fn run(command: Command) -> Result<()> {
         Command::Depth(args) => depth::run(&args).await,
         Command::Soak(args) => soak::run(&args).await,
         Command::Startup(args) => startup::run(&args).await,
-        Command::ServeConstant(_) => unreachable!("served before the runtime was built"),
+        Command::ServeConstant(_) | Command::ServeNaive(_) => {
+            unreachable!("served before the runtime was built")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+        for line in [
+            "bench naive --connections 1,64 --rounds 2",
+            "bench naive --direct",
+            "bench serve-naive --listen 127.0.0.1:1 --database naive.db",
+            "bench serve-constant --listen 127.0.0.1:1 --body-bytes 1024",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
     }
 }

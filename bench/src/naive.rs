@@ -1,110 +1,253 @@
-//! `naive`: posting as a first version of a service would do it. A transaction per post, on a pool
-//! of four connections, without HTTP.
+//! `naive`: a service as a first version would be. The same web framework and the same API for a
+//! post, a transaction per post, on a pool of four connections.
+//!
+//! It knows neither projects nor limits, and its ids are row numbers: it does less than the service
+//! must, which errs on its side.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::env::current_exe;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Instant;
 
-use anyhow::{Result, anyhow};
-use bytes::Bytes;
-use rusqlite::{Connection, TransactionBehavior};
-use serde_json::json;
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use actix_web::error::{ErrorBadRequest, ErrorInternalServerError};
+use actix_web::http::header::LOCATION;
+use actix_web::web::{Data, Json, ServiceConfig, get, post};
+use actix_web::{App, HttpResponse, HttpServer, web};
+use anyhow::Result;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+use serde_json::{Value, json};
 
 use crate::args::{Place, RunArgs};
-use crate::body;
 use crate::database::{self, Message};
-use crate::report::{Label, Outcome, rows_table, write_json};
-use crate::tally::{Op, Tally, gather};
-
-const CONNECTIONS: usize = 4;
+use crate::naive_direct;
+use crate::pool::Pool;
+use crate::report::{Label, rows_table, write_json};
+use crate::scenario::{self, Plan};
+use crate::server::{Server, free_address};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// Post straight to the database, without HTTP
+    #[arg(long)]
+    direct: bool,
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
     run: RunArgs,
 }
 
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArgs {
+    #[arg(long)]
+    listen: String,
+    #[arg(long, value_name = "FILE")]
+    database: PathBuf,
+}
+
 pub(crate) async fn run(args: &Args) -> Result<()> {
+    let program = if args.direct { "naive-direct" } else { "naive" };
     let mut rows = Vec::new();
     for (round, connections) in args.run.runs() {
-        let (program, scenario) = ("naive".to_owned(), "post".to_owned());
+        let (program, scenario) = (program.to_owned(), "post".to_owned());
         let label = Label { program, scenario, connections, round };
         let dir = args.place.fresh_dir()?;
         let (length, body_bytes) = (args.run.length(), args.run.body.body_bytes);
-        let outcome = measure(dir.path(), connections, length, body_bytes).await?;
+        let outcome = if args.direct {
+            naive_direct::measure(dir.path(), connections, length, body_bytes).await?
+        } else {
+            let plan = Plan::posts(connections, length, body_bytes);
+            scenario::run_on(start(dir.path()).await?, &plan, "naive").await?
+        };
         rows.extend(outcome.rows(&label));
     }
     println!("{}", rows_table(&rows));
-    write_json(&args.run.output, "naive", json!({ "rows": rows }))
+    write_json(&args.run.output, program, json!({ "rows": rows }))
 }
 
-/// One run of `posters` posters on a new database in `dir`.
-pub(crate) async fn measure(
-    dir: &Path,
-    posters: usize,
-    length: Duration,
-    body_bytes: usize,
-) -> Result<Outcome> {
-    let pool = Arc::new(Pool::open(&dir.join("naive.db"))?);
-    let body = Bytes::from(body::message_body(body_bytes));
-    let start = Instant::now();
-    let mut workers = JoinSet::new();
-    for _ in 0..posters {
-        workers.spawn(post(Arc::clone(&pool), body.clone(), start, start + length));
-    }
-    let tally = gather(workers, length).await?;
-    Ok(Outcome { tally, elapsed: start.elapsed(), server_cpu: None })
+/// Starts the service as a process of its own, on a database in `dir`.
+pub(crate) async fn start(dir: &Path) -> Result<Server> {
+    let listen = free_address()?;
+    let mut command = Command::new(current_exe()?);
+    command.args(["serve-naive", "--listen", &listen]);
+    command.arg("--database").arg(dir.join("naive.db"));
+    Server::spawn(command, &listen, dir).await
 }
 
-async fn post(pool: Arc<Pool>, body: Bytes, start: Instant, until: Instant) -> Result<Tally> {
-    let mut tally = Tally::default();
-    while Instant::now() < until {
-        let begun = Instant::now();
-        let posted_ms = i64::try_from((begun - start).as_millis())?;
-        pool.insert(body.clone(), posted_ms).await?;
-        tally.record(Op::Post, 1, begun.elapsed());
-    }
-    Ok(tally)
+/// Serves until it is told to stop.
+pub(crate) fn serve(args: &ServeArgs) -> Result<()> {
+    let service = Service::open(&args.database)?;
+    actix_web::rt::System::new().block_on(async { server(service, &args.listen)?.await })?;
+    Ok(())
 }
 
-struct Pool {
-    free: Mutex<Vec<Connection>>,
-    permits: Semaphore,
+fn server(service: Service, listen: &str) -> std::io::Result<actix_web::dev::Server> {
+    let workers = available_parallelism().map_or(1, usize::from);
+    let app = move || App::new().configure(|config| routes(config, &service));
+    Ok(HttpServer::new(app).workers(workers).bind(listen)?.run())
 }
 
-impl Pool {
-    fn open(path: &Path) -> Result<Self> {
-        let free: rusqlite::Result<_> = (0..CONNECTIONS).map(|_| database::open(path)).collect();
-        Ok(Self { free: Mutex::new(free?), permits: Semaphore::new(CONNECTIONS) })
-    }
+#[derive(Clone)]
+struct Service {
+    pool: Arc<Pool>,
+    started: Instant,
+}
 
-    async fn insert(&self, body: Bytes, posted_ms: i64) -> Result<()> {
-        let _permit = self.permits.acquire().await?;
-        let mut connection =
-            self.lock()?.pop().ok_or_else(|| anyhow!("a permit came without a connection"))?;
-        let (connection, done) = spawn_blocking(move || {
-            let done = insert(&mut connection, &body, posted_ms);
-            (connection, done)
-        })
-        .await?;
-        self.lock()?.push(connection);
-        Ok(done?)
-    }
-
-    fn lock(&self) -> Result<std::sync::MutexGuard<'_, Vec<Connection>>> {
-        self.free.lock().map_err(|_| anyhow!("a poster panicked"))
+impl Service {
+    fn open(database: &Path) -> Result<Self> {
+        Ok(Self { pool: Pool::open(database)?, started: Instant::now() })
     }
 }
 
-fn insert(connection: &mut Connection, body: &[u8], posted_ms: i64) -> rusqlite::Result<()> {
+/// A message out of a request.
+struct Draft {
+    ttl: u32,
+    body: String,
+}
+
+fn routes(config: &mut ServiceConfig, service: &Service) {
+    config
+        .app_data(Data::new(service.clone()))
+        .route("/v2/ping", get().to(HttpResponse::NoContent))
+        .route("/v2/queues/{queue}/messages", post().to(post_messages));
+}
+
+async fn post_messages(
+    queue: web::Path<String>,
+    request: Json<Value>,
+    service: Data<Service>,
+) -> actix_web::Result<HttpResponse> {
+    let queue = queue.into_inner();
+    let drafts =
+        drafts(&request).ok_or_else(|| ErrorBadRequest("there must be messages with bodies"))?;
+    let posted_ms =
+        i64::try_from(service.started.elapsed().as_millis()).map_err(ErrorInternalServerError)?;
+    let messages = format!("/v2/queues/{queue}/messages");
+    let ids = Arc::clone(&service.pool)
+        .run(move |connection| store(connection, &queue, &drafts, posted_ms))
+        .await
+        .map_err(ErrorInternalServerError)?;
+
+    let ids: Vec<_> = ids.iter().map(i64::to_string).collect();
+    let resources: Vec<_> = ids.iter().map(|id| format!("{messages}/{id}")).collect();
+    Ok(HttpResponse::Created()
+        .insert_header((LOCATION, format!("{messages}?ids={}", ids.join(","))))
+        .json(json!({ "resources": resources })))
+}
+
+fn drafts(request: &Value) -> Option<Vec<Draft>> {
+    let draft = |message: &Value| {
+        let ttl = match message.get("ttl") {
+            None => 3600,
+            Some(ttl) => ttl.as_u64()?.try_into().ok()?,
+        };
+        Some(Draft { ttl, body: message.get("body")?.to_string() })
+    };
+    request.get("messages")?.as_array()?.iter().map(draft).collect()
+}
+
+/// Stores a post in one transaction, and its queue if that is new; returns the messages' ids.
+fn store(
+    connection: &mut Connection,
+    queue: &str,
+    drafts: &[Draft],
+    posted_ms: i64,
+) -> rusqlite::Result<Vec<i64>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let message = Message { queue: "orders", ttl: 3600, posted_ms, body };
+    let known = transaction
+        .prepare_cached("SELECT 1 FROM queues WHERE name = ?")?
+        .query_row([queue], |_| Ok(()))
+        .optional()?;
+    if known.is_none() {
+        transaction.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", [queue])?;
+    }
     let mut statement = transaction.prepare_cached(&database::insert_sql(1))?;
-    database::insert(&mut statement, std::iter::once(message))?;
+    let mut ids = Vec::with_capacity(drafts.len());
+    for Draft { ttl, body } in drafts {
+        let message = Message { queue, ttl: *ttl, posted_ms, body: body.as_bytes() };
+        database::insert(&mut statement, std::iter::once(message))?;
+        ids.push(transaction.last_insert_rowid());
+    }
     drop(statement);
-    transaction.commit()
+    transaction.commit()?;
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::{StatusCode, header};
+    use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
+
+    use std::time::Duration;
+
+    use super::*;
+    use crate::body;
+    use crate::client::Target;
+    use crate::scenario::Subject;
+
+    #[actix_web::test]
+    async fn a_post_is_stored_and_answered_as_the_api_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("test.db");
+        let service = Service::open(&file).unwrap();
+        let app = init_service(App::new().configure(|config| routes(config, &service))).await;
+        let text = body::message_body(1024);
+        for first in [1, 3] {
+            let request = TestRequest::post()
+                .uri("/v2/queues/q/messages")
+                .insert_header(header::ContentType::json())
+                .set_payload(body::post(&text, 2).unwrap());
+            let answer = call_service(&app, request.to_request()).await;
+            let second = first + 1;
+            assert_eq!(answer.status(), StatusCode::CREATED);
+            let location = format!("/v2/queues/q/messages?ids={first},{second}");
+            assert_eq!(answer.headers().get(LOCATION).unwrap(), location.as_str());
+            let path = |id| format!("/v2/queues/q/messages/{id}");
+            let resources = json!({ "resources": [path(first), path(second)] });
+            assert_eq!(read_body_json::<Value, _>(answer).await, resources);
+        }
+        let connection = database::open(&file).unwrap();
+        let count = |sql, body: &str| connection.query_row(sql, [body], |row| row.get(0));
+        let messages = "SELECT count(*) FROM messages \
+                        WHERE queue = 'q' AND ttl = 3600 AND CAST(body AS TEXT) = ?";
+        assert_eq!(count(messages, &text), Ok(4));
+        assert_eq!(count("SELECT count(*) FROM queues WHERE name = ?", "q"), Ok(1));
+    }
+
+    #[actix_web::test]
+    async fn under_load_whatever_is_answered_is_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("test.db");
+        let listen = free_address().unwrap();
+        let server = server(Service::open(&file).unwrap(), &listen).unwrap();
+        let handle = server.handle();
+        actix_web::rt::spawn(server);
+        let subject = Subject::Foreign(Target::at(&listen).unwrap());
+        let plan = Plan::posts(8, Duration::from_millis(100), 1024);
+        let outcome = scenario::run(&subject, &plan, "q").await.unwrap();
+        handle.stop(false).await;
+        let (_, posts) = outcome.tally.iter().next().unwrap();
+        assert!(posts.requests > 0 && posts.errors.is_empty());
+        let connection = database::open(&file).unwrap();
+        let count = "SELECT count(*) FROM messages WHERE queue = 'q-0'";
+        assert_eq!(connection.query_row(count, [], |row| row.get(0)), Ok(posts.requests));
+    }
+
+    #[actix_web::test]
+    async fn a_ping_is_answered_and_a_post_without_messages_is_not_stored() {
+        let dir = tempfile::tempdir().unwrap();
+        let service = Service::open(&dir.path().join("test.db")).unwrap();
+        let app = init_service(App::new().configure(|config| routes(config, &service))).await;
+        let ping = TestRequest::get().uri("/v2/ping").to_request();
+        assert_eq!(call_service(&app, ping).await.status(), StatusCode::NO_CONTENT);
+        for text in ["{", "[]", r#"{"messages":[{"ttl":60}]}"#] {
+            let request = TestRequest::post()
+                .uri("/v2/queues/q/messages")
+                .insert_header(header::ContentType::json())
+                .set_payload(text);
+            let answer = call_service(&app, request.to_request()).await;
+            assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{text}");
+        }
+    }
 }

@@ -115,6 +115,16 @@ pub(crate) async fn run(subject: &Subject, plan: &Plan, name: &str) -> Result<Ou
     Ok(Outcome { tally, elapsed, server_cpu: cpu })
 }
 
+/// Runs the plan on a child, and stops it.
+pub(crate) async fn run_on(server: Server, plan: &Plan, name: &str) -> Result<Outcome> {
+    let subject = Subject::Child(server);
+    let outcome = run(&subject, plan, name).await?;
+    if let Subject::Child(server) = subject {
+        server.stop().await?;
+    }
+    Ok(outcome)
+}
+
 async fn load(target: &Target, plan: &Plan, queues: &[Arc<Queue>]) -> Result<(Tally, Duration)> {
     let text = body::message_body(plan.body_bytes);
     let (one, batch) = (body::post(&text, 1)?, body::post(&text, plan.batch)?);

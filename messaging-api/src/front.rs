@@ -46,7 +46,7 @@ impl InFlight {
     }
 
     /// How many requests are under way.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 

@@ -1,0 +1,242 @@
+//! What a claim does with messages that were claimed too often.
+
+use std::time::Duration;
+
+use super::{
+    TestPool, TestQueue,
+    words::{HOUR, MINUTE, assert_not_found, burying, client, ids, message, terms, texts, up_to},
+};
+use crate::domain::{ClaimSpec, DeadLetter, Message, NewMessage};
+
+/// Claims up to `n` free messages and releases them, `times` times.
+async fn wear_out(queue: &TestQueue, n: u32, times: usize) {
+    for _ in 0..times {
+        let claim = queue.take(n).await;
+        queue.release(claim.id).await;
+    }
+}
+
+pub async fn a_message_claimed_too_often_is_moved(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let new = NewMessage { checksum: Some("MD5:1".to_owned()), ..message("{ \"a\":1}") };
+    let by = client("producer of old");
+    let id = queue.post_as(&by, vec![new.clone()]).await[0];
+    for n in 1..=2 {
+        let claim = queue.claim(&burying(10, 2, &grave)).await.unwrap();
+        assert_eq!(claim.messages[0].claim_count, n);
+        queue.advance(MINUTE);
+    }
+    assert_eq!(grave.all().await, []);
+
+    let last = burying(10, 2, &grave);
+    assert_eq!(queue.claim(&last).await, None);
+    assert_eq!(queue.get_claim(last.id).await, None);
+    assert_eq!(queue.get(&[id]).await, []);
+    assert_eq!(queue.all().await, []);
+    assert_eq!(queue.counts().await, (0, 0));
+    let now = queue.now();
+    let moved = Message {
+        id: grave.id(1),
+        posted_at: now,
+        visible_at: now,
+        expires_at: now.plus(new.ttl),
+        ttl: new.ttl,
+        claim: None,
+        claim_count: 0,
+        client: by,
+        checksum: new.checksum,
+        body: new.body,
+    };
+    assert_eq!(grave.all().await, [moved]);
+    assert_eq!(grave.counts().await, (1, 0));
+}
+
+pub async fn the_rule_may_set_the_ttl(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    for ttl in [9_999, 60] {
+        queue.post_n(1).await;
+        wear_out(&queue, 1, 2).await;
+        queue.advance(Duration::from_secs(5));
+        let ttl = Duration::from_secs(ttl);
+        let rule = DeadLetter { queue: grave.queue.clone(), max_claim_count: 2, ttl: Some(ttl) };
+        let spec = ClaimSpec { dead_letter: Some(rule), ..up_to(10) };
+        assert_eq!(queue.claim(&spec).await, None);
+        let moved = grave.all().await.pop().unwrap();
+        assert_eq!((moved.ttl, moved.expires_at), (ttl, queue.now().plus(ttl)));
+    }
+    grave.advance(MINUTE);
+    assert_eq!(grave.plain().await, [grave.id(1)]);
+}
+
+pub async fn without_a_ttl_in_the_rule_the_message_keeps_its_own(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n_with(2, 2 * MINUTE, Duration::ZERO).await;
+    let long = queue.claim(&ClaimSpec { terms: terms(777, 23), ..up_to(1) }).await.unwrap();
+    let short = queue.take(1).await;
+    queue.release(long.id).await;
+    queue.release(short.id).await;
+    queue.advance(MINUTE);
+    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
+    let moved = grave.all().await;
+    for (moved, ttl) in moved.iter().zip([800, 120].map(Duration::from_secs)) {
+        assert_eq!((moved.ttl, moved.expires_at), (ttl, queue.now().plus(ttl)));
+    }
+    assert_eq!(moved.len(), 2);
+}
+
+pub async fn what_is_moved_keeps_its_order_and_can_be_claimed(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    grave.post_one(message("\"before\"")).await;
+    queue.post_n(3).await;
+    wear_out(&queue, 3, 1).await;
+    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
+    grave.post_one(message("\"after\"")).await;
+    let buried = grave.take(4).await;
+    assert_eq!(texts(&buried.messages), ["\"before\"", "0", "1", "2"]);
+    assert_eq!(buried.messages[3].claim_count, 1);
+    assert_eq!(texts(&grave.pop(10).await), ["\"after\""]);
+}
+
+pub async fn a_message_under_a_claim_is_not_moved(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let posted = queue.post_n(1).await;
+    let claim = queue.take(1).await;
+    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
+    assert_eq!(queue.get_claim(claim.id).await, Some(claim));
+    assert_eq!(ids(&queue.all().await), posted);
+    assert_eq!(grave.all().await, []);
+}
+
+pub async fn a_lapsed_message_is_moved(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n(2).await;
+    let claim = queue.take(2).await;
+    queue.advance(MINUTE);
+    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
+    assert_eq!(queue.all().await, []);
+    assert_eq!(queue.get_claim(claim.id).await, None);
+    assert_eq!(texts(&grave.all().await), ["0", "1"]);
+}
+
+pub async fn a_count_beyond_the_maximum_is_moved(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n(1).await;
+    wear_out(&queue, 1, 5).await;
+    let spec = burying(10, 6, &grave);
+    let claim = queue.claim(&spec).await.unwrap();
+    assert_eq!(claim.messages[0].claim_count, 6);
+    queue.release(spec.id).await;
+    assert_eq!(queue.claim(&burying(10, 2, &grave)).await, None);
+    assert_eq!(grave.counts().await, (1, 0));
+}
+
+pub async fn a_maximum_of_zero_moves_at_once(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n(2).await;
+    assert_eq!(queue.claim(&burying(1, 0, &grave)).await, None);
+    assert_eq!(queue.all().await, []);
+    assert_eq!(texts(&grave.all().await), ["0", "1"]);
+}
+
+pub async fn others_are_handed_out_by_the_same_claim(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let worn = queue.post_n(3).await;
+    wear_out(&queue, 3, 2).await;
+    let [first, last] = [queue.take(1).await, queue.take(2).await];
+    let fresh = queue.post_n(4).await;
+    queue.release(last.id).await;
+    let claim = queue.claim(&burying(3, 3, &grave)).await.unwrap();
+    assert_eq!(ids(&claim.messages), fresh[..3]);
+    assert_eq!(queue.get_claim(first.id).await.unwrap().messages[0].id, worn[0]);
+    assert_eq!(texts(&grave.all().await), ["1", "2"]);
+    assert_eq!(queue.counts().await, (1, 4));
+}
+
+pub async fn a_claim_that_is_full_moves_nothing_more(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let fresh = queue.post_n(1).await;
+    let first = queue.take(1).await;
+    let worn = queue.post_n(1).await;
+    wear_out(&queue, 1, 2).await;
+    queue.release(first.id).await;
+    // The claim is full before it comes to the message that is worn out.
+    let full = queue.claim(&burying(1, 2, &grave)).await.unwrap();
+    assert_eq!(ids(&full.messages), fresh);
+    assert_eq!(queue.plain().await, worn);
+    assert_eq!(grave.all().await, []);
+    assert_eq!(queue.claim(&burying(1, 2, &grave)).await, None);
+    assert_eq!(grave.counts().await, (1, 0));
+}
+
+pub async fn many_dead_letters_in_front_hide_no_free_message(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n(1_000).await;
+    wear_out(&queue, 1_000, 1).await;
+    let fresh = queue.post_n(3).await;
+    let claim = queue.claim(&burying(2, 1, &grave)).await.unwrap();
+    assert_eq!(ids(&claim.messages), fresh[..2]);
+    assert_eq!(queue.counts().await, (1, 2));
+    let expected: Vec<_> = (0..1_000).map(|i| i.to_string()).collect();
+    assert_eq!(texts(&grave.all().await), expected);
+}
+
+pub async fn an_expired_message_is_not_moved(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n_with(2, MINUTE, Duration::ZERO).await;
+    queue.post_n_with(1, HOUR, 2 * MINUTE).await;
+    wear_out(&queue, 2, 1).await;
+    queue.advance(MINUTE);
+    assert_eq!(queue.claim(&burying(10, 0, &grave)).await, None);
+    assert_eq!(grave.all().await, []);
+    assert_eq!(queue.counts().await, (1, 0));
+}
+
+pub async fn an_unknown_dead_letter_queue_refuses_the_whole_claim(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let grave = pool.unopened("conformance", "grave");
+    queue.post_n(2).await;
+    wear_out(&queue, 1, 1).await; // the second one could be handed out
+    let before = queue.all().await;
+    let spec = burying(10, 1, &grave);
+    assert_not_found(queue.try_claim(&spec).await);
+    assert_eq!(queue.all().await, before);
+    assert_eq!(queue.get_claim(spec.id).await, None);
+    assert_eq!(queue.counts().await, (2, 0));
+
+    pool.pool.open_queue(&grave.queue).await.unwrap();
+    assert_eq!(texts(&queue.claim(&spec).await.unwrap().messages), ["1"]);
+    assert_eq!(texts(&grave.all().await), ["0"]);
+}
+
+pub async fn an_unknown_dead_letter_queue_is_refused_though_nothing_is_due(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let grave = pool.unopened("conformance", "grave");
+    let spec = burying(10, 1, &grave);
+    assert_not_found(queue.try_claim(&spec).await);
+    let posted = queue.post_n(2).await;
+    assert_not_found(queue.try_claim(&spec).await);
+    assert_eq!(queue.plain().await, posted);
+
+    pool.pool.open_queue(&grave.queue).await.unwrap();
+    assert_eq!(ids(&queue.claim(&spec).await.unwrap().messages), posted);
+    pool.pool.drop_queue(&grave.queue).await.unwrap();
+    assert_not_found(queue.try_claim(&burying(10, 1, &grave)).await);
+}
+
+pub async fn a_rule_that_names_the_queue_itself_does_nothing(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    wear_out(&queue, 2, 3).await;
+    let claim = queue.claim(&burying(10, 2, &queue)).await.unwrap();
+    assert_eq!(ids(&claim.messages), posted);
+    assert_eq!(claim.messages[0].claim_count, 4);
+    assert_eq!(queue.counts().await, (0, 2));
+    assert_eq!(pool.pool.counters().dead_lettered, 0);
+}
+
+pub async fn without_a_rule_nothing_is_moved(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(1).await;
+    wear_out(&queue, 1, 20).await;
+    assert_eq!(queue.take(1).await.messages[0].claim_count, 21);
+}

@@ -1,0 +1,179 @@
+//! Deleting messages, with and without the claim that holds them.
+
+use super::{
+    TestPool,
+    words::{MILLISECOND, MINUTE, ids, message, nearly, terms, up_to},
+};
+use crate::{
+    domain::{ClaimId, ClaimSpec, NewMessage},
+    pool::{
+        DeleteOutcome::{Deleted, Missing, Refused},
+        DeleteRefusal::{Claimed, ClaimedByOther, NotClaimed, UnknownClaim},
+    },
+};
+
+pub async fn a_free_message_is_deleted(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(3).await;
+    assert_eq!(queue.delete(posted[1], None).await, Deleted);
+    assert_eq!(queue.plain().await, [posted[0], posted[2]]);
+    assert_eq!(queue.get(&[posted[1]]).await, []);
+    assert_eq!(queue.delete(posted[1], None).await, Missing);
+    assert_eq!(queue.counts().await, (2, 0));
+}
+
+pub async fn a_delayed_message_is_deleted(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let id = queue.post_one(NewMessage { delay: MINUTE, ..message("1") }).await;
+    assert_eq!(queue.delete(id, None).await, Deleted);
+    queue.advance(MINUTE);
+    assert_eq!(queue.all().await, []);
+}
+
+pub async fn what_is_missing_is_missing_whatever_the_claim(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let gone = queue.post_n(2).await[1];
+    assert_eq!(queue.delete(gone, None).await, Deleted);
+    let alive = queue.take(1).await.id;
+    for id in [gone, queue.id(0), queue.id(3), queue.id(i64::MAX)] {
+        for claim in [None, Some(alive), Some(ClaimId::random())] {
+            assert_eq!(queue.delete(id, claim).await, Missing, "{id} by {claim:?}");
+        }
+    }
+}
+
+pub async fn a_claimed_message_stays_without_its_claim(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let id = queue.post_n(1).await[0];
+    queue.take(1).await;
+    assert_eq!(queue.delete(id, None).await, Refused(Claimed));
+    assert_eq!(ids(&queue.all().await), [id]);
+}
+
+pub async fn a_claim_deletes_what_it_holds(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let claim = queue.take(2).await;
+    queue.advance(nearly(MINUTE));
+    assert_eq!(queue.delete(posted[0], Some(claim.id)).await, Deleted);
+    assert_eq!(queue.delete(posted[0], Some(claim.id)).await, Missing);
+    assert_eq!(ids(&queue.get_claim(claim.id).await.unwrap().messages), [posted[1]]);
+    assert_eq!(ids(&queue.all().await), [posted[1]]);
+}
+
+pub async fn a_claim_that_never_was_deletes_nothing(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    queue.take(1).await;
+    for id in &posted {
+        assert_eq!(queue.delete(*id, Some(ClaimId::random())).await, Refused(UnknownClaim));
+    }
+    assert_eq!(ids(&queue.all().await), posted);
+}
+
+pub async fn a_released_claim_deletes_nothing(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let id = queue.post_n(1).await[0];
+    let claim = queue.take(1).await;
+    queue.release(claim.id).await;
+    assert_eq!(queue.delete(id, Some(claim.id)).await, Refused(UnknownClaim));
+    assert_eq!(queue.delete(id, None).await, Deleted);
+}
+
+pub async fn a_lapsed_claim_deletes_nothing(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let lapsed = queue.take(2).await.id;
+    queue.advance(MINUTE);
+    assert_eq!(queue.delete(posted[0], Some(lapsed)).await, Refused(UnknownClaim));
+    let next = queue.take(1).await.id;
+    assert_eq!(queue.delete(posted[0], Some(lapsed)).await, Refused(UnknownClaim));
+    assert_eq!(queue.delete(posted[0], Some(next)).await, Deleted);
+    assert_eq!(queue.delete(posted[1], None).await, Deleted);
+}
+
+pub async fn a_claim_does_not_delete_a_free_message(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(4).await;
+    let [lapsing, released] = [queue.take(1).await.id, queue.take(1).await.id];
+    queue.release(released).await;
+    queue.delete(posted[1], None).await;
+    queue.advance(nearly(MINUTE));
+    let alive = queue.take(1).await;
+    assert_eq!(ids(&alive.messages), [posted[2]]);
+    queue.advance(MILLISECOND);
+    assert_eq!(queue.get_claim(lapsing).await, None);
+    for id in [posted[0], posted[3]] {
+        assert_eq!(queue.delete(id, Some(alive.id)).await, Refused(NotClaimed));
+    }
+    assert_eq!(queue.delete(posted[2], Some(alive.id)).await, Deleted);
+    assert_eq!(queue.delete(posted[3], Some(alive.id)).await, Refused(NotClaimed));
+    assert_eq!(queue.plain().await, [posted[0], posted[3]]);
+}
+
+pub async fn a_claim_does_not_delete_what_another_holds(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let [first, second] = [queue.take(1).await.id, queue.take(1).await.id];
+    assert_eq!(queue.delete(posted[0], Some(second)).await, Refused(ClaimedByOther));
+    assert_eq!(queue.delete(posted[1], Some(first)).await, Refused(ClaimedByOther));
+    assert_eq!(ids(&queue.all().await), posted);
+}
+
+pub async fn many_are_deleted_claimed_or_not(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(6).await;
+    let delayed = queue.post_one(NewMessage { delay: MINUTE, ..message("1") }).await;
+    let claim = queue.take(3).await;
+    let named = [posted[5], queue.id(99), posted[0], delayed, queue.id(0), posted[1]];
+    assert_eq!(queue.delete_many(&named, &[]).await, Some(4));
+    assert_eq!(queue.delete_many(&named, &[]).await, Some(0));
+    assert_eq!(queue.delete_many(&[], &[]).await, Some(0));
+    assert_eq!(ids(&queue.all().await), posted[2..5]);
+    assert_eq!(ids(&queue.get_claim(claim.id).await.unwrap().messages), [posted[2]]);
+    assert_eq!(queue.counts().await, (2, 1));
+}
+
+pub async fn a_message_named_twice_is_deleted_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    assert_eq!(queue.delete_many(&[posted[0], posted[0]], &[]).await, Some(1));
+    assert_eq!(queue.counts().await, (1, 0));
+}
+
+pub async fn many_are_deleted_with_the_claims_that_hold_them(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(7).await;
+    let [first, second] = [queue.take(2).await.id, queue.take(2).await.id];
+    let third = queue.take(1).await.id;
+    // Held by the two claims, held by a third, free, missing: all that are there go.
+    let named = [posted[0], posted[2], posted[4], posted[5], queue.id(99)];
+    assert_eq!(queue.delete_many(&named, &[first, second]).await, Some(4));
+    assert_eq!(ids(&queue.all().await), [posted[1], posted[3], posted[6]]);
+    assert_eq!(queue.get_claim(third).await.unwrap().messages, []);
+    assert_eq!(queue.delete_many(&[posted[1]], &[first, first]).await, Some(1));
+}
+
+pub async fn one_wrong_claim_keeps_them_all(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(6).await;
+    let lapsed = queue.take(1).await.id;
+    let long = ClaimSpec { terms: terms(600, 60), ..up_to(1) };
+    assert!(queue.claim(&long).await.is_some());
+    let elsewhere =
+        queue.claim(&ClaimSpec { id: ClaimId::random(), ..long.clone() }).await.unwrap().id;
+    let released =
+        queue.claim(&ClaimSpec { id: ClaimId::random(), ..long.clone() }).await.unwrap().id;
+    queue.release(released).await;
+    queue.advance(MINUTE);
+    let named = [posted[0], posted[1], posted[3], posted[4]];
+    for wrong in [lapsed, elsewhere, released, ClaimId::random()] {
+        assert_eq!(queue.delete_many(&named, &[wrong]).await, None);
+        assert_eq!(queue.delete_many(&named, &[long.id, wrong]).await, None);
+        assert_eq!(queue.delete_many(&named, &[wrong, long.id]).await, None);
+    }
+    assert_eq!(queue.delete_many(&[], &[long.id]).await, None);
+    assert_eq!(ids(&queue.all().await), posted);
+    assert_eq!(queue.counts().await, (4, 2));
+    assert_eq!(queue.delete_many(&named, &[long.id]).await, Some(4));
+}

@@ -1,0 +1,180 @@
+//! How long claims hold: lapse, renewal, release.
+
+use std::time::Duration;
+
+use super::{
+    TestPool,
+    words::{MILLISECOND, MINUTE, assert_not_found, ids, nearly, plainly, terms, texts, up_to},
+};
+use crate::domain::{Claim, ClaimId, ClaimSpec};
+
+pub async fn a_claim_lapses_at_exactly_its_expiry(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(3).await;
+    let claim = queue.take(2).await;
+    queue.advance(nearly(MINUTE));
+    assert!(queue.get_claim(claim.id).await.is_some());
+    assert_eq!(queue.plain().await, posted[2..]);
+    assert_eq!(queue.counts().await, (1, 2));
+
+    queue.advance(MILLISECOND);
+    assert_eq!(queue.get_claim(claim.id).await, None);
+    assert_not_found(queue.try_renew(claim.id, terms(60, 60)).await);
+    assert_eq!(queue.plain().await, posted);
+    assert_eq!(queue.counts().await, (3, 0));
+    assert_eq!(ids(&queue.take(1).await.messages), posted[..1]);
+    assert_eq!(ids(&queue.pop(1).await), posted[1..2]);
+}
+
+pub async fn claims_lapse_one_by_one_into_their_old_places(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(6).await;
+    for ttl in [180, 60, 120] {
+        queue.claim(&ClaimSpec { terms: terms(ttl, 60), ..up_to(2) }).await.unwrap();
+    }
+    let later = queue.post_n(1).await;
+    assert_eq!(queue.plain().await, later);
+    queue.advance(MINUTE);
+    assert_eq!(queue.plain().await, [&posted[2..4], &later].concat());
+    queue.advance(MINUTE);
+    assert_eq!(queue.plain().await, [&posted[2..], &later].concat());
+    queue.advance(MINUTE);
+    assert_eq!(ids(&queue.take(10).await.messages), [posted, later].concat());
+}
+
+pub async fn a_lapsed_claim_stays_written_on_the_message(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let lapsed = queue.take(2).await;
+    queue.advance(MINUTE);
+    assert_eq!(queue.list(&plainly(10)).await.items, lapsed.messages);
+    assert_eq!(queue.get(&posted).await, lapsed.messages);
+
+    let next = queue.take(1).await;
+    assert_eq!(queue.get_one(posted[0]).await.claim, Some(next.id));
+    assert_eq!(queue.get_one(posted[1]).await.claim, Some(lapsed.id));
+    queue.release(next.id).await;
+    assert_eq!(queue.get_one(posted[0]).await.claim, None);
+    assert_eq!(queue.pop(2).await[1].claim, Some(lapsed.id));
+}
+
+pub async fn a_renewed_claim_starts_anew(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(2).await;
+    let claim = queue.take(2).await;
+    queue.advance(nearly(MINUTE));
+    queue.try_renew(claim.id, terms(90, 60)).await.unwrap();
+    let (renewed_at, ttl) = (queue.now(), Duration::from_secs(90));
+    let renewed = Some(Claim { renewed_at, ttl, ..claim.clone() });
+    assert_eq!(queue.get_claim(claim.id).await, renewed);
+
+    queue.advance(nearly(ttl));
+    assert_eq!(queue.get_claim(claim.id).await, renewed);
+    assert_eq!(queue.claim(&up_to(10)).await, None);
+    queue.advance(MILLISECOND);
+    assert_eq!(queue.get_claim(claim.id).await, None);
+    assert_eq!(ids(&queue.take(10).await.messages), ids(&claim.messages));
+}
+
+pub async fn a_renewal_may_shorten_a_claim(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(1).await;
+    let claim = queue.claim(&ClaimSpec { terms: terms(600, 60), ..up_to(1) }).await.unwrap();
+    queue.try_renew(claim.id, terms(60, 60)).await.unwrap();
+    queue.advance(MINUTE);
+    assert_eq!(queue.get_claim(claim.id).await, None);
+    assert_eq!(queue.plain().await, posted);
+}
+
+pub async fn a_renewal_extends_messages_as_a_claim_does(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let short = queue.post_n_with(1, 2 * MINUTE, Duration::ZERO).await[0];
+    let long = queue.post_n(1).await[0];
+    let claim = queue.take(2).await;
+    assert_eq!(queue.get_one(short).await.ttl, 2 * MINUTE);
+    queue.advance(Duration::from_secs(30));
+    let now = queue.now();
+    queue.try_renew(claim.id, terms(91, 9)).await.unwrap();
+
+    let extended = queue.get_one(short).await;
+    assert_eq!(extended.ttl, Duration::from_secs(100));
+    assert_eq!(extended.expires_at, now.plus(Duration::from_secs(100)));
+    let kept = queue.get_one(long).await;
+    assert_eq!((kept.ttl, kept.expires_at), (claim.messages[1].ttl, claim.messages[1].expires_at));
+    assert_eq!(queue.get_claim(claim.id).await.unwrap().messages, [extended, kept]);
+}
+
+pub async fn an_emptied_claim_can_be_renewed(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let id = queue.post_n(1).await[0];
+    let claim = queue.take(1).await.id;
+    queue.delete(id, Some(claim)).await;
+    queue.advance(MINUTE / 2);
+    queue.try_renew(claim, terms(60, 60)).await.unwrap();
+    queue.advance(nearly(MINUTE));
+    assert_eq!(queue.get_claim(claim).await.unwrap().messages, []);
+}
+
+pub async fn what_is_over_is_not_renewed(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n_with(2, 2 * MINUTE, Duration::ZERO).await;
+    let [lapsed, released] = [queue.take(1).await.id, queue.take(1).await.id];
+    queue.release(released).await;
+    queue.advance(MINUTE);
+    let before = queue.all().await;
+    for id in [lapsed, released, ClaimId::random()] {
+        assert_not_found(queue.try_renew(id, terms(600, 600)).await);
+        assert_eq!(queue.get_claim(id).await, None);
+    }
+    assert_eq!(queue.all().await, before);
+
+    let next = queue.take(2).await;
+    assert_not_found(queue.try_renew(lapsed, terms(600, 600)).await);
+    assert_eq!(queue.get_claim(next.id).await, Some(next));
+}
+
+pub async fn a_release_frees_at_once_and_leaves_no_trace(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(4).await;
+    let claim = queue.take(2).await;
+    queue.delete(posted[0], Some(claim.id)).await;
+    queue.release(claim.id).await;
+    assert_eq!(queue.get_claim(claim.id).await, None);
+    assert_eq!(queue.plain().await, posted[1..]);
+    let freed = queue.get_one(posted[1]).await;
+    assert_eq!((freed.claim, freed.claim_count), (None, 1));
+    assert_eq!(queue.counts().await, (3, 0));
+    assert_eq!(texts(&queue.take(10).await.messages), ["1", "2", "3"]);
+}
+
+pub async fn a_release_frees_nothing_of_other_claims(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let [first, second] = [queue.take(1).await, queue.take(1).await];
+    queue.release(first.id).await;
+    assert_eq!(queue.plain().await, posted[..1]);
+    assert_eq!(queue.get_claim(second.id).await, Some(second));
+}
+
+pub async fn releasing_what_is_gone_succeeds(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(1).await;
+    let claim = queue.take(1).await;
+    queue.release(ClaimId::random()).await;
+    assert_eq!(queue.get_claim(claim.id).await, Some(claim.clone()));
+    queue.release(claim.id).await;
+    queue.release(claim.id).await;
+    assert_eq!(queue.counts().await, (1, 0));
+}
+
+pub async fn a_late_release_changes_nothing(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let lapsed = queue.take(2).await;
+    queue.advance(MINUTE);
+    let next = queue.take(1).await;
+    queue.release(lapsed.id).await;
+    assert_eq!(queue.get_claim(next.id).await.as_ref(), Some(&next));
+    assert_eq!(queue.get(&posted).await, [&next.messages[..], &lapsed.messages[1..]].concat());
+    assert_eq!(queue.counts().await, (1, 1));
+}

@@ -1,0 +1,217 @@
+//! Random steps, done by the pool under test and by the reference: every answer must be the same.
+
+use std::{fmt::Debug, time::Duration};
+
+use proptest::{
+    collection, option,
+    prelude::{Just, Strategy, any, prop_oneof},
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
+use tokio::runtime::Handle;
+
+use super::{
+    ReferencePool, TestPool, TestQueue,
+    words::{client, limit, message, terms, wholly},
+};
+use crate::{
+    Result, StoreError,
+    domain::{
+        ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, MessageId, NewMessage, Sequence,
+        Timestamp,
+    },
+    pool::{ListSpec, MessagePool, MessageStore, PoolMaintenance},
+};
+
+const CASES: u32 = 64;
+const STEPS: usize = 120;
+
+/// A message: which of the two queues, and where in it.
+type Pick = (usize, i64);
+
+/// A claim that was made before: the last one is 0, the one before is 1.
+type Back = usize;
+
+#[derive(Debug, Clone)]
+enum Step {
+    Post { client: usize, ttl_and_delay: Vec<(u64, u64)> },
+    List { spec: ListSpec },
+    Get { picks: Vec<Pick> },
+    Delete { pick: Pick, claim: Option<Back> },
+    DeleteMany { picks: Vec<Pick>, claims: Vec<Back> },
+    Claim { terms: ClaimTerms, limit: u32, dead_letter: Option<(u32, Option<u64>, bool)> },
+    GetClaim { claim: Back },
+    Renew { claim: Back, terms: ClaimTerms },
+    Release { claim: Back },
+    Pop { limit: u32 },
+    Purge,
+    Stats,
+    Sweep,
+    Advance { millis: u64 },
+}
+
+pub async fn every_answer_is_that_of_the_reference(pool: &TestPool) {
+    let (pool, handle) = (pool.clone(), Handle::current());
+    let run = move || {
+        let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+        let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+        let steps = collection::vec((0..2_usize, step()), 1..STEPS);
+        TestRunner::new_with_rng(config, rng).run(&steps, |steps| {
+            handle.block_on(compare(&pool, &steps));
+            Ok(())
+        })
+    };
+    let outcome = tokio::task::spawn_blocking(run).await.unwrap();
+    outcome.unwrap_or_else(|difference| panic!("{difference}"));
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = || (0..2_usize, 0..16_i64);
+    let back = || 0..4_usize;
+    let claim_terms = || (1..8_u64, 0..5_u64).prop_map(|(ttl, grace)| terms(ttl, grace));
+    let times =
+        (prop_oneof![1 => 1..6_u64, 2 => 5..40_u64], prop_oneof![3 => Just(0), 1 => 1..6_u64]);
+    let to_itself = prop_oneof![9 => Just(false), 1 => Just(true)];
+    let dead_letter = (0..4_u32, option::of(1..20_u64), to_itself);
+    let millis = prop_oneof![3 => (1..6_u64).prop_map(|s| s * 1_000), 1 => 1..3_000_u64];
+    prop_oneof![
+        6 => (0..2_usize, collection::vec(times, 1..5))
+            .prop_map(|(client, ttl_and_delay)| Step::Post { client, ttl_and_delay }),
+        4 => list_spec().prop_map(|spec| Step::List { spec }),
+        2 => collection::vec(pick(), 0..6).prop_map(|picks| Step::Get { picks }),
+        6 => (pick(), option::of(back())).prop_map(|(pick, claim)| Step::Delete { pick, claim }),
+        3 => (collection::vec(pick(), 0..6), collection::vec(back(), 0..2))
+            .prop_map(|(picks, claims)| Step::DeleteMany { picks, claims }),
+        6 => (claim_terms(), 1..6_u32, option::of(dead_letter))
+            .prop_map(|(terms, limit, dead_letter)| Step::Claim { terms, limit, dead_letter }),
+        2 => back().prop_map(|claim| Step::GetClaim { claim }),
+        2 => (back(), claim_terms()).prop_map(|(claim, terms)| Step::Renew { claim, terms }),
+        2 => back().prop_map(|claim| Step::Release { claim }),
+        2 => (1..4_u32).prop_map(|limit| Step::Pop { limit }),
+        1 => Just(Step::Purge),
+        3 => Just(Step::Stats),
+        1 => Just(Step::Sweep),
+        6 => millis.prop_map(|millis| Step::Advance { millis }),
+    ]
+}
+
+fn list_spec() -> impl Strategy<Value = ListSpec> {
+    let whose = option::weighted(0.3, (0..2_usize).prop_map(client_number));
+    let after = option::of((0..16_i64).prop_map(|n| Sequence::new(n).unwrap()));
+    (after, 1..8_u32, whose, any::<bool>(), any::<bool>()).prop_map(
+        |(after, n, hide_client, include_claimed, include_delayed)| {
+            let limit = limit(n);
+            ListSpec { after, limit, hide_client, include_claimed, include_delayed }
+        },
+    )
+}
+
+fn client_number(n: usize) -> ClientId {
+    client(["first", "second"][n])
+}
+
+/// Does the steps on two fresh queues of the pool, and on the same queues of a reference.
+async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
+    let reference = ReferencePool::default();
+    let queues = [pool.queue().await, pool.queue().await];
+    for queue in &queues {
+        reference.open_queue(&queue.queue).await.unwrap();
+    }
+    let mut world = World { queues, claims: Vec::new(), now: pool.now() };
+    for (n, (queue, step)) in steps.iter().enumerate() {
+        if let Step::Advance { millis } = step {
+            pool.advance(Duration::from_millis(*millis));
+            world.now = pool.now();
+        }
+        if let Step::Claim { .. } = step {
+            world.claims.push(ClaimId::from_bytes((n as u128).to_be_bytes()));
+        }
+        let answer = world.answer(&*pool.pool, *queue, step).await;
+        let expected = world.answer(&reference, *queue, step).await;
+        assert_eq!(answer, expected, "step {n}: {step:?} on queue {queue}");
+    }
+    for queue in &world.queues {
+        let answer = said(pool.pool.list(&queue.queue, &wholly(1_000), world.now).await);
+        let expected = said(reference.list(&queue.queue, &wholly(1_000), world.now).await);
+        assert_eq!(answer, expected, "in the end");
+        pool.pool.drop_queue(&queue.queue).await.unwrap();
+    }
+}
+
+struct World {
+    queues: [TestQueue; 2],
+    claims: Vec<ClaimId>,
+    now: Timestamp,
+}
+
+impl World {
+    fn id(&self, (queue, sequence): Pick) -> MessageId {
+        self.queues[queue].id(sequence)
+    }
+
+    /// The ids of the picks, each once.
+    fn ids(&self, picks: &[Pick]) -> Vec<MessageId> {
+        let first = |n: &usize| !picks[..*n].contains(&picks[*n]);
+        (0..picks.len()).filter(first).map(|n| self.id(picks[n])).collect()
+    }
+
+    fn claim(&self, back: Back) -> ClaimId {
+        let unknown = ClaimId::from_bytes([0xff; 16]);
+        self.claims.iter().rev().nth(back).copied().unwrap_or(unknown)
+    }
+
+    /// Does one step and answers what the pool said.
+    async fn answer(&self, pool: &dyn MessagePool, queue: usize, step: &Step) -> String {
+        let now = self.now;
+        let [on, other] = [&self.queues[queue].queue, &self.queues[1 - queue].queue];
+        match step {
+            Step::Post { client, ttl_and_delay } => {
+                let seconds = Duration::from_secs;
+                let new = |(n, (ttl, delay)): (usize, &(u64, u64))| NewMessage {
+                    ttl: seconds(*ttl),
+                    delay: seconds(*delay),
+                    ..message(&n.to_string())
+                };
+                let messages = ttl_and_delay.iter().enumerate().map(new).collect();
+                said(pool.post(on, &client_number(*client), messages, now).await)
+            }
+            Step::List { spec } => said(pool.list(on, spec, now).await),
+            Step::Get { picks } => said(pool.get(on, &self.ids(picks), now).await),
+            Step::Delete { pick, claim } => {
+                let claim = claim.map(|back| self.claim(back));
+                said(pool.delete(on, self.id(*pick), claim, now).await)
+            }
+            Step::DeleteMany { picks, claims } => {
+                let claims: Vec<_> = claims.iter().map(|back| self.claim(*back)).collect();
+                said(pool.delete_many(on, &self.ids(picks), &claims, now).await)
+            }
+            Step::Claim { terms, limit: n, dead_letter } => {
+                let dead_letter = dead_letter.map(|(max_claim_count, ttl, to_itself)| DeadLetter {
+                    queue: if to_itself { on } else { other }.clone(),
+                    max_claim_count,
+                    ttl: ttl.map(Duration::from_secs),
+                });
+                let (id, terms, limit) = (self.claim(0), *terms, limit(*n));
+                said(pool.claim(on, &ClaimSpec { id, terms, limit, dead_letter }, now).await)
+            }
+            Step::GetClaim { claim } => said(pool.get_claim(on, self.claim(*claim), now).await),
+            Step::Renew { claim, terms } => {
+                said(pool.renew(on, self.claim(*claim), *terms, now).await)
+            }
+            Step::Release { claim } => said(pool.release(on, self.claim(*claim), now).await),
+            Step::Pop { limit: n } => said(pool.pop(on, limit(*n), now).await),
+            Step::Purge => said(pool.purge(on, now).await),
+            Step::Stats => said(pool.stats(on, now).await),
+            Step::Advance { .. } => String::new(), // nobody is asked, so nobody tidies up
+            // What a sweep handles is its own affair.
+            Step::Sweep => said(pool.sweep(now).await.map(drop)),
+        }
+    }
+}
+
+fn said<T: Debug>(answer: Result<T>) -> String {
+    match answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(StoreError::NotFound { .. }) => "not found".to_owned(),
+        Err(error) => panic!("{error}"),
+    }
+}

@@ -1,0 +1,53 @@
+//! Popping: taking messages off the queue in one step.
+
+use super::{
+    TestPool,
+    words::{HOUR, MINUTE, ids, texts, up_to},
+};
+use crate::pool::DeleteOutcome;
+
+pub async fn the_oldest_are_popped_first_and_are_gone(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(5).await;
+    let before = queue.all().await;
+    let popped = queue.pop(2).await;
+    assert_eq!(popped, before[..2]);
+    assert_eq!(texts(&popped), ["0", "1"]);
+    assert_eq!(queue.get(&posted).await, before[2..]);
+    assert_eq!(queue.delete(posted[0], None).await, DeleteOutcome::Missing);
+    assert_eq!(queue.counts().await, (3, 0));
+    assert_eq!(ids(&queue.pop(10).await), posted[2..]);
+    assert_eq!(queue.pop(10).await, []);
+}
+
+pub async fn claimed_and_delayed_messages_are_not_popped(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let claimed = queue.post_n(300).await;
+    queue.take(300).await;
+    let delayed = queue.post_n_with(300, HOUR, HOUR / 2).await;
+    let free = queue.post_n(2).await;
+    assert_eq!(ids(&queue.pop(10).await), free);
+    assert_eq!(queue.pop(10).await, []);
+    assert_eq!(ids(&queue.all().await), [claimed, delayed].concat());
+}
+
+pub async fn what_is_free_again_is_popped(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let [lapsed, released] = [queue.take(1).await, queue.take(1).await];
+    queue.release(released.id).await;
+    assert_eq!(ids(&queue.pop(10).await), posted[1..]);
+    queue.advance(MINUTE);
+    assert_eq!(queue.pop(10).await, lapsed.messages);
+    assert_eq!(queue.claim(&up_to(10)).await, None);
+}
+
+pub async fn popping_leaves_claims_alone(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(3).await;
+    let claim = queue.take(2).await;
+    assert_eq!(texts(&queue.pop(10).await), ["2"]);
+    assert_eq!(queue.get_claim(claim.id).await.as_ref(), Some(&claim));
+    queue.release(claim.id).await;
+    assert_eq!(texts(&queue.pop(10).await), ["0", "1"]);
+}

@@ -1,0 +1,126 @@
+//! Many callers at once on the catalog.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{
+    TestCatalog,
+    words::{key, metadata, side_by_side},
+};
+use crate::{StoreError, domain::Metadata};
+
+pub async fn one_of_many_creators_sees_a_new_queue(catalog: &TestCatalog) {
+    for n in 0..20 {
+        let key = key("p", &format!("q{n}"));
+        let created = side_by_side(8, |n| {
+            let (catalog, key) = (catalog.clone(), key.clone());
+            let metadata = metadata(&format!(r#"{{"creator":{n}}}"#));
+            async move { catalog.catalog.create(&key, &metadata, catalog.now()).await.unwrap() }
+        })
+        .await;
+        assert_eq!(created.iter().filter(|created| created.new).count(), 1);
+        let record = catalog.get(&key).await.unwrap();
+        assert!(created.iter().all(|created| created.record == record));
+    }
+}
+
+pub async fn one_of_many_updates_wins(catalog: &TestCatalog) {
+    let key = key("p", "orders");
+    let mut read = catalog.queue(&key, &Metadata::default()).await;
+    for _ in 0..20 {
+        let results = side_by_side(8, |n| {
+            let (catalog, read) = (catalog.clone(), read.clone());
+            let to = metadata(&format!(r#"{{"writer":{n}}}"#));
+            async move { catalog.try_update(&read, &to).await }
+        })
+        .await;
+        let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!(won.len(), 1);
+        assert!(lost.iter().all(|r| matches!(r, Err(StoreError::Conflict { .. }))), "{lost:?}");
+        let present = catalog.get(&key).await.unwrap();
+        assert_eq!(won[0].as_ref().unwrap(), &present);
+        read = present;
+    }
+}
+
+pub async fn counting_together_loses_no_step(catalog: &TestCatalog) {
+    let key = key("p", "orders");
+    catalog.queue(&key, &metadata(r#"{"n":0}"#)).await;
+    side_by_side(6, |_| {
+        let (catalog, key) = (catalog.clone(), key.clone());
+        async move {
+            let mut counted = 0;
+            while counted < 10 {
+                let read = catalog.get(&key).await.unwrap();
+                let n = read.metadata.get("n").unwrap().as_u64().unwrap();
+                match catalog.try_update(&read, &metadata(&format!(r#"{{"n":{}}}"#, n + 1))).await {
+                    Ok(_) => counted += 1,
+                    Err(StoreError::Conflict { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    })
+    .await;
+    let read = catalog.get(&key).await.unwrap();
+    assert_eq!(read.metadata, metadata(r#"{"n":60}"#));
+}
+
+pub async fn one_of_many_deletes_finds_the_queue(catalog: &TestCatalog) {
+    let key = key("p", "orders");
+    for _ in 0..20 {
+        let record = catalog.queue(&key, &Metadata::default()).await;
+        let deleted = side_by_side(8, |_| {
+            let (catalog, key) = (catalog.clone(), key.clone());
+            async move { catalog.delete(&key).await }
+        })
+        .await;
+        let found: Vec<_> = deleted.into_iter().flatten().collect();
+        assert_eq!(found, [record.queue]);
+    }
+}
+
+pub async fn a_follower_of_the_feed_misses_nothing(catalog: &TestCatalog) {
+    const WRITERS: usize = 8;
+    const EACH: usize = 40;
+    let start = catalog.present().await;
+    let written_all = Arc::new(AtomicBool::new(false));
+    let follower = {
+        let (catalog, written_all) = (catalog.clone(), Arc::clone(&written_all));
+        tokio::spawn(async move {
+            let (mut token, mut seen) = (start, HashSet::new());
+            loop {
+                let last_look = written_all.load(Ordering::SeqCst);
+                let (keys, next) = catalog.changes_after(token).await;
+                if last_look && keys.is_empty() {
+                    return seen;
+                }
+                seen.extend(keys);
+                token = next;
+            }
+        })
+    };
+    side_by_side(WRITERS, |writer| {
+        let catalog = catalog.clone();
+        async move {
+            for n in 0..EACH {
+                let key = key("p", &format!("q{writer}-{n}"));
+                let read = catalog.queue(&key, &Metadata::default()).await;
+                if n % 2 == 0 {
+                    catalog.try_update(&read, &metadata(r#"{"a":1}"#)).await.unwrap();
+                } else {
+                    catalog.delete(&key).await.unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    written_all.store(true, Ordering::SeqCst);
+    let seen = follower.await.unwrap();
+    assert_eq!(seen.len(), WRITERS * EACH);
+}

@@ -1,0 +1,306 @@
+//! Many callers at once. Each case names what must hold in whatever order their calls are done.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::{
+    TestPool, TestQueue,
+    words::{MINUTE, burying, ids, message, plainly, side_by_side, texts, up_to},
+};
+use crate::{
+    domain::{Message, MessageId},
+    pool::{DeleteOutcome, ListSpec},
+};
+
+/// More messages than any case here posts.
+const ENOUGH: usize = 2_000;
+
+/// Checks that all of `found` together are `expected`, each once.
+#[track_caller]
+fn assert_once(found: &[Vec<MessageId>], expected: &[MessageId]) {
+    let mut found = found.concat();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+async fn claim_until_none(queue: TestQueue, n: u32) -> Vec<MessageId> {
+    let mut claimed = Vec::new();
+    while let Some(claim) = queue.claim(&up_to(n)).await {
+        let ids = ids(&claim.messages);
+        assert!(ids.is_sorted() && (1..=n as usize).contains(&ids.len()));
+        claimed.extend(ids);
+        assert!(claimed.len() <= ENOUGH, "claims do not end");
+    }
+    claimed
+}
+
+async fn pop_until_none(queue: TestQueue, n: u32) -> Vec<MessageId> {
+    let mut popped = Vec::new();
+    loop {
+        let messages = queue.pop(n).await;
+        if messages.is_empty() {
+            return popped;
+        }
+        popped.extend(ids(&messages));
+        assert!(popped.len() <= ENOUGH, "pops do not end");
+    }
+}
+
+pub async fn claimers_get_each_message_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(300).await;
+    let claimed = side_by_side(16, |_| claim_until_none(queue.clone(), 7)).await;
+    assert_once(&claimed, &posted);
+    assert!(queue.all().await.iter().all(|message| message.claim_count == 1));
+    assert_eq!(queue.counts().await, (0, 300));
+}
+
+pub async fn no_claimer_goes_away_empty_while_messages_are_free(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(200).await;
+    let claim = |_| {
+        let queue = queue.clone();
+        async move { ids(&queue.take(10).await.messages) }
+    };
+    let claimed = side_by_side(20, claim).await;
+    assert!(claimed.iter().all(|ids| ids.len() == 10), "a claim is short");
+    assert_once(&claimed, &posted);
+}
+
+pub async fn poppers_get_each_message_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(300).await;
+    let popped = side_by_side(16, |_| pop_until_none(queue.clone(), 3)).await;
+    assert_once(&popped, &posted);
+    assert_eq!(queue.all().await, []);
+}
+
+pub async fn claimers_and_poppers_share_nothing(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(300).await;
+    let taken = side_by_side(16, |n| {
+        let queue = queue.clone();
+        async move {
+            if n % 2 == 0 {
+                claim_until_none(queue, 5).await
+            } else {
+                pop_until_none(queue, 5).await
+            }
+        }
+    })
+    .await;
+    assert_once(&taken, &posted);
+}
+
+pub async fn a_reader_by_position_misses_nothing(pool: &TestPool) {
+    const POSTERS: usize = 8;
+    let queue = pool.queue().await;
+    let posted_all = Arc::new(AtomicBool::new(false));
+    let reader = {
+        let (queue, posted_all) = (queue.clone(), Arc::clone(&posted_all));
+        tokio::spawn(async move {
+            let mut seen: Vec<Message> = Vec::new();
+            loop {
+                let last_look = posted_all.load(Ordering::SeqCst);
+                let after = seen.last().map(|message| message.id.sequence);
+                let page = queue.list(&ListSpec { after, ..plainly(20) }).await;
+                if last_look && page.items.is_empty() {
+                    return seen;
+                }
+                let beyond = |m: &Message| after.is_none_or(|after| m.id.sequence > after);
+                assert!(page.items.iter().all(beyond), "the list does not go on");
+                seen.extend(page.items);
+            }
+        })
+    };
+    let batches = side_by_side(POSTERS, |poster| {
+        let queue = queue.clone();
+        async move {
+            let mut batches = Vec::new();
+            for n in 0..25 {
+                let body = |i| message(&format!("[{poster},{n},{i}]"));
+                batches.push(queue.post((0..=n % 4).map(body).collect()).await);
+            }
+            batches
+        }
+    })
+    .await;
+    posted_all.store(true, Ordering::SeqCst);
+    let seen = reader.await.unwrap();
+
+    assert!(ids(&seen).is_sorted());
+    for own in &batches {
+        assert!(own.is_sorted(), "a later post came before an earlier one");
+        for batch in own {
+            let (first, last) = (batch[0].sequence.get(), batch[batch.len() - 1].sequence.get());
+            assert_eq!(usize::try_from(last - first).unwrap() + 1, batch.len());
+        }
+    }
+    assert_once(&batches.concat(), &ids(&seen));
+    assert_eq!(seen, queue.all().await);
+}
+
+pub async fn one_of_many_deletes_succeeds(pool: &TestPool) {
+    let queue = pool.queue().await;
+    for id in queue.post_n(20).await {
+        let outcomes = side_by_side(8, |n| {
+            let queue = queue.clone();
+            async move {
+                if n % 2 == 0 {
+                    queue.delete(id, None).await == DeleteOutcome::Deleted
+                } else {
+                    queue.delete_many(&[id], &[]).await == Some(1)
+                }
+            }
+        })
+        .await;
+        assert_eq!(outcomes.iter().filter(|deleted| **deleted).count(), 1);
+    }
+    assert_eq!(queue.counts().await, (0, 0));
+}
+
+/// What a claim holds is deleted by its holder while others pop and the claim is released: each
+/// message ends in one way only.
+pub async fn one_of_many_ends_a_message(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(120).await;
+    let claim = queue.take(120).await;
+    let ended = side_by_side(9, |n| {
+        let (queue, mut held) = (queue.clone(), ids(&claim.messages));
+        async move {
+            match n {
+                0..4 => {
+                    held.rotate_left(n * 30);
+                    let mut deleted = Vec::new();
+                    for id in held {
+                        if queue.delete(id, Some(claim.id)).await == DeleteOutcome::Deleted {
+                            deleted.push(id);
+                        }
+                    }
+                    deleted
+                }
+                4 => {
+                    tokio::task::yield_now().await;
+                    queue.release(claim.id).await;
+                    Vec::new()
+                }
+                _ => {
+                    let mut popped = Vec::new();
+                    for _ in 0..40 {
+                        popped.extend(ids(&queue.pop(2).await));
+                    }
+                    popped
+                }
+            }
+        }
+    })
+    .await;
+    let left = queue.plain().await;
+    assert_eq!(queue.counts().await, (left.len() as u64, 0));
+    assert_once(&[ended, vec![left]].concat(), &posted);
+}
+
+pub async fn a_lapsed_message_goes_to_one_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(600).await;
+    queue.take(600).await;
+    queue.advance(MINUTE);
+    let claimed = side_by_side(8, |_| claim_until_none(queue.clone(), 20)).await;
+    assert_once(&claimed, &posted);
+    assert!(queue.all().await.iter().all(|message| message.claim_count == 2));
+}
+
+pub async fn dead_letters_are_moved_once(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n(100).await;
+    queue.take(100).await;
+    queue.advance(MINUTE);
+    let claimed = side_by_side(8, |_| {
+        let (queue, grave) = (queue.clone(), grave.clone());
+        async move { queue.claim(&burying(5, 1, &grave)).await }
+    })
+    .await;
+    assert!(claimed.iter().all(Option::is_none));
+    assert_eq!(queue.all().await, []);
+    let expected: Vec<_> = (0..100).map(|i| i.to_string()).collect();
+    assert_eq!(texts(&grave.all().await), expected);
+    assert_eq!(pool.pool.counters().dead_lettered, 100);
+}
+
+pub async fn a_purge_counts_what_it_took_from_posters(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let before = queue.post_n(1_000).await;
+    let purged: u64 = side_by_side(5, |n| {
+        let queue = queue.clone();
+        async move {
+            if n == 0 {
+                return queue.purge().await;
+            }
+            for _ in 0..50 {
+                queue.post_n(2).await;
+            }
+            0
+        }
+    })
+    .await
+    .iter()
+    .sum();
+    let left = queue.plain().await;
+    assert_eq!(purged + left.len() as u64, 1_400);
+    assert!(left.iter().all(|id| !before.contains(id)));
+    assert_eq!(queue.counts().await, (left.len() as u64, 0));
+}
+
+pub async fn a_purge_spares_what_is_posted_after_it_began(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(5_000).await;
+    let purging = {
+        let queue = queue.clone();
+        tokio::spawn(async move { queue.purge().await })
+    };
+    while queue.counts().await.0 == 5_000 {
+        tokio::task::yield_now().await;
+    }
+    let later = queue.post_n(3).await;
+    assert_eq!(purging.await.unwrap(), 5_000);
+    assert_eq!(queue.plain().await, later);
+}
+
+pub async fn no_message_is_out_of_sight_while_it_changes_hands(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(60).await;
+    side_by_side(8, |n| {
+        let (queue, posted) = (queue.clone(), posted.clone());
+        async move {
+            for _ in 0..40 {
+                if n < 4 {
+                    if let Some(claim) = queue.claim(&up_to(10)).await {
+                        queue.release(claim.id).await;
+                    }
+                } else {
+                    let (free, claimed) = queue.counts().await;
+                    assert_eq!(free + claimed, 60);
+                    assert_eq!(ids(&queue.all().await), posted);
+                }
+            }
+        }
+    })
+    .await;
+    assert_eq!(queue.counts().await, (60, 0));
+}
+
+pub async fn many_may_open_a_queue(pool: &TestPool) {
+    let queue = pool.unopened("conformance", "orders");
+    let posted = side_by_side(8, |_| {
+        let queue = queue.clone();
+        async move {
+            queue.pool.open_queue(&queue.queue).await.unwrap();
+            queue.post_n(3).await
+        }
+    })
+    .await;
+    assert_once(&posted, &queue.plain().await);
+    assert_eq!(queue.counts().await, (24, 0));
+}

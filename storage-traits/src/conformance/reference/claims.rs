@@ -1,0 +1,106 @@
+use async_trait::async_trait;
+
+use super::{Held, ReferencePool};
+use crate::{
+    Limit, Result, StoreError,
+    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef, Timestamp},
+    pool::ClaimStore,
+};
+
+#[async_trait]
+impl ClaimStore for ReferencePool {
+    async fn claim(
+        &self,
+        queue: &QueueRef,
+        spec: &ClaimSpec,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
+        let mut state = self.state()?;
+        let Some(source) = state.queues.get(&queue.incarnation) else { return Ok(None) };
+        let rule = spec.dead_letter.as_ref().filter(|rule| rule.queue != *queue);
+        if let Some(rule) = rule.filter(|rule| !state.queues.contains_key(&rule.queue.incarnation))
+        {
+            return Err(StoreError::not_found("queue", &rule.queue.key));
+        }
+        let (mut taken, mut dead) = (Vec::new(), Vec::new());
+        for message in source.free(now) {
+            if taken.len() == spec.limit.get() {
+                break;
+            }
+            match rule {
+                Some(rule) if message.claim_count >= rule.max_claim_count => {
+                    dead.push((rule, message));
+                }
+                _ => taken.push(message.id),
+            }
+        }
+        for (rule, message) in dead {
+            let (old, ttl) = (message.id, rule.ttl.unwrap_or(message.ttl));
+            let (visible_at, expires_at) = (now, now.plus(ttl));
+            let moved = Message { posted_at: now, visible_at, expires_at, ttl, ..message };
+            let moved = Message { claim: None, claim_count: 0, ..moved };
+            state.queues.get_mut(&rule.queue.incarnation).unwrap().push(&rule.queue, moved);
+            state.queues.get_mut(&queue.incarnation).unwrap().remove(&[old]);
+            state.counters.dead_lettered += 1;
+        }
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        let source = state.queues.get_mut(&queue.incarnation).unwrap();
+        for message in source.messages.iter_mut().filter(|message| taken.contains(&message.id)) {
+            message.claim = Some(spec.id);
+            message.claim_count += 1;
+        }
+        source.extend(spec.id, spec.terms, now);
+        let (id, ttl) = (spec.id, spec.terms.ttl);
+        source.claims.push(Held { id, renewed_at: now, ttl });
+        Ok(Some(Claim { id, renewed_at: now, ttl, messages: source.held_by(id) }))
+    }
+
+    async fn get_claim(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
+        self.with(queue, |queue| {
+            let messages = queue.held_by(id);
+            let held = queue.claim(id, now)?;
+            Some(Claim { id, renewed_at: held.renewed_at, ttl: held.ttl, messages })
+        })
+    }
+
+    async fn renew(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        terms: ClaimTerms,
+        now: Timestamp,
+    ) -> Result<()> {
+        self.with(queue, |queue| {
+            let held = queue.claim(id, now).ok_or_else(|| StoreError::not_found("claim", &id))?;
+            (held.renewed_at, held.ttl) = (now, terms.ttl);
+            queue.extend(id, terms, now);
+            Ok(())
+        })?
+    }
+
+    async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()> {
+        self.with(queue, |queue| {
+            if queue.claim(id, now).is_some() {
+                queue.claims.retain(|held| held.id != id);
+                let own = queue.messages.iter_mut().filter(|message| message.claim == Some(id));
+                own.for_each(|message| message.claim = None);
+            }
+        })
+    }
+
+    async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
+        self.with(queue, |queue| {
+            let mut popped = queue.free(now);
+            popped.truncate(limit.get());
+            queue.remove(&popped.iter().map(|message| message.id).collect::<Vec<_>>());
+            popped
+        })
+    }
+}

@@ -1,0 +1,80 @@
+use async_trait::async_trait;
+
+use super::ReferencePool;
+use crate::{
+    Result,
+    domain::{Message, QueueRef, Timestamp},
+    pool::{Durability, MessageMark, MessagePool, PoolCounters, PoolMaintenance, Stats, Swept},
+};
+
+#[async_trait]
+impl PoolMaintenance for ReferencePool {
+    async fn open_queue(&self, queue: &QueueRef) -> Result<()> {
+        self.state()?.queues.entry(queue.incarnation).or_default();
+        Ok(())
+    }
+
+    async fn drop_queue(&self, queue: &QueueRef) -> Result<()> {
+        self.state()?.queues.remove(&queue.incarnation);
+        Ok(())
+    }
+
+    async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats> {
+        self.with(queue, |queue| {
+            let mark =
+                |message: &Message| MessageMark { id: message.id, posted_at: message.posted_at };
+            let held = |message: &&Message| queue.holder(message, now).is_some();
+            let claimed = queue.unexpired(now).filter(held).count() as u64;
+            Stats {
+                free: queue.unexpired(now).count() as u64 - claimed,
+                claimed,
+                oldest: queue.unexpired(now).next().map(mark),
+                newest: queue.unexpired(now).next_back().map(mark),
+            }
+        })
+    }
+
+    async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
+        self.with(queue, |queue| {
+            let free = |message: &&Message| queue.holder(message, now).is_none();
+            let gone: Vec<_> =
+                queue.unexpired(now).filter(free).map(|message| message.id).collect();
+            queue.remove(&gone);
+            gone.len() as u64
+        })
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept> {
+        const STEP: usize = 100;
+        let mut state = self.state()?;
+        let expired = |m: &&Message| m.expires_at <= now;
+        let queues = state.queues.values();
+        let due = queues.flat_map(|queue| queue.messages.iter().filter(expired));
+        let mut due: Vec<_> = due.map(|message| message.id).collect();
+        let more = due.len() > STEP;
+        due.truncate(STEP);
+        for id in &due {
+            state.queues.get_mut(&id.incarnation).unwrap().remove(&[*id]);
+        }
+        state.counters.expired += due.len() as u64;
+        Ok(Swept { handled: due.len() as u64, more })
+    }
+
+    fn counters(&self) -> PoolCounters {
+        self.0.lock().unwrap().counters
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.state().map(drop)
+    }
+
+    async fn close(&self) {
+        self.0.lock().unwrap().closed = true;
+    }
+}
+
+impl MessagePool for ReferencePool {
+    fn durability(&self) -> Durability {
+        Durability::Memory
+    }
+}

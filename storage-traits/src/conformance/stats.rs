@@ -1,0 +1,127 @@
+//! Counting the messages of a queue.
+
+use std::time::Duration;
+
+use super::{
+    TestPool,
+    words::{HOUR, MILLISECOND, MINUTE, message, nearly, terms, up_to},
+};
+use crate::{
+    domain::{ClaimSpec, NewMessage},
+    pool::{MessageMark, Stats},
+};
+
+pub async fn counts_follow_every_step(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(10).await;
+    assert_eq!(queue.counts().await, (10, 0));
+    for id in &posted[..5] {
+        queue.delete(*id, None).await;
+    }
+    assert_eq!(queue.counts().await, (5, 0));
+    queue.post_n(10).await;
+    let spec = up_to(10);
+    let claim = queue.claim(&spec).await.unwrap();
+    assert_eq!(queue.counts().await, (5, 10));
+    queue.delete(claim.messages[0].id, Some(claim.id)).await;
+    assert_eq!(queue.counts().await, (5, 9));
+    queue.delete_many(&[claim.messages[1].id, claim.messages[2].id], &[]).await;
+    assert_eq!(queue.counts().await, (5, 7));
+    queue.try_renew(claim.id, terms(600, 60)).await.unwrap();
+    assert_eq!(queue.counts().await, (5, 7));
+    queue.delete(claim.messages[3].id, None).await; // refused
+    assert_eq!(queue.counts().await, (5, 7));
+    queue.pop(3).await;
+    assert_eq!(queue.counts().await, (2, 7));
+    queue.release(claim.id).await;
+    assert_eq!(queue.counts().await, (9, 0));
+    queue.delete(claim.messages[3].id, Some(claim.id)).await; // refused
+    queue.release(claim.id).await;
+    assert_eq!(queue.counts().await, (9, 0));
+    queue.purge().await;
+    assert_eq!(queue.stats().await, Stats::default());
+}
+
+pub async fn counts_follow_expiry_and_lapse(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n_with(2, 3 * MINUTE, Duration::ZERO).await;
+    queue.post_n(3).await;
+    queue.claim(&ClaimSpec { terms: terms(120, 60), ..up_to(1) }).await.unwrap();
+    queue.take(3).await;
+    assert_eq!(queue.counts().await, (1, 4));
+    for (step, expected) in [
+        (nearly(MINUTE), (1, 4)),
+        (MILLISECOND, (4, 1)),
+        (nearly(MINUTE), (4, 1)),
+        (MILLISECOND, (5, 0)),
+        (nearly(MINUTE), (5, 0)),
+        (MILLISECOND, (3, 0)),
+        (HOUR, (0, 0)),
+    ] {
+        queue.advance(step);
+        assert_eq!(queue.counts().await, expected);
+    }
+}
+
+pub async fn many_are_settled_at_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n_with(2_000, 2 * MINUTE, Duration::ZERO).await;
+    queue.post_n_with(2_000, HOUR, MINUTE).await;
+    let spec = ClaimSpec { terms: terms(120, 0), ..up_to(1_000) };
+    assert_eq!(queue.claim(&spec).await.unwrap().messages.len(), 1_000);
+    assert_eq!(queue.counts().await, (3_000, 1_000));
+    queue.advance(2 * MINUTE);
+    assert_eq!(queue.counts().await, (2_000, 0));
+    let spec = ClaimSpec { terms: terms(120, 0), ..up_to(2_000) };
+    assert_eq!(queue.claim(&spec).await.unwrap().messages.len(), 2_000);
+    queue.advance(2 * MINUTE);
+    assert_eq!(queue.counts().await, (2_000, 0));
+    queue.advance(HOUR);
+    assert_eq!(queue.stats().await, Stats::default());
+}
+
+pub async fn delayed_messages_are_counted_as_free(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n_with(2, HOUR, MINUTE).await;
+    queue.post_n_with(1, MINUTE, 2 * MINUTE).await;
+    assert_eq!(queue.counts().await, (3, 0));
+    queue.advance(MINUTE);
+    assert_eq!(queue.counts().await, (2, 0));
+}
+
+pub async fn the_ends_are_the_first_and_the_last_message(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let mut marks = Vec::new();
+    for delay in [Duration::ZERO, Duration::ZERO, MINUTE] {
+        let id = queue.post_one(NewMessage { delay, ..message("1") }).await;
+        marks.push(MessageMark { id, posted_at: queue.now() });
+        let stats = queue.stats().await;
+        assert_eq!((stats.oldest, stats.newest), (Some(marks[0]), marks.last().copied()));
+        queue.advance(Duration::from_millis(1_001));
+    }
+    queue.take(2).await;
+    let stats = Stats { free: 1, claimed: 2, oldest: Some(marks[0]), newest: Some(marks[2]) };
+    assert_eq!(queue.stats().await, stats);
+}
+
+pub async fn the_ends_move_when_messages_go(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let new = |ttl| NewMessage { ttl, ..message("1") };
+    let ttls = [MINUTE, HOUR, 2 * HOUR, HOUR, HOUR];
+    let posted = queue.post(ttls.map(new).to_vec()).await;
+    let ends = async || {
+        let stats = queue.stats().await;
+        (stats.oldest.unwrap().id, stats.newest.unwrap().id)
+    };
+    assert_eq!(ends().await, (posted[0], posted[4]));
+    queue.delete(posted[4], None).await;
+    assert_eq!(ends().await, (posted[0], posted[3]));
+    queue.advance(MINUTE);
+    assert_eq!(ends().await, (posted[1], posted[3]));
+    queue.pop(1).await;
+    assert_eq!(ends().await, (posted[2], posted[3]));
+    queue.advance(HOUR);
+    assert_eq!(ends().await, (posted[2], posted[2]));
+    queue.advance(HOUR);
+    assert_eq!(queue.stats().await, Stats::default());
+}

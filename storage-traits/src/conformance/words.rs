@@ -1,0 +1,102 @@
+//! Short words for what cases say often: values, and what to check.
+
+use std::{fmt::Debug, time::Duration};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::TestQueue;
+use crate::{
+    Limit, Result, StoreError,
+    domain::{
+        Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Message, MessageId, Metadata,
+        NewMessage, QueueKey,
+    },
+    pool::ListSpec,
+};
+
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const HOUR: Duration = Duration::from_hours(1);
+
+/// A millisecond less.
+pub(super) fn nearly(duration: Duration) -> Duration {
+    duration.saturating_sub(MILLISECOND)
+}
+
+pub(super) fn key(project: &str, name: &str) -> QueueKey {
+    QueueKey { project: project.parse().unwrap(), name: name.parse().unwrap() }
+}
+
+pub(super) fn metadata(json: &str) -> Metadata {
+    Metadata::from_json(json).unwrap()
+}
+
+pub(super) fn limit(n: u32) -> Limit {
+    Limit::new(n).unwrap()
+}
+
+pub(super) fn client(id: &str) -> ClientId {
+    ClientId::new(id)
+}
+
+/// A message of an hour, at once visible.
+pub(super) fn message(body: &str) -> NewMessage {
+    let body = Body::from_json(Bytes::copy_from_slice(body.as_bytes()));
+    NewMessage { body, ttl: HOUR, delay: Duration::ZERO, checksum: None }
+}
+
+/// A page of what a plain list shows.
+pub(super) fn plainly(n: u32) -> ListSpec {
+    ListSpec {
+        after: None,
+        limit: limit(n),
+        hide_client: None,
+        include_claimed: false,
+        include_delayed: false,
+    }
+}
+
+/// A page of everything.
+pub(super) fn wholly(n: u32) -> ListSpec {
+    ListSpec { include_claimed: true, include_delayed: true, ..plainly(n) }
+}
+
+pub(super) fn terms(ttl: u64, grace: u64) -> ClaimTerms {
+    ClaimTerms { ttl: Duration::from_secs(ttl), grace: Duration::from_secs(grace) }
+}
+
+/// A claim for a minute, with a new id.
+pub(super) fn up_to(n: u32) -> ClaimSpec {
+    let id = ClaimId::random();
+    ClaimSpec { id, terms: terms(60, 60), limit: limit(n), dead_letter: None }
+}
+
+/// A claim for a minute that moves what was claimed too often.
+pub(super) fn burying(n: u32, max_claim_count: u32, grave: &TestQueue) -> ClaimSpec {
+    let dead_letter = DeadLetter { queue: grave.queue.clone(), max_claim_count, ttl: None };
+    ClaimSpec { dead_letter: Some(dead_letter), ..up_to(n) }
+}
+
+pub(super) fn ids(messages: &[Message]) -> Vec<MessageId> {
+    messages.iter().map(|message| message.id).collect()
+}
+
+pub(super) fn texts(messages: &[Message]) -> Vec<&str> {
+    messages.iter().map(|m| std::str::from_utf8(m.body.as_bytes()).unwrap()).collect()
+}
+
+#[track_caller]
+pub(super) fn assert_not_found<T: Debug>(result: Result<T>) {
+    let error = result.expect_err("it was not refused");
+    assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+}
+
+/// Runs `n` copies of a task side by side; answers what they return.
+pub(super) async fn side_by_side<T, F>(n: usize, task: impl Fn(usize) -> F) -> Vec<T>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    (0..n).map(task).collect::<JoinSet<_>>().join_all().await
+}
