@@ -59,7 +59,6 @@ pub async fn updates_and_deletions_are_fed_in_order(catalog: &TestCatalog) {
     catalog.try_update(&records[2], &to).await.unwrap();
     catalog.delete(&records[0].queue.key).await.unwrap();
     catalog.try_update(&elsewhere, &to).await.unwrap();
-    // What changes nothing is not to be fed, or at least harms nobody: it comes last here.
     catalog.try_update(&records[1], &to).await.unwrap();
 
     let keys = [&records[2], &records[0], &elsewhere, &records[1]];
