@@ -41,23 +41,42 @@ pub(crate) fn unparsable(why: impl std::fmt::Display) -> ApiError {
 
 /// Checks what parsers let pass: integers beyond 64 bits and deep nesting. `json` is valid JSON.
 pub(crate) fn within_bounds(json: &str) -> Result<(), ApiError> {
-    if may_exceed(json.as_bytes()) { walk(json) } else { Ok(()) }
+    if may_be_deep(json.as_bytes()) || has_long_number(json.as_bytes()) {
+        walk(json)
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks the same of a post, whose messages are bounded each by itself.
+pub(crate) fn post_within_bounds<'b>(
+    json: &str,
+    mut bodies: impl Iterator<Item = &'b str>,
+) -> Result<(), ApiError> {
+    if has_long_number(json.as_bytes()) {
+        return walk(json);
+    }
+    bodies.try_for_each(within_bounds)
 }
 
 /// Digits of the shortest integer that does not fit into 64 bits.
 const LONG: usize = 19;
 
-/// A quick look that lets most texts pass: as many openings as may be nested, no long number.
-fn may_exceed(json: &[u8]) -> bool {
-    // A run of so many digits covers one of every so many bytes.
-    let long_number = (LONG - 1..json.len()).step_by(LONG).any(|at| {
+/// A quick look that lets most texts pass: a run of so many digits covers one of every so many
+/// bytes.
+fn has_long_number(json: &[u8]) -> bool {
+    (LONG - 1..json.len()).step_by(LONG).any(|at| {
         let digits = |bytes: &mut dyn Iterator<Item = &u8>| {
             bytes.take(LONG).take_while(|byte| byte.is_ascii_digit()).count()
         };
         json[at].is_ascii_digit()
             && digits(&mut json[at..].iter()) + digits(&mut json[..at].iter().rev()) >= LONG
-    });
-    long_number || memchr::memchr2_iter(b'{', b'[', json).count() > MAX_DEPTH
+    })
+}
+
+/// A quick look: what has few openings is not deep.
+fn may_be_deep(json: &[u8]) -> bool {
+    json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() > MAX_DEPTH
 }
 
 fn walk(json: &str) -> Result<(), ApiError> {
@@ -156,7 +175,7 @@ mod tests {
         #[test]
         fn the_quick_look_misses_nothing(text in "[\\[{,0-9a]{0,80}") {
             let long = text.as_bytes().windows(LONG).any(|run| run.iter().all(u8::is_ascii_digit));
-            prop_assert_eq!(may_exceed(text.as_bytes()), long);
+            prop_assert_eq!(has_long_number(text.as_bytes()), long);
         }
 
         #[test]

@@ -14,7 +14,8 @@
 //! 3. Sort the driver's errors into [`StoreError`] in one file: what a retry may cure is
 //!    [`StoreError::Unavailable`], what is a bug is [`StoreError::Unexpected`].
 //! 4. Run the conformance suite (feature `conformance`) against a real server: implement
-//!    `conformance::Harness` and call the macros. The suite is the specification; a backend may
+//!    `conformance::PoolHarness` or `CatalogHarness` and call
+//!    `pool_conformance_tests!` or `catalog_conformance_tests!`. The suite is the specification; a backend may
 //!    be slower than another, never different.
 #![warn(missing_docs, clippy::missing_errors_doc)]
 

@@ -38,25 +38,40 @@ CREATE TABLE body (
     json     BLOB NOT NULL
 );
 
--- Pool: where a message stands in its queue. Small rows, since every step rewrites them.
-CREATE TABLE entry (
+-- Pool: messages that anyone may claim, and where they stand. Small rows, since steps move them.
+CREATE TABLE ready (
     queue       INTEGER NOT NULL, -- pool_queue.id
     sequence    INTEGER NOT NULL,
-    state       INTEGER NOT NULL, -- 0 ready, 1 delayed, 2 claimed
-    due_at      INTEGER NOT NULL, -- when time alone changes the state or ends the message
     expires_at  INTEGER NOT NULL,
     visible_at  INTEGER NOT NULL,
     posted_at   INTEGER NOT NULL,
     ttl         INTEGER NOT NULL, -- seconds
-    claim       BLOB,
+    claim       BLOB,             -- the last one, if it lapsed
     claim_count INTEGER NOT NULL,
     client      TEXT    NOT NULL,
     body        INTEGER NOT NULL, -- body.id
     PRIMARY KEY (queue, sequence)
 ) WITHOUT ROWID;
-CREATE INDEX entry_state ON entry (queue, state, sequence);
-CREATE INDEX entry_due ON entry (queue, due_at);
-CREATE INDEX entry_claim ON entry (queue, claim, sequence) WHERE state = 2;
+CREATE INDEX ready_expiry ON ready (queue, expires_at);
+
+-- Pool: messages that are held back, by a delay or by a claim.
+CREATE TABLE held (
+    queue       INTEGER NOT NULL,
+    state       INTEGER NOT NULL, -- 1 delayed, 2 claimed
+    sequence    INTEGER NOT NULL,
+    due_at      INTEGER NOT NULL, -- when time alone frees or ends it
+    expires_at  INTEGER NOT NULL,
+    visible_at  INTEGER NOT NULL,
+    posted_at   INTEGER NOT NULL,
+    ttl         INTEGER NOT NULL,
+    claim       BLOB,
+    claim_count INTEGER NOT NULL,
+    client      TEXT    NOT NULL,
+    body        INTEGER NOT NULL,
+    PRIMARY KEY (queue, state, sequence)
+) WITHOUT ROWID;
+CREATE INDEX held_due ON held (queue, due_at);
+CREATE INDEX held_claim ON held (queue, claim, sequence) WHERE state = 2;
 
 -- Pool: live claims.
 CREATE TABLE claim (

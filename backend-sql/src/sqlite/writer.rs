@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -17,6 +18,8 @@ use super::error::{is_failure, store_error, unexpected};
 
 /// How many steps share a transaction at the most.
 const MAX_BATCH: usize = 256;
+/// How long the writer watches for the next step before it sleeps.
+const WATCH: Duration = Duration::from_micros(50);
 /// Stands for "nothing is due".
 pub(super) const NEVER: i64 = i64::MAX;
 
@@ -100,7 +103,7 @@ pub(super) fn write_loop(
 ) {
     let mut received = Vec::with_capacity(MAX_BATCH);
     let mut stop = false;
-    while !stop && commands.blocking_recv_many(&mut received, MAX_BATCH) > 0 {
+    while !stop && receive(&mut commands, &mut received) {
         let mut steps = Vec::with_capacity(received.len());
         for command in received.drain(..) {
             match command {
@@ -110,6 +113,16 @@ pub(super) fn write_loop(
         }
         run(connection, counters, steps);
     }
+}
+
+/// Takes what waits; if nothing does, watches for a moment before it goes to sleep, since waking up
+/// takes longer than a client that was just answered takes to ask again.
+fn receive(commands: &mut mpsc::Receiver<Command>, received: &mut Vec<Command>) -> bool {
+    let start = Instant::now();
+    while commands.is_empty() && !commands.is_closed() && start.elapsed() < WATCH {
+        std::hint::spin_loop();
+    }
+    commands.blocking_recv_many(received, MAX_BATCH) > 0
 }
 
 /// Runs steps in one transaction; if that fails, each in its own, so that one step that cannot be

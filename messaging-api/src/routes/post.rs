@@ -139,7 +139,7 @@ fn parse(bytes: &Bytes) -> Result<Vec<MessageDraft>, ApiError> {
         Ok(read) => read,
         Err(_) => diagnose(text)?,
     };
-    json::within_bounds(text)?;
+    json::post_within_bounds(text, read.messages.iter().map(|message| message.body.get()))?;
     read.messages.into_iter().map(|message| draft(bytes, &message)).collect()
 }
 

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use super::{
     InvalidId, Message, QueueRef, Timestamp,
-    id::{parse_hex, random},
+    id::{format_hex, parse_hex, random},
 };
 use crate::Limit;
 
@@ -29,7 +29,7 @@ impl ClaimId {
 
 impl fmt::Display for ClaimId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        f.write_str(format_hex(self.0, &mut [0; 32]))
     }
 }
 

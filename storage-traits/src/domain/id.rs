@@ -60,7 +60,9 @@ pub struct MessageId {
 
 impl fmt::Display for MessageId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}{:016x}", self.incarnation.0, self.sequence.0)
+        let bits = u128::from(self.incarnation.0.unsigned_abs()) << 64
+            | u128::from(self.sequence.0.unsigned_abs());
+        f.write_str(format_hex(bits, &mut [0; 32]))
     }
 }
 
@@ -75,6 +77,15 @@ impl FromStr for MessageId {
             sequence: Sequence::new(part(bits)?).ok_or(InvalidId)?,
         })
     }
+}
+
+/// Writes 32 lower-case hex digits. By hand, since answers are full of them.
+pub(crate) fn format_hex(bits: u128, digits: &mut [u8; 32]) -> &str {
+    for (index, digit) in digits.iter_mut().enumerate() {
+        let nibble = (bits >> (124 - 4 * index)) & 0xf;
+        *digit = b"0123456789abcdef"[nibble as usize];
+    }
+    std::str::from_utf8(digits).unwrap_or_default()
 }
 
 /// Exactly 32 lower-case hex digits, so that an id has one spelling.
@@ -113,7 +124,9 @@ mod tests {
     #[test]
     fn an_id_has_one_spelling() {
         let text = id(10, 11).to_string();
-        for wrong in [&text.to_uppercase(), &text[1..], &format!("{text}0"), "", "+1", &"f".repeat(32)] {
+        for wrong in
+            [&text.to_uppercase(), &text[1..], &format!("{text}0"), "", "+1", &"f".repeat(32)]
+        {
             assert_eq!(wrong.parse::<MessageId>(), Err(InvalidId), "{wrong}");
         }
     }

@@ -21,8 +21,12 @@ pub trait ClaimStore: Send + Sync {
     /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the
     /// dead-letter queue that `spec` names; nothing was changed;
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
-    async fn claim(&self, queue: &QueueRef, spec: &ClaimSpec, now: Timestamp)
-    -> Result<Option<Claim>>;
+    async fn claim(
+        &self,
+        queue: &QueueRef,
+        spec: &ClaimSpec,
+        now: Timestamp,
+    ) -> Result<Option<Claim>>;
 
     /// Reads a live claim, with the messages that it still holds; a claim outlives its messages.
     ///

@@ -69,8 +69,12 @@ pub trait MessageStore: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
-    async fn list(&self, queue: &QueueRef, spec: &ListSpec, now: Timestamp)
-    -> Result<Page<Message>>;
+    async fn list(
+        &self,
+        queue: &QueueRef,
+        spec: &ListSpec,
+        now: Timestamp,
+    ) -> Result<Page<Message>>;
 
     /// Reads messages by id, claimed and delayed ones too, in the order of `ids`; leaves out what
     /// is not there.

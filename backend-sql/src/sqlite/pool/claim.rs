@@ -10,8 +10,8 @@ use storage_traits::{
 
 use super::{
     Progress, STEP,
-    rows::{CLAIMED, Entry, READY, entries, execute, seconds, select_entries, whole_seconds},
-    settle::{leave, remove, settle},
+    rows::{CLAIMED, Entry, entries, execute, seconds, select_held, select_ready, whole_seconds},
+    settle::{erase_place, leave, remove, settle},
 };
 use crate::sqlite::{
     Sqlite,
@@ -112,7 +112,7 @@ fn claim(
                 tx.tally.dead_lettered += 1;
                 moved += 1;
             } else {
-                take(tx, &mut row, &mut entry.message, spec, now)?;
+                take(tx, &mut row, &mut entry, spec, now)?;
                 taken.push(entry.message);
             }
         }
@@ -149,26 +149,49 @@ fn ready_entries(tx: &Tx<'_>, row: &QueueRow, after: i64, limit: usize) -> Resul
     entries(
         tx.connection,
         row.incarnation,
-        select_entries!(
-            "WHERE e.queue = ?1 AND e.state = ?2 AND e.sequence > ?3 ORDER BY e.sequence LIMIT ?4"
-        ),
-        params![row.id, READY, after, limit],
+        select_ready!("WHERE m.queue = ?1 AND m.sequence > ?2 ORDER BY m.sequence LIMIT ?3"),
+        params![row.id, after, limit],
     )
 }
 
-/// Puts a message under the claim.
+/// Puts a ready message under the claim.
 fn take(
     tx: &Tx<'_>,
     row: &mut QueueRow,
-    message: &mut Message,
+    entry: &mut Entry,
     spec: &ClaimSpec,
     now: Timestamp,
 ) -> Result<()> {
+    let place = entry.place();
+    let message = &mut entry.message;
     hold(message, spec.id, spec.terms, now);
     message.claim_count = message.claim_count.saturating_add(1);
     row.ready -= 1;
     row.claimed += 1;
-    write_hold(tx, row, message, spec.terms, now)
+    let due_at = now.plus(spec.terms.ttl).min(message.expires_at).as_millis();
+    row.due(due_at);
+    erase_place(tx, row.id, place)?;
+    execute(
+        tx.connection,
+        "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at, posted_at, ttl,
+             claim, claim_count, client, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            row.id,
+            CLAIMED,
+            place.sequence,
+            due_at,
+            message.expires_at.as_millis(),
+            message.visible_at.as_millis(),
+            message.posted_at.as_millis(),
+            whole_seconds(message.ttl),
+            spec.id.to_bytes(),
+            message.claim_count,
+            message.client.as_str(),
+            place.body,
+        ],
+    )?;
+    Ok(())
 }
 
 /// Writes the claim on the message, which lives on with it if it would expire before.
@@ -178,33 +201,6 @@ fn hold(message: &mut Message, claim: ClaimId, terms: ClaimTerms, now: Timestamp
         message.ttl = terms.ttl.saturating_add(terms.grace);
         message.expires_at = now.plus(message.ttl);
     }
-}
-
-fn write_hold(
-    tx: &Tx<'_>,
-    row: &mut QueueRow,
-    message: &Message,
-    terms: ClaimTerms,
-    now: Timestamp,
-) -> Result<()> {
-    let due_at = now.plus(terms.ttl).min(message.expires_at).as_millis();
-    row.due(due_at);
-    execute(
-        tx.connection,
-        "UPDATE entry SET state = ?3, due_at = ?4, expires_at = ?5, ttl = ?6, claim = ?7,
-             claim_count = ?8 WHERE queue = ?1 AND sequence = ?2",
-        params![
-            row.id,
-            message.id.sequence.get(),
-            CLAIMED,
-            due_at,
-            message.expires_at.as_millis(),
-            whole_seconds(message.ttl),
-            message.claim.map(ClaimId::to_bytes),
-            message.claim_count,
-        ],
-    )?;
-    Ok(())
 }
 
 /// Moves a free message to the end of the dead-letter queue, where it starts anew.
@@ -225,13 +221,12 @@ fn move_to_dead_letters(
     target.due(expires_at);
     execute(
         tx.connection,
-        "INSERT INTO entry (queue, sequence, state, due_at, expires_at, visible_at, posted_at, ttl,
-             claim_count, client, body)
-         VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?5, ?6, 0, ?7, ?8)",
+        "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
+             client, body)
+         VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0, ?6, ?7)",
         params![
             target.id,
             target.last_sequence,
-            READY,
             expires_at,
             now.as_millis(),
             whole_seconds(ttl),
@@ -241,11 +236,7 @@ fn move_to_dead_letters(
     )?;
     tx.put(target);
     leave(row, entry.state);
-    execute(
-        tx.connection,
-        "DELETE FROM entry WHERE queue = ?1 AND sequence = ?2",
-        [row.id, entry.sequence()],
-    )?;
+    erase_place(tx, row.id, entry.place())?;
     tx.put(*row);
     Ok(())
 }
@@ -285,9 +276,9 @@ fn held_entries(
     entries(
         connection,
         row.incarnation,
-        select_entries!(
-            "WHERE e.queue = ?1 AND e.claim = ?2 AND e.state = 2 AND e.expires_at > ?3
-             ORDER BY e.sequence"
+        select_held!(
+            "WHERE m.queue = ?1 AND m.claim = ?2 AND m.state = 2 AND m.expires_at > ?3
+             ORDER BY m.sequence"
         ),
         params![row.id, id.to_bytes(), now.as_millis()],
     )
@@ -313,8 +304,23 @@ fn renew(
         return Err(missing());
     }
     for mut entry in held_entries(tx.connection, &row, id, now)? {
-        hold(&mut entry.message, id, terms, now);
-        write_hold(tx, &mut row, &entry.message, terms, now)?;
+        let message = &mut entry.message;
+        hold(message, id, terms, now);
+        let due_at = now.plus(terms.ttl).min(message.expires_at).as_millis();
+        row.due(due_at);
+        execute(
+            tx.connection,
+            "UPDATE held SET due_at = ?4, expires_at = ?5, ttl = ?6
+             WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
+            params![
+                row.id,
+                CLAIMED,
+                message.id.sequence.get(),
+                due_at,
+                message.expires_at.as_millis(),
+                whole_seconds(message.ttl)
+            ],
+        )?;
     }
     row.due(expires_at);
     tx.put(row);
@@ -333,9 +339,16 @@ fn release(tx: &mut Tx<'_>, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Re
     }
     let freed = execute(
         tx.connection,
-        "UPDATE entry SET state = ?3, due_at = expires_at, claim = NULL
-         WHERE queue = ?1 AND claim = ?2 AND state = 2",
-        params![row.id, id.to_bytes(), READY],
+        "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
+             client, body)
+         SELECT queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count, client, body
+         FROM held WHERE queue = ?1 AND claim = ?2 AND state = 2",
+        params![row.id, id.to_bytes()],
+    )?;
+    execute(
+        tx.connection,
+        "DELETE FROM held WHERE queue = ?1 AND claim = ?2 AND state = 2",
+        params![row.id, id.to_bytes()],
     )?;
     let freed = i64::try_from(freed).unwrap_or(i64::MAX);
     row.claimed -= freed;
@@ -357,7 +370,7 @@ fn pop(
     };
     let taken = ready_entries(tx, &row, 0, limit.get())?;
     for entry in &taken {
-        remove(tx, &mut row, entry.sequence(), entry.state, entry.body_row)?;
+        remove(tx, &mut row, entry.place())?;
     }
     tx.put(row);
     Ok(Progress::Done(taken.into_iter().map(|entry| entry.message).collect()))

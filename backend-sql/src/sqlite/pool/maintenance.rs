@@ -1,7 +1,7 @@
 //! Life and care of the queues.
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use storage_traits::{
     Result,
     domain::{Incarnation, MessageId, QueueRef, Sequence, Timestamp},
@@ -10,8 +10,8 @@ use storage_traits::{
 
 use super::{
     Progress, STEP,
-    rows::{CLAIMED, count, execute},
-    settle::{erase, remove, settle},
+    rows::{count, execute},
+    settle::{erase, places, remove, settle},
 };
 use crate::sqlite::{
     Sqlite,
@@ -78,15 +78,13 @@ impl PoolMaintenance for Sqlite {
         let read =
             move |connection: &mut Connection| read_queue_row(connection, reading.incarnation);
         let Some(row) = self.file.read(read).await? else { return Ok(0) };
-        let (mut purged, mut after) = (0, 0);
+        let mut purged = 0;
         loop {
             let queue = queue.clone();
-            let step = move |tx: &mut Tx<'_>| purge_step(tx, &queue, after, row.last_sequence);
-            let (deleted, reached) = self.file.write(step).await?;
-            purged += deleted;
-            match reached {
-                Some(sequence) => after = sequence,
-                None => return Ok(purged),
+            let step = move |tx: &mut Tx<'_>| purge_step(tx, &queue, row.last_sequence);
+            match self.file.write(step).await? {
+                0 => return Ok(purged),
+                deleted => purged += deleted,
             }
         }
     }
@@ -131,73 +129,68 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
     if row.is_due(now) {
         return Ok(Progress::Again);
     }
-    let mark = |sql: &str| -> Result<Option<MessageMark>> {
-        let found = snapshot
+    let ends = |sql: &str| -> Result<Vec<MessageMark>> {
+        let marks: Vec<(i64, i64)> = snapshot
             .prepare_cached(sql)
             .and_then(|mut statement| {
-                statement.query_row([row.id], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+                statement.query_map([row.id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
             })
             .map_err(store_error)?;
-        let Some((sequence, posted_at)) = found else { return Ok(None) };
-        let sequence =
-            Sequence::new(sequence).ok_or_else(|| unexpected("a sequence is negative"))?;
-        Ok(Some(MessageMark {
-            id: MessageId { incarnation: queue.incarnation, sequence },
-            posted_at: Timestamp::from_millis(posted_at),
-        }))
+        marks.into_iter().map(|(sequence, posted_at)| mark(queue, sequence, posted_at)).collect()
     };
+    // Either end is the outermost of those of the three states.
+    let first = ends(
+        "SELECT * FROM (SELECT sequence, posted_at FROM ready WHERE queue = ?1
+             ORDER BY sequence LIMIT 1) UNION ALL
+         SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 1
+             ORDER BY sequence LIMIT 1) UNION ALL
+         SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 2
+             ORDER BY sequence LIMIT 1)",
+    )?;
+    let last = ends(
+        "SELECT * FROM (SELECT sequence, posted_at FROM ready WHERE queue = ?1
+             ORDER BY sequence DESC LIMIT 1) UNION ALL
+         SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 1
+             ORDER BY sequence DESC LIMIT 1) UNION ALL
+         SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 2
+             ORDER BY sequence DESC LIMIT 1)",
+    )?;
     Ok(Progress::Done(Stats {
         free: count(row.ready + row.delayed)?,
         claimed: count(row.claimed)?,
-        oldest: mark(
-            "SELECT sequence, posted_at FROM entry WHERE queue = ?1 ORDER BY sequence LIMIT 1",
-        )?,
-        newest: mark(
-            "SELECT sequence, posted_at FROM entry WHERE queue = ?1 ORDER BY sequence DESC LIMIT 1",
-        )?,
+        oldest: first.into_iter().min_by_key(|mark| mark.id),
+        newest: last.into_iter().max_by_key(|mark| mark.id),
     }))
 }
 
-/// Deletes some unclaimed messages behind `after` and up to `last`; answers how many, and how far
-/// it came unless it came to the end.
-fn purge_step(
-    tx: &mut Tx<'_>,
-    queue: &QueueRef,
-    after: i64,
-    last: i64,
-) -> Result<(u64, Option<i64>)> {
-    let Some(mut row) = tx.queue(queue.incarnation)? else { return Ok((0, None)) };
-    let found = places(
-        tx.connection,
-        "SELECT sequence, state, body FROM entry
-         WHERE queue = ?1 AND sequence > ?2 AND sequence <= ?3 ORDER BY sequence LIMIT ?4",
-        params![row.id, after, last, STEP],
-    )?;
-    let mut deleted = 0;
-    for (sequence, state, body) in &found {
-        if *state != CLAIMED {
-            remove(tx, &mut row, *sequence, *state, *body)?;
-            deleted += 1;
-        }
-    }
-    tx.put(row);
-    let reached = found.last().filter(|_| found.len() == STEP).map(|(sequence, ..)| *sequence);
-    Ok((deleted, reached))
+fn mark(queue: &QueueRef, sequence: i64, posted_at: i64) -> Result<MessageMark> {
+    let sequence = Sequence::new(sequence).ok_or_else(|| unexpected("a sequence is negative"))?;
+    Ok(MessageMark {
+        id: MessageId { incarnation: queue.incarnation, sequence },
+        posted_at: Timestamp::from_millis(posted_at),
+    })
 }
 
-fn places(
-    connection: &Connection,
-    sql: &str,
-    params: impl rusqlite::Params,
-) -> Result<Vec<(i64, i64, i64)>> {
-    connection
-        .prepare_cached(sql)
-        .and_then(|mut statement| {
-            statement
-                .query_map(params, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                .collect()
-        })
-        .map_err(store_error)
+/// Deletes some unclaimed messages up to `last`; answers how many, 0 when none is left.
+fn purge_step(tx: &mut Tx<'_>, queue: &QueueRef, last: i64) -> Result<u64> {
+    let Some(mut row) = tx.queue(queue.incarnation)? else { return Ok(0) };
+    let mut found = places(
+        tx,
+        "SELECT sequence, 0, body FROM ready
+         WHERE queue = ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3",
+        params![row.id, last, STEP],
+    )?;
+    found.extend(places(
+        tx,
+        "SELECT sequence, state, body FROM held
+         WHERE queue = ?1 AND state = 1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3",
+        params![row.id, last, STEP],
+    )?);
+    for place in &found {
+        remove(tx, &mut row, *place)?;
+    }
+    tx.put(row);
+    Ok(found.len() as u64)
 }
 
 fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Swept> {
@@ -240,13 +233,18 @@ fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Swept> {
 
 /// Removes some of what a dropped queue left behind, at last its row.
 fn remove_dropped(tx: &Tx<'_>, id: i64) -> Result<(u64, bool)> {
-    let found = places(
-        tx.connection,
-        "SELECT sequence, state, body FROM entry WHERE queue = ?1 ORDER BY sequence LIMIT ?2",
+    let mut found = places(
+        tx,
+        "SELECT sequence, 0, body FROM ready WHERE queue = ?1 ORDER BY sequence LIMIT ?2",
         params![id, STEP],
     )?;
-    for (sequence, _, body) in &found {
-        erase(tx, id, *sequence, *body)?;
+    found.extend(places(
+        tx,
+        "SELECT sequence, state, body FROM held WHERE queue = ?1 LIMIT ?2",
+        params![id, STEP],
+    )?);
+    for place in &found {
+        erase(tx, id, *place)?;
     }
     let claims = execute(
         tx.connection,

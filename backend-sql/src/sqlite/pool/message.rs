@@ -13,8 +13,11 @@ use storage_traits::{
 use super::{
     Progress,
     claim::is_alive,
-    rows::{CLAIMED, DELAYED, Entry, READY, entries, own_sequences, select_entries, whole_seconds},
-    settle::remove,
+    rows::{
+        CLAIMED, DELAYED, Entry, entries, execute, own_sequences, select_held, select_ready,
+        whole_seconds,
+    },
+    settle::{Place, remove},
 };
 use crate::sqlite::{
     Sqlite,
@@ -99,12 +102,12 @@ fn post(
         .connection
         .prepare_cached("INSERT INTO body (checksum, json) VALUES (?1, ?2)")
         .map_err(store_error)?;
-    let mut places = tx
+    let mut ready = tx
         .connection
         .prepare_cached(
-            "INSERT INTO entry (queue, sequence, state, due_at, expires_at, visible_at, posted_at,
-                 ttl, claim_count, client, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10)",
+            "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
+                 client, body)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0, ?6, ?7)",
         )
         .map_err(store_error)?;
     let mut ids = Vec::with_capacity(messages.len());
@@ -116,26 +119,44 @@ fn post(
         let body = bodies
             .insert(params![message.checksum, message.body.as_bytes()])
             .map_err(store_error)?;
-        places
-            .execute(params![
-                row.id,
-                row.last_sequence,
-                if delayed { DELAYED } else { READY },
-                due_at.as_millis(),
-                expires_at.as_millis(),
-                visible_at.as_millis(),
-                now.as_millis(),
-                whole_seconds(message.ttl),
-                client.as_str(),
-                body,
-            ])
-            .map_err(store_error)?;
+        let (position, ttl) = (row.last_sequence, whole_seconds(message.ttl));
+        let [due_at, expires_at, visible_at, posted_at] =
+            [due_at, expires_at, visible_at, now].map(Timestamp::as_millis);
+        row.due(due_at);
         if delayed {
             row.delayed += 1;
+            execute(
+                tx.connection,
+                "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at,
+                     posted_at, ttl, claim_count, client, body)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10)",
+                params![
+                    row.id,
+                    DELAYED,
+                    position,
+                    due_at,
+                    expires_at,
+                    visible_at,
+                    posted_at,
+                    ttl,
+                    client.as_str(),
+                    body
+                ],
+            )?;
         } else {
             row.ready += 1;
+            ready
+                .execute(params![
+                    row.id,
+                    position,
+                    expires_at,
+                    posted_at,
+                    ttl,
+                    client.as_str(),
+                    body
+                ])
+                .map_err(store_error)?;
         }
-        row.due(due_at.as_millis());
         let sequence = Sequence::new(row.last_sequence)
             .ok_or_else(|| unexpected("the queue has used up its sequence"))?;
         ids.push(MessageId { incarnation: queue.incarnation, sequence });
@@ -158,25 +179,33 @@ fn list(
         return Ok(Progress::Again);
     }
     // Each state lies in order by itself: the page is the merge of those that are asked for.
-    let states = [
-        (READY, row.ready, true),
-        (DELAYED, row.delayed, spec.include_delayed),
-        (CLAIMED, row.claimed, spec.include_claimed),
-    ];
     let after = spec.after.map_or(0, Sequence::get);
     let hidden = spec.hide_client.as_ref().map(ClientId::as_str);
-    let mut found = Vec::new();
-    for (state, _, _) in states.iter().filter(|(_, count, wanted)| *wanted && *count > 0) {
-        found.extend(entries(
-            &snapshot,
-            queue.incarnation,
-            select_entries!(
-                "WHERE e.queue = ?1 AND e.state = ?2 AND e.sequence > ?3
-                   AND (?4 IS NULL OR e.client <> ?4)
-                 ORDER BY e.sequence LIMIT ?5"
-            ),
-            params![row.id, state, after, hidden, spec.limit.with_spare()],
-        )?);
+    let spare = spec.limit.with_spare();
+    let mut found = entries(
+        &snapshot,
+        queue.incarnation,
+        select_ready!(
+            "WHERE m.queue = ?1 AND m.sequence > ?2 AND (?3 IS NULL OR m.client <> ?3)
+             ORDER BY m.sequence LIMIT ?4"
+        ),
+        params![row.id, after, hidden, spare],
+    )?;
+    for (state, count, wanted) in
+        [(DELAYED, row.delayed, spec.include_delayed), (CLAIMED, row.claimed, spec.include_claimed)]
+    {
+        if wanted && count > 0 {
+            found.extend(entries(
+                &snapshot,
+                queue.incarnation,
+                select_held!(
+                    "WHERE m.queue = ?1 AND m.state = ?2 AND m.sequence > ?3
+                       AND (?4 IS NULL OR m.client <> ?4)
+                     ORDER BY m.sequence LIMIT ?5"
+                ),
+                params![row.id, state, after, hidden, spare],
+            )?);
+        }
     }
     found.sort_by_key(Entry::sequence);
     Ok(Progress::Done(Page::cut(found, spec.limit).map(|entry| entry.message)))
@@ -194,41 +223,55 @@ fn get(
     };
     let mut found = Vec::with_capacity(sequences.len());
     for sequence in sequences {
-        found.extend(entries(
-            &snapshot,
-            queue.incarnation,
-            select_entries!("WHERE e.queue = ?1 AND e.sequence = ?2 AND e.expires_at > ?3"),
-            params![row.id, sequence, now.as_millis()],
-        )?);
+        let place = params![row.id, sequence, now.as_millis()];
+        let ready = select_ready!("WHERE m.queue = ?1 AND m.sequence = ?2 AND m.expires_at > ?3");
+        let held = select_held!(
+            "WHERE m.queue = ?1 AND m.state IN (1, 2) AND m.sequence = ?2 AND m.expires_at > ?3"
+        );
+        let before = found.len();
+        found.extend(entries(&snapshot, queue.incarnation, ready, place)?);
+        if found.len() == before {
+            found.extend(entries(&snapshot, queue.incarnation, held, place)?);
+        }
     }
     Ok(found.into_iter().map(|entry| entry.message).collect())
 }
 
 /// What deciding on a deletion takes.
 struct Target {
-    state: i64,
-    body: i64,
+    place: Place,
     /// The live claim that holds it.
     holder: Option<ClaimId>,
 }
 
 fn target(tx: &Tx<'_>, queue: i64, sequence: i64, now: Timestamp) -> Result<Option<Target>> {
-    tx.connection
-        .prepare_cached(
-            "SELECT state, body, due_at, claim FROM entry
+    let look = |sql: &str| {
+        tx.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| {
+                statement
+                    .query_row([queue, sequence, now.as_millis()], |row| {
+                        let (state, body) = (row.get(0)?, row.get(1)?);
+                        let held = state == CLAIMED && row.get::<_, i64>(2)? > now.as_millis();
+                        let claim = row.get::<_, Option<[u8; 16]>>(3)?.map(ClaimId::from_bytes);
+                        let place = Place { sequence, state, body };
+                        Ok(Target { place, holder: claim.filter(|_| held) })
+                    })
+                    .optional()
+            })
+            .map_err(store_error)
+    };
+    let held = look(
+        "SELECT state, body, due_at, claim FROM held
+         WHERE queue = ?1 AND state IN (1, 2) AND sequence = ?2 AND expires_at > ?3",
+    )?;
+    match held {
+        Some(held) => Ok(Some(held)),
+        None => look(
+            "SELECT 0, body, expires_at, claim FROM ready
              WHERE queue = ?1 AND sequence = ?2 AND expires_at > ?3",
-        )
-        .and_then(|mut statement| {
-            statement
-                .query_row([queue, sequence, now.as_millis()], |row| {
-                    let state = row.get(0)?;
-                    let held = state == CLAIMED && row.get::<_, i64>(2)? > now.as_millis();
-                    let claim = row.get::<_, Option<[u8; 16]>>(3)?.map(ClaimId::from_bytes);
-                    Ok(Target { state, body: row.get(1)?, holder: claim.filter(|_| held) })
-                })
-                .optional()
-        })
-        .map_err(store_error)
+        ),
+    }
 }
 
 fn delete(
@@ -256,7 +299,7 @@ fn delete(
     if let Some(refusal) = refusal {
         return Ok(DeleteOutcome::Refused(refusal));
     }
-    remove(tx, &mut row, id.sequence.get(), found.state, found.body)?;
+    remove(tx, &mut row, found.place)?;
     tx.put(row);
     Ok(DeleteOutcome::Deleted)
 }
@@ -273,18 +316,16 @@ fn delete_many(
     };
     let mut targets = Vec::with_capacity(sequences.len());
     for sequence in sequences {
-        if let Some(found) = target(tx, row.id, *sequence, now)? {
-            targets.push((*sequence, found));
-        }
+        targets.extend(target(tx, row.id, *sequence, now)?);
     }
-    let holds = |claim: &ClaimId| targets.iter().any(|(_, found)| found.holder == Some(*claim));
+    let holds = |claim: &ClaimId| targets.iter().any(|found| found.holder == Some(*claim));
     if !claims.iter().all(holds) {
         return Ok(None);
     }
-    targets.sort_by_key(|(sequence, _)| *sequence);
-    targets.dedup_by_key(|(sequence, _)| *sequence);
-    for (sequence, found) in &targets {
-        remove(tx, &mut row, *sequence, found.state, found.body)?;
+    targets.sort_by_key(|found| found.place.sequence);
+    targets.dedup_by_key(|found| found.place.sequence);
+    for found in &targets {
+        remove(tx, &mut row, found.place)?;
     }
     tx.put(row);
     Ok(Some(targets.len() as u64))

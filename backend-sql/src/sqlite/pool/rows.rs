@@ -11,25 +11,37 @@ use storage_traits::{
     },
 };
 
+use super::settle::Place;
 use crate::sqlite::error::{store_error, unexpected};
 
-/// Values of `entry.state`.
+/// Where a message stands; the last two are values of `held.state`.
 pub(super) const READY: i64 = 0;
 pub(super) const DELAYED: i64 = 1;
 pub(super) const CLAIMED: i64 = 2;
 
-/// Selects what [`Entry::read`] reads; a `WHERE` on `e` follows.
-macro_rules! select_entries {
+/// Selects from `ready` what [`Entry::read`] reads; a `WHERE` on `m` follows.
+macro_rules! select_ready {
     ($rest:literal) => {
         concat!(
-            "SELECT e.sequence, e.state, e.expires_at, e.visible_at, e.posted_at, e.ttl, e.claim, \
-             e.claim_count, e.client, e.body, b.checksum, b.json \
-             FROM entry e JOIN body b ON b.id = e.body ",
+            "SELECT m.sequence, 0, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
+             m.claim_count, m.client, m.body, b.checksum, b.json \
+             FROM ready m JOIN body b ON b.id = m.body ",
             $rest
         )
     };
 }
-pub(super) use select_entries;
+/// The same from `held`.
+macro_rules! select_held {
+    ($rest:literal) => {
+        concat!(
+            "SELECT m.sequence, m.state, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
+             m.claim_count, m.client, m.body, b.checksum, b.json \
+             FROM held m JOIN body b ON b.id = m.body ",
+            $rest
+        )
+    };
+}
+pub(super) use {select_held, select_ready};
 
 /// A message with what the store alone needs to know of it.
 pub(super) struct Entry {
@@ -41,6 +53,10 @@ pub(super) struct Entry {
 impl Entry {
     pub(super) fn sequence(&self) -> i64 {
         self.message.id.sequence.get()
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place { sequence: self.sequence(), state: self.state, body: self.body_row }
     }
 
     fn read(incarnation: Incarnation, row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -68,7 +84,7 @@ impl Entry {
     }
 }
 
-/// Runs a query made with [`select_entries!`].
+/// Runs a query made with [`select_ready!`] or [`select_held!`].
 pub(super) fn entries(
     connection: &Connection,
     incarnation: Incarnation,

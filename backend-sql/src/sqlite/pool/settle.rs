@@ -20,26 +20,36 @@ pub(super) struct Settled {
     pub(super) handled: u64,
 }
 
-struct Due {
-    sequence: i64,
-    state: i64,
-    expires_at: i64,
-    body: i64,
+/// Where a message stands, as far as moving and removing it takes.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) sequence: i64,
+    pub(super) state: i64,
+    pub(super) body: i64,
 }
 
 /// Brings the rows of a queue up to `now`, in a bounded step.
 pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> Result<Settled> {
-    let mut settled = Settled { done: true, handled: 0 };
     if !queue.is_due(now) {
-        return Ok(settled);
+        return Ok(Settled { done: true, handled: 0 });
     }
-    let due = due_entries(tx, queue.id, now)?;
-    for entry in &due {
-        if entry.expires_at <= now.as_millis() {
-            remove(tx, queue, entry.sequence, entry.state, entry.body)?;
+    let over = places(
+        tx,
+        "SELECT sequence, 0, body FROM ready WHERE queue = ?1 AND expires_at <= ?2
+         ORDER BY expires_at LIMIT ?3",
+        params![queue.id, now.as_millis(), STEP],
+    )?;
+    for place in &over {
+        remove(tx, queue, *place)?;
+    }
+    tx.tally.expired += over.len() as u64;
+    let due = due_held(tx, queue.id, now)?;
+    for (place, is_over) in &due {
+        if *is_over {
+            remove(tx, queue, *place)?;
             tx.tally.expired += 1;
         } else {
-            free(tx, queue, entry)?;
+            free(tx, queue, *place)?;
         }
     }
     let claims = execute(
@@ -48,32 +58,38 @@ pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> R
              SELECT id FROM claim WHERE queue = ?1 AND expires_at <= ?2 LIMIT ?3)",
         params![queue.id, now.as_millis(), STEP],
     )?;
-    settled.handled = (due.len() + claims) as u64;
-    settled.done = due.len() < STEP && claims < STEP;
-    if settled.done {
+    let handled = [over.len(), due.len(), claims];
+    let done = handled.iter().all(|rows| *rows < STEP);
+    if done {
         queue.next_due = next_due(tx, queue.id)?;
     }
     tx.put(*queue);
-    Ok(settled)
+    Ok(Settled { done, handled: handled.iter().sum::<usize>() as u64 })
 }
 
 /// Removes a message from the queue, whatever its state.
-pub(super) fn remove(
-    tx: &Tx<'_>,
-    queue: &mut QueueRow,
-    sequence: i64,
-    state: i64,
-    body: i64,
-) -> Result<()> {
-    leave(queue, state);
-    erase(tx, queue.id, sequence, body)
+pub(super) fn remove(tx: &Tx<'_>, queue: &mut QueueRow, place: Place) -> Result<()> {
+    leave(queue, place.state);
+    erase(tx, queue.id, place)
 }
 
 /// Removes the rows of a message.
-pub(super) fn erase(tx: &Tx<'_>, queue: i64, sequence: i64, body: i64) -> Result<()> {
-    let place = "DELETE FROM entry WHERE queue = ?1 AND sequence = ?2";
-    execute(tx.connection, place, [queue, sequence])?;
-    execute(tx.connection, "DELETE FROM body WHERE id = ?1", [body])?;
+pub(super) fn erase(tx: &Tx<'_>, queue: i64, place: Place) -> Result<()> {
+    erase_place(tx, queue, place)?;
+    execute(tx.connection, "DELETE FROM body WHERE id = ?1", [place.body])?;
+    Ok(())
+}
+
+/// Removes a message from where it stands, but not its body.
+pub(super) fn erase_place(tx: &Tx<'_>, queue: i64, place: Place) -> Result<()> {
+    let Place { sequence, state, .. } = place;
+    if state == READY {
+        let sql = "DELETE FROM ready WHERE queue = ?1 AND sequence = ?2";
+        execute(tx.connection, sql, [queue, sequence])?;
+    } else {
+        let sql = "DELETE FROM held WHERE queue = ?1 AND state = ?2 AND sequence = ?3";
+        execute(tx.connection, sql, [queue, state, sequence])?;
+    }
     Ok(())
 }
 
@@ -86,33 +102,49 @@ pub(super) fn leave(queue: &mut QueueRow, state: i64) {
     }
 }
 
-fn free(tx: &Tx<'_>, queue: &mut QueueRow, entry: &Due) -> Result<()> {
-    leave(queue, entry.state);
+/// Puts a held message back among the ready ones. A lapsed claim stays written on it until another
+/// takes it.
+fn free(tx: &Tx<'_>, queue: &mut QueueRow, place: Place) -> Result<()> {
+    leave(queue, place.state);
     queue.ready += 1;
-    // A lapsed claim stays written on the message until another takes it.
     execute(
         tx.connection,
-        "UPDATE entry SET state = ?3, due_at = ?4 WHERE queue = ?1 AND sequence = ?2",
-        [queue.id, entry.sequence, READY, entry.expires_at],
+        "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim,
+             claim_count, client, body)
+         SELECT queue, sequence, expires_at, visible_at, posted_at, ttl, claim, claim_count, client,
+             body FROM held WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
+        [queue.id, place.state, place.sequence],
     )?;
-    Ok(())
+    erase_place(tx, queue.id, place)
 }
 
-fn due_entries(tx: &Tx<'_>, queue: i64, now: Timestamp) -> Result<Vec<Due>> {
+/// Some of the held messages that are due, each with whether its ttl has ended.
+fn due_held(tx: &Tx<'_>, queue: i64, now: Timestamp) -> Result<Vec<(Place, bool)>> {
     tx.connection
         .prepare_cached(
-            "SELECT sequence, state, expires_at, body FROM entry
+            "SELECT sequence, state, body, expires_at <= ?2 FROM held
              WHERE queue = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
         )
         .and_then(|mut statement| {
             statement
                 .query_map(params![queue, now.as_millis(), STEP], |row| {
-                    Ok(Due {
-                        sequence: row.get(0)?,
-                        state: row.get(1)?,
-                        expires_at: row.get(2)?,
-                        body: row.get(3)?,
-                    })
+                    let place =
+                        Place { sequence: row.get(0)?, state: row.get(1)?, body: row.get(2)? };
+                    Ok((place, row.get(3)?))
+                })?
+                .collect()
+        })
+        .map_err(store_error)
+}
+
+/// Runs a query that selects sequence, state and body.
+pub(super) fn places(tx: &Tx<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Place>> {
+    tx.connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| {
+            statement
+                .query_map(params, |row| {
+                    Ok(Place { sequence: row.get(0)?, state: row.get(1)?, body: row.get(2)? })
                 })?
                 .collect()
         })
@@ -122,7 +154,8 @@ fn due_entries(tx: &Tx<'_>, queue: i64, now: Timestamp) -> Result<Vec<Due>> {
 fn next_due(tx: &Tx<'_>, queue: i64) -> Result<i64> {
     tx.connection
         .prepare_cached(
-            "SELECT min(coalesce((SELECT min(due_at) FROM entry WHERE queue = ?1), ?2),
+            "SELECT min(coalesce((SELECT min(expires_at) FROM ready WHERE queue = ?1), ?2),
+                        coalesce((SELECT min(due_at) FROM held WHERE queue = ?1), ?2),
                         coalesce((SELECT min(expires_at) FROM claim WHERE queue = ?1), ?2))",
         )
         .and_then(|mut statement| statement.query_row([queue, NEVER], |row| row.get(0)))
