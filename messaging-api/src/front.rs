@@ -13,7 +13,7 @@ use actix_web::{
     Error, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{Method, StatusCode, header},
+    http::{ConnectionType, Method, StatusCode, header},
     middleware::Next,
     web::Data,
 };
@@ -115,7 +115,7 @@ pub(crate) async fn front<B: MessageBody + 'static>(
 
     response = finish(response, &method, &id);
     if in_flight.is_stopping() {
-        response.response_mut().head_mut().set_connection_type(actix_http::ConnectionType::Close);
+        response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     let route = response.request().app_data::<Route>().copied().unwrap_or(NO_ROUTE);
     metrics.request(route.0, &method, response.status(), start.elapsed());
