@@ -7,16 +7,20 @@ use anyhow::{Result, ensure};
 use serde_json::json;
 
 use crate::args::{BodyArgs, Output, Place, connections};
+use crate::baseline::{Baseline, Run};
 use crate::checks::{Check, Target, checks_table};
 use crate::report::{Label, Row, rows_table, write_json};
 use crate::scenario::{Plan, Scenario, run_on};
 use crate::server::Server;
-use crate::{constant, group_commit, naive, naive_direct};
+use crate::sync::SyncArgs;
+use crate::{constant, naive};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    sync: SyncArgs,
     /// Concurrent connections of all but the comparison of a single one
     #[arg(long, default_value = "64", value_parser = connections())]
     connections: usize,
@@ -48,6 +52,8 @@ struct Round {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     args.place.server()?;
+    let sync = args.sync.cost(args.place.fresh_dir()?.path()).await?;
+    println!("{}\n", sync.line());
     let mut rounds = Vec::new();
     for round in 1..=args.rounds {
         rounds.push(measure(args, round).await?);
@@ -55,7 +61,8 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let rows: Vec<_> = rounds.iter().flat_map(Round::rows).cloned().collect();
     let checks = checks(&rounds, args.connections);
     println!("{}\n{}", rows_table(&rows), checks_table(&checks));
-    write_json(&args.output, "compare", json!({ "rows": rows, "checks": checks }))
+    let figures = json!({ "sync": sync, "rows": rows, "checks": checks });
+    write_json(&args.output, "compare", figures)
 }
 
 async fn measure(args: &Args, round: u32) -> Result<Round> {
@@ -85,16 +92,24 @@ async fn one(args: &Args, program: &str, plan: &Plan, round: u32) -> Result<Row>
     let dir = args.place.fresh_dir()?;
     let dir = dir.path();
     let (length, body_bytes) = (plan.length, plan.body_bytes);
-    let outcome = match program {
-        "naive" => run_on(naive::start(dir).await?, plan, "compare").await?,
-        "naive-direct" => naive_direct::measure(dir, connections, length, body_bytes).await?,
-        "group-commit" => group_commit::measure(dir, connections, length, body_bytes).await?,
-        "constant" => run_on(constant::start(dir, body_bytes).await?, plan, "compare").await?,
-        _ => run_on(Server::start(&args.place.server()?, dir).await?, plan, "compare").await?,
+    let label =
+        Label { program: program.to_owned(), scenario: scenario.clone(), connections, round };
+    let direct = |baseline| {
+        let dir = dir.to_owned();
+        Run { baseline, dir, connections, length, body_bytes, round }
     };
-    let label = Label { program: program.to_owned(), scenario, connections, round };
-    let mut rows = outcome.rows(&label);
-    ensure!(rows.len() == 1, "{program} did something else than {}", label.scenario);
+    let served = async |server| anyhow::Ok(run_on(server, plan, "compare").await?.rows(&label));
+    let mut rows = match program {
+        "naive" => served(naive::start(dir, args.sync).await?).await?,
+        "naive-direct" => direct(Baseline::NaiveDirect).in_child(args.sync).await?,
+        "group-commit" => direct(Baseline::GroupCommit).in_child(args.sync).await?,
+        "constant" => served(constant::start(dir, body_bytes, args.sync).await?).await?,
+        _ => {
+            let command = args.sync.command(&args.place.server()?);
+            served(Server::start(command, dir).await?).await?
+        }
+    };
+    ensure!(rows.len() == 1, "{program} did something else than {scenario}");
     let row = rows.remove(0);
     ensure!(row.errors.is_empty(), "{program} answered with errors: {:?}", row.errors);
     Ok(row)

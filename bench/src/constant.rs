@@ -4,7 +4,6 @@
 
 use std::env::current_exe;
 use std::path::Path;
-use std::process::Command;
 use std::thread::available_parallelism;
 
 use actix_web::web::{Bytes, to};
@@ -17,6 +16,7 @@ use crate::body::message_body;
 use crate::report::{Label, rows_table, write_json};
 use crate::scenario::{self, Plan, Scenario, Subject};
 use crate::server::{Server, free_address};
+use crate::sync::SyncArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,7 +41,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         let label = Label { program, scenario, connections, round };
         let body_bytes = args.run.body.body_bytes;
         let dir = args.place.fresh_dir()?;
-        let subject = Subject::Child(start(dir.path(), body_bytes).await?);
+        let subject = Subject::Child(start(dir.path(), body_bytes, SyncArgs::default()).await?);
         let posts = Plan::posts(connections, args.run.length(), body_bytes);
         let plan = Plan { scenario: Scenario::List, prefill: 0, ..posts };
         let outcome = scenario::run(&subject, &plan, "constant").await?;
@@ -52,9 +52,9 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 }
 
 /// Starts the server as a process of its own, as the service is one.
-pub(crate) async fn start(dir: &Path, body_bytes: usize) -> Result<Server> {
+pub(crate) async fn start(dir: &Path, body_bytes: usize, sync: SyncArgs) -> Result<Server> {
     let listen = free_address()?;
-    let mut command = Command::new(current_exe()?);
+    let mut command = sync.command(&current_exe()?);
     command.args(["serve-constant", "--listen", &listen]);
     command.args(["--body-bytes", &body_bytes.to_string()]);
     Server::spawn(command, &listen, dir).await

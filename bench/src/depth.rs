@@ -3,6 +3,7 @@
 //! Both queues live on one server and are loaded in turn; each worker posts a message, claims one
 //! and deletes it, so that neither queue changes its length.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let program = args.place.server()?;
     let dir = args.place.fresh_dir()?;
-    let server = Server::start(&program, dir.path()).await?;
+    let server = Server::start(Command::new(program), dir.path()).await?;
     let (small, large) = (Queue::new("small", 1)?, Queue::new("large", 1)?);
     for (queue, count) in [(&small, args.small), (&large, args.large)] {
         prefill::fill(server.target(), queue, count, args.body.body_bytes).await?;

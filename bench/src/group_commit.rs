@@ -14,9 +14,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::args::{Place, RunArgs};
+use crate::baseline::{Baseline, Run};
 use crate::body;
 use crate::database::{self, Message};
-use crate::report::{Label, Outcome, rows_table, write_json};
+use crate::report::{Outcome, rows_table, write_json};
+use crate::sync::SyncArgs;
 use crate::tally::{Op, Tally, gather};
 
 /// Most posts in a transaction.
@@ -27,21 +29,24 @@ pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
     #[command(flatten)]
+    sync: SyncArgs,
+    #[command(flatten)]
     run: RunArgs,
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
+    let sync = args.sync.cost(args.place.fresh_dir()?.path()).await?;
+    println!("{}\n", sync.line());
     let mut rows = Vec::new();
     for (round, connections) in args.run.runs() {
-        let (program, scenario) = ("group-commit".to_owned(), "post".to_owned());
-        let label = Label { program, scenario, connections, round };
-        let dir = args.place.fresh_dir()?;
+        let fresh = args.place.fresh_dir()?;
+        let (baseline, dir) = (Baseline::GroupCommit, fresh.path().to_owned());
         let (length, body_bytes) = (args.run.length(), args.run.body.body_bytes);
-        let outcome = measure(dir.path(), connections, length, body_bytes).await?;
-        rows.extend(outcome.rows(&label));
+        let run = Run { baseline, dir, connections, length, body_bytes, round };
+        rows.extend(run.in_child(args.sync).await?);
     }
     println!("{}", rows_table(&rows));
-    write_json(&args.run.output, "group-commit", json!({ "rows": rows }))
+    write_json(&args.run.output, "group-commit", json!({ "sync": sync, "rows": rows }))
 }
 
 /// One run of `posters` posters on a new database in `dir`.

@@ -11,6 +11,7 @@ use crate::client::Target;
 use crate::report::{Label, rows_table, write_json};
 use crate::scenario::{self, Plan, Scenario, Subject};
 use crate::server::Server;
+use crate::sync::SyncArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -18,10 +19,12 @@ pub(crate) struct Args {
     #[arg(value_enum, default_value = "post")]
     scenarios: Vec<Scenario>,
     /// Base URL of a running service [default: start one for the purpose]
-    #[arg(long)]
+    #[arg(long, conflicts_with = "sync_delay")]
     url: Option<String>,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    sync: SyncArgs,
     #[command(flatten)]
     run: RunArgs,
     /// Messages in a post of post-batch
@@ -64,9 +67,14 @@ impl Args {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let dir = args.place.fresh_dir()?;
-    let subject = match &args.url {
-        Some(url) => Subject::Foreign(Target::from_url(url)?),
-        None => Subject::Child(Server::start(&args.place.server()?, dir.path()).await?),
+    // Of a service that somebody else runs, the disk is not known.
+    let (subject, sync) = if let Some(url) = &args.url {
+        (Subject::Foreign(Target::from_url(url)?), None)
+    } else {
+        let command = args.sync.command(&args.place.server()?);
+        let sync = args.sync.cost(dir.path()).await?;
+        println!("{}\n", sync.line());
+        (Subject::Child(Server::start(command, dir.path()).await?), Some(sync))
     };
     let mut rows = Vec::new();
     for (round, connections) in args.run.runs() {
@@ -94,5 +102,5 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     if let Some(usage) = &usage {
         println!("{}", usage.line());
     }
-    write_json(&args.run.output, "load", json!({ "rows": rows, "server": usage }))
+    write_json(&args.run.output, "load", json!({ "sync": sync, "rows": rows, "server": usage }))
 }

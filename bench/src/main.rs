@@ -12,6 +12,7 @@ mod body;
 
 mod process;
 mod server;
+mod sync;
 
 mod answers;
 mod client;
@@ -27,6 +28,7 @@ mod latency;
 mod load;
 mod scenario;
 
+mod baseline;
 mod constant;
 mod database;
 mod group_commit;
@@ -68,12 +70,18 @@ enum Command {
     Soak(soak::Args),
     /// Time from the start of the service to its first answers
     Startup(startup::Args),
+    /// A baseline without HTTP, as a process of its own
+    #[command(hide = true)]
+    RunBaseline(baseline::Run),
     /// The server of `constant`, as a process of its own
     #[command(hide = true)]
     ServeConstant(constant::ServeArgs),
     /// The service of `naive`, as a process of its own
     #[command(hide = true)]
     ServeNaive(naive::ServeArgs),
+    /// What a sync takes, as a process of its own
+    #[command(hide = true)]
+    SyncCost(sync::CostArgs),
 }
 
 fn main() -> Result<()> {
@@ -81,6 +89,7 @@ fn main() -> Result<()> {
     match &command {
         Command::ServeConstant(args) => return constant::serve(args),
         Command::ServeNaive(args) => return naive::serve(args),
+        Command::SyncCost(args) => return sync::print_cost(args),
         _ => {}
     }
     // One thread: the generator shares the machine with what it measures.
@@ -117,8 +126,9 @@ async fn run(command: Command) -> Result<()> {
         Command::Depth(args) => depth::run(&args).await,
         Command::Soak(args) => soak::run(&args).await,
         Command::Startup(args) => startup::run(&args).await,
-        Command::ServeConstant(_) | Command::ServeNaive(_) => {
-            unreachable!("served before the runtime was built")
+        Command::RunBaseline(run) => run.here().await,
+        Command::ServeConstant(_) | Command::ServeNaive(_) | Command::SyncCost(_) => {
+            unreachable!("done before the runtime was built")
         }
     }
 }
@@ -134,11 +144,19 @@ mod tests {
         Cli::command().debug_assert();
         for line in [
             "bench naive --connections 1,64 --rounds 2",
-            "bench naive --direct",
+            "bench naive --direct --sync-delay 500us",
+            "bench compare --rounds 1 --seconds 1 --sync-delay 1ms",
+            "bench load post --sync-delay 4ms",
+            "bench run-baseline group-commit --dir d --connections 1 --length 1000 --body-bytes 64 \
+             --round 1",
+            "bench sync-cost --dir d",
             "bench serve-naive --listen 127.0.0.1:1 --database naive.db",
             "bench serve-constant --listen 127.0.0.1:1 --body-bytes 1024",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
+        // A service that somebody else runs cannot be held up.
+        let foreign = "bench load --url http://127.0.0.1:1 --sync-delay 1ms";
+        assert!(Cli::try_parse_from(foreign.split(' ')).is_err());
     }
 }

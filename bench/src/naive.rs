@@ -6,7 +6,6 @@
 
 use std::env::current_exe;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Instant;
@@ -20,12 +19,13 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use serde_json::{Value, json};
 
 use crate::args::{Place, RunArgs};
+use crate::baseline::{Baseline, Run};
 use crate::database::{self, Message};
-use crate::naive_direct;
 use crate::pool::Pool;
 use crate::report::{Label, rows_table, write_json};
 use crate::scenario::{self, Plan};
 use crate::server::{Server, free_address};
+use crate::sync::SyncArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -34,6 +34,8 @@ pub(crate) struct Args {
     direct: bool,
     #[command(flatten)]
     place: Place,
+    #[command(flatten)]
+    sync: SyncArgs,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -48,28 +50,32 @@ pub(crate) struct ServeArgs {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let program = if args.direct { "naive-direct" } else { "naive" };
+    let sync = args.sync.cost(args.place.fresh_dir()?.path()).await?;
+    println!("{}\n", sync.line());
     let mut rows = Vec::new();
     for (round, connections) in args.run.runs() {
-        let (program, scenario) = (program.to_owned(), "post".to_owned());
-        let label = Label { program, scenario, connections, round };
         let dir = args.place.fresh_dir()?;
         let (length, body_bytes) = (args.run.length(), args.run.body.body_bytes);
-        let outcome = if args.direct {
-            naive_direct::measure(dir.path(), connections, length, body_bytes).await?
+        if args.direct {
+            let (baseline, dir) = (Baseline::NaiveDirect, dir.path().to_owned());
+            let run = Run { baseline, dir, connections, length, body_bytes, round };
+            rows.extend(run.in_child(args.sync).await?);
         } else {
+            let (program, scenario) = (program.to_owned(), "post".to_owned());
             let plan = Plan::posts(connections, length, body_bytes);
-            scenario::run_on(start(dir.path()).await?, &plan, "naive").await?
-        };
-        rows.extend(outcome.rows(&label));
+            let server = start(dir.path(), args.sync).await?;
+            let outcome = scenario::run_on(server, &plan, "naive").await?;
+            rows.extend(outcome.rows(&Label { program, scenario, connections, round }));
+        }
     }
     println!("{}", rows_table(&rows));
-    write_json(&args.run.output, program, json!({ "rows": rows }))
+    write_json(&args.run.output, program, json!({ "sync": sync, "rows": rows }))
 }
 
 /// Starts the service as a process of its own, on a database in `dir`.
-pub(crate) async fn start(dir: &Path) -> Result<Server> {
+pub(crate) async fn start(dir: &Path, sync: SyncArgs) -> Result<Server> {
     let listen = free_address()?;
-    let mut command = Command::new(current_exe()?);
+    let mut command = sync.command(&current_exe()?);
     command.args(["serve-naive", "--listen", &listen]);
     command.arg("--database").arg(dir.join("naive.db"));
     Server::spawn(command, &listen, dir).await

@@ -1,12 +1,43 @@
-//! What a child process has used, from the kernel's own books, and how to end it.
+//! Child processes: what they print, what they have used by the kernel's own books, how they end.
 
 use std::fs;
-use std::process::Child;
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Serialize, Serializer};
+use tokio::task::spawn_blocking;
+
+/// A child of ours. Dropping it kills it, so none outlives a failed run.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        let program = command.get_program().display().to_string();
+        Ok(Self(command.spawn().with_context(|| format!("cannot start {program}"))?))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already; there is nobody to tell.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Runs a program to its end; returns what it has printed.
+pub(crate) async fn output(mut command: Command) -> Result<String> {
+    let mut child = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let mut stdout = child.0.stdout.take().context("the child has no output")?;
+    let mut text = String::new();
+    let text = spawn_blocking(move || stdout.read_to_string(&mut text).map(|_| text)).await??;
+    let status = child.0.wait()?;
+    ensure!(status.success(), "a child process failed, {status}");
+    Ok(text)
+}
 
 /// Resources of a process since its start.
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -3,32 +3,32 @@
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::{Connection, Target};
-use crate::process::{Usage, terminate};
+use crate::process::{Running, Usage, terminate};
 
 /// How long a program may take to answer at first, or to stop.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running server. Dropping it kills it, so none outlives a failed run.
+/// A running server. Dropping it kills it.
 pub(crate) struct Server {
-    child: Child,
+    child: Running,
     target: Target,
     spawned: Instant,
     ready_after: Duration,
 }
 
 impl Server {
-    /// Starts the service on its database in `dir`, and waits until it answers.
-    pub(crate) async fn start(program: &Path, dir: &Path) -> Result<Self> {
+    /// Starts the service, by the command for it, on its database in `dir`, and waits until it
+    /// answers.
+    pub(crate) async fn start(mut command: Command, dir: &Path) -> Result<Self> {
         let (listen, metrics) = (free_address()?, free_address()?);
         let store = format!("sqlite:{}", dir.join("chapar.db").display());
-        let mut command = Command::new(program);
         command
             .env("CHAPAR__HTTP__LISTEN", &listen)
             .env("CHAPAR__METRICS__LISTEN", &metrics)
@@ -44,9 +44,7 @@ impl Server {
         // In its own folder it finds no configuration file that would colour the figures.
         command.current_dir(dir).stdin(Stdio::null()).stdout(out).stderr(err);
         let spawned = Instant::now();
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let child = Running::start(&mut command)?;
         let target = Target::at(listen)?;
         let mut server = Self { child, target, spawned, ready_after: Duration::ZERO };
         server.wait_until_ready(&log).await?;
@@ -67,15 +65,15 @@ impl Server {
     }
 
     pub(crate) fn usage(&self) -> Result<Usage> {
-        Usage::of(&self.child)
+        Usage::of(&self.child.0)
     }
 
     /// Stops it in good order; returns what it has used.
     pub(crate) async fn stop(mut self) -> Result<Usage> {
         let usage = self.usage()?;
-        terminate(&self.child)?;
+        terminate(&self.child.0)?;
         let asked = Instant::now();
-        while self.child.try_wait()?.is_none() {
+        while self.child.0.try_wait()?.is_none() {
             if asked.elapsed() > PATIENCE {
                 bail!("the server did not stop within {PATIENCE:?}");
             }
@@ -90,7 +88,7 @@ impl Server {
                 self.ready_after = self.spawned.elapsed();
                 return Ok(());
             }
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.child.0.try_wait()? {
                 bail!("the server ended at once, {status}: {}", last_lines(log));
             }
             if self.spawned.elapsed() > PATIENCE {
@@ -98,14 +96,6 @@ impl Server {
             }
             pause().await;
         }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have stopped already; there is nobody to tell.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -3,6 +3,7 @@
 //! and unlike after one of the machine.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         empty.measure(&program, dir.path(), 0).await?;
     }
     let dir = args.place.fresh_dir()?;
-    let server = Server::start(&program, dir.path()).await?;
+    let server = Server::start(Command::new(&program), dir.path()).await?;
     let queue = Queue::new(QUEUE, 10)?;
     prefill::fill(server.target(), &queue, args.messages, args.body.body_bytes).await?;
     server.stop().await?;
@@ -70,7 +71,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 impl Starts {
     /// Starts the service once, and stops it again.
     async fn measure(&mut self, program: &Path, dir: &Path, messages: u64) -> Result<()> {
-        let server = Server::start(program, dir).await?;
+        let server = Server::start(Command::new(program), dir).await?;
         let mut connection = Connection::open(server.target()).await?;
         let page = connection.get(format!("/v2/queues/{QUEUE}/messages").parse()?).await?;
         let listed = server.since_spawned();

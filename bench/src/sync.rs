@@ -4,8 +4,9 @@
 //! with a protected write cache answers before anything is on the medium. There the bare baselines
 //! outrun whatever speaks HTTP beside its own load generator, and their ratio to the service says
 //! nothing about the service. A delay makes such a machine measure as one with a slower disk does:
-//! strace holds up every sync of each measured program alike, and no other call. The programs run
-//! as its tracees, not as its children, so that signals and /proc still reach the program itself.
+//! strace holds up every sync of each measured program alike, and no other call. strace
+//! watches from the side: the program itself stays our child, so that signals reach it and /proc
+//! tells of it.
 
 use std::env::current_exe;
 use std::fs::File;
@@ -164,7 +165,10 @@ mod tests {
     #[test]
     fn without_a_delay_the_program_runs_as_it_is() {
         let command = SyncArgs::default().command(Path::new("/bin/true"));
-        assert_eq!((command.get_program().to_str(), command.get_args().len()), (Some("/bin/true"), 0));
+        assert_eq!(
+            (command.get_program().to_str(), command.get_args().len()),
+            (Some("/bin/true"), 0)
+        );
     }
 
     #[test]

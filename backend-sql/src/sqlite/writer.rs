@@ -14,10 +14,14 @@ use storage_traits::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::{is_failure, store_error, unexpected};
+use super::error::{is_failure, store_error, unavailable, unexpected};
 
 /// How many steps share a transaction at the most.
 const MAX_BATCH: usize = 256;
+/// Bytes of the write-ahead log beyond which it is emptied by force.
+const MAX_LOG: u64 = 64 << 20;
+/// After how many transactions the size of the log is looked at.
+const LOG_LOOK: u32 = 256;
 /// How long the writer watches for the next step before it sleeps.
 const WATCH: Duration = Duration::from_micros(50);
 /// Stands for "nothing is due".
@@ -103,6 +107,7 @@ pub(super) fn write_loop(
 ) {
     let mut received = Vec::with_capacity(MAX_BATCH);
     let mut stop = false;
+    let mut until_look = LOG_LOOK;
     while !stop && receive(&mut commands, &mut received) {
         let mut steps = Vec::with_capacity(received.len());
         for command in received.drain(..) {
@@ -112,6 +117,23 @@ pub(super) fn write_loop(
             }
         }
         run(connection, counters, steps);
+        until_look -= 1;
+        if until_look == 0 {
+            until_look = LOG_LOOK;
+            bound_log(connection);
+        }
+    }
+}
+
+/// Empties the write-ahead log if it has grown: readers that follow each other without a gap keep
+/// the database from starting it anew by itself.
+fn bound_log(connection: &Connection) {
+    let log = connection.path().map(|path| format!("{path}-wal"));
+    let size = log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |log| log.len());
+    if size > MAX_LOG
+        && let Err(error) = connection.pragma_update(None, "wal_checkpoint", "truncate")
+    {
+        tracing::warn!(%error, size, "the write-ahead log cannot be emptied");
     }
 }
 
@@ -128,7 +150,13 @@ fn receive(commands: &mut mpsc::Receiver<Command>, received: &mut Vec<Command>) 
 /// Runs steps in one transaction; if that fails, each in its own, so that one step that cannot be
 /// done does not take its neighbours with it.
 fn run(connection: &Connection, counters: &Counters, mut steps: Vec<Box<dyn Step>>) {
-    match attempt(connection, counters, &mut steps) {
+    if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
+        // Another process writes, or the file is out of reach: nobody's own fault.
+        tracing::warn!(%error, steps = steps.len(), "a transaction cannot begin");
+        let reason = error.to_string();
+        return steps.into_iter().for_each(|step| step.answer(Err(unavailable(reason.as_str()))));
+    }
+    match finish(connection, counters, &mut steps) {
         Ok(()) => steps.into_iter().for_each(|step| step.answer(Ok(()))),
         Err(error) if steps.len() <= 1 => {
             if let Some(step) = steps.pop() {
@@ -138,19 +166,16 @@ fn run(connection: &Connection, counters: &Counters, mut steps: Vec<Box<dyn Step
         Err(error) => {
             tracing::debug!(%error, steps = steps.len(), "a shared transaction failed");
             for mut step in steps {
-                let alone = attempt(connection, counters, std::slice::from_mut(&mut step));
+                let alone = execute(connection, "BEGIN IMMEDIATE")
+                    .and_then(|()| finish(connection, counters, std::slice::from_mut(&mut step)));
                 step.answer(alone);
             }
         }
     }
 }
 
-fn attempt(
-    connection: &Connection,
-    counters: &Counters,
-    steps: &mut [Box<dyn Step>],
-) -> Result<()> {
-    execute(connection, "BEGIN IMMEDIATE")?;
+/// Runs steps in the transaction that has begun, and ends it.
+fn finish(connection: &Connection, counters: &Counters, steps: &mut [Box<dyn Step>]) -> Result<()> {
     let mut tx = Tx { connection, tally: PoolCounters::default(), queues: HashMap::new() };
     let ran = steps
         .iter_mut()

@@ -117,6 +117,7 @@ macro_rules! pool_conformance_tests {
                 opening_an_open_queue_changes_nothing,
                 an_unknown_queue_is_empty,
                 a_dropped_queue_is_forgotten_at_once,
+                a_dropped_queue_stays_dropped_in_its_life,
                 dropping_what_is_unknown_succeeds,
                 a_new_life_has_nothing_of_the_old_one,
                 a_purge_deletes_all_but_what_is_claimed,

@@ -69,6 +69,17 @@ pub async fn a_dropped_queue_is_forgotten_at_once(pool: &TestPool) {
     assert_unknown(&queue).await;
 }
 
+pub async fn a_dropped_queue_stays_dropped_in_its_life(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(3).await;
+    pool.pool.drop_queue(&queue.queue).await.unwrap();
+    for _ in 0..2 {
+        pool.pool.open_queue(&queue.queue).await.unwrap();
+        assert_unknown(&queue).await;
+        pool.sweep_all().await;
+    }
+}
+
 pub async fn dropping_what_is_unknown_succeeds(pool: &TestPool) {
     let queue = pool.unopened("conformance", "orders");
     pool.pool.drop_queue(&queue.queue).await.unwrap();

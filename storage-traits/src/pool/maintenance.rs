@@ -48,7 +48,9 @@ pub struct PoolCounters {
 /// Life and care of the queues in a pool.
 #[async_trait]
 pub trait PoolMaintenance: Send + Sync {
-    /// Makes the pool know a queue, empty; an open queue is not changed.
+    /// Makes the pool know a queue, empty; an open queue is not changed. A queue that was dropped
+    /// stays dropped: it is not opened again in the same life, at least for some minutes, though
+    /// the call succeeds.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

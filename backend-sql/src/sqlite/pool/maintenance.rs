@@ -1,5 +1,7 @@
 //! Life and care of the queues.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, params};
 use storage_traits::{
@@ -19,6 +21,8 @@ use crate::sqlite::{
     writer::{NEVER, Tx, read_queue_row},
 };
 
+/// How long a dropped queue's incarnation stays refused.
+const RETIREMENT: Duration = Duration::from_mins(10);
 /// How many queues one sweep looks at.
 const SWEEP_QUEUES: usize = 64;
 
@@ -211,7 +215,7 @@ fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Swept> {
     for (id, incarnation) in due {
         let done = match Incarnation::new(incarnation) {
             None => {
-                let (removed, done) = remove_dropped(tx, id)?;
+                let (removed, done) = remove_dropped(tx, id, now)?;
                 swept.handled += removed;
                 done
             }
@@ -232,7 +236,7 @@ fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Swept> {
 }
 
 /// Removes some of what a dropped queue left behind, at last its row.
-fn remove_dropped(tx: &Tx<'_>, id: i64) -> Result<(u64, bool)> {
+fn remove_dropped(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(u64, bool)> {
     let mut found = places(
         tx,
         "SELECT sequence, 0, body FROM ready WHERE queue = ?1 ORDER BY sequence LIMIT ?2",
@@ -254,7 +258,22 @@ fn remove_dropped(tx: &Tx<'_>, id: i64) -> Result<(u64, bool)> {
     )?;
     let done = found.len() < STEP && claims < STEP;
     if done {
-        execute(tx.connection, "DELETE FROM pool_queue WHERE id = ?1", [id])?;
+        retire(tx, id, now)?;
     }
     Ok(((found.len() + claims) as u64 + u64::from(done), done))
+}
+
+/// Marks an emptied queue, at its next turn removes its row. In between nobody can open it again,
+/// not even a node that was slow to hear that it is gone: its ids would be given out twice.
+fn retire(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<()> {
+    let marked = execute(
+        tx.connection,
+        "UPDATE pool_queue SET last_sequence = -1, next_due = ?2
+         WHERE id = ?1 AND last_sequence >= 0",
+        params![id, now.plus(RETIREMENT).as_millis()],
+    )?;
+    if marked == 0 {
+        execute(tx.connection, "DELETE FROM pool_queue WHERE id = ?1", [id])?;
+    }
+    Ok(())
 }

@@ -10,12 +10,17 @@ use crate::{
 #[async_trait]
 impl PoolMaintenance for ReferencePool {
     async fn open_queue(&self, queue: &QueueRef) -> Result<()> {
-        self.state()?.queues.entry(queue.incarnation).or_default();
+        let mut state = self.state()?;
+        if !state.dropped.contains(&queue.incarnation) {
+            state.queues.entry(queue.incarnation).or_default();
+        }
         Ok(())
     }
 
     async fn drop_queue(&self, queue: &QueueRef) -> Result<()> {
-        self.state()?.queues.remove(&queue.incarnation);
+        let mut state = self.state()?;
+        state.queues.remove(&queue.incarnation);
+        state.dropped.insert(queue.incarnation);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ mod maintenance;
 mod messages;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
@@ -24,6 +24,7 @@ pub struct ReferencePool(Mutex<State>);
 struct State {
     closed: bool,
     queues: HashMap<Incarnation, Queue>,
+    dropped: HashSet<Incarnation>,
     counters: PoolCounters,
 }
 
