@@ -6,6 +6,8 @@
 mod catalog;
 mod error;
 mod file;
+#[cfg(test)]
+mod plans;
 mod pool;
 mod writer;
 

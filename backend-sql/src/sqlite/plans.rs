@@ -1,0 +1,130 @@
+//! No statement scans a table, sorts, builds an index of its own, or is parsed twice: SQLite itself
+//! keeps count.
+
+use std::time::Duration;
+
+use rusqlite::Connection;
+use storage_traits::{
+    Clock as _, Limit, Result, SystemClock,
+    catalog::{Catalog, QueueFilter},
+    domain::{
+        Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Metadata, NewMessage, QueueKey,
+        QueueRef, Timestamp,
+    },
+    pool::{ListSpec, MessagePool},
+};
+
+use super::{Sqlite, SqliteOptions, error::store_error};
+
+const TTL: Duration = Duration::from_mins(5);
+
+fn message(delay: u64) -> NewMessage {
+    let body = Body::from_json("1".into());
+    NewMessage { body, ttl: TTL, delay: Duration::from_secs(delay), checksum: None }
+}
+
+fn offences(connection: &Connection) -> Result<Vec<String>> {
+    let counted = "SELECT count(*) FROM sqlite_stmt WHERE run > 0";
+    let statements = connection.query_row(counted, (), |row| row.get::<_, i64>(0));
+    assert!(statements.map_err(store_error)? > 8, "the statements were not looked at");
+    connection
+        .prepare(
+            "SELECT printf('scan %d sort %d index %d parse %d: %s', nscan, nsort, naidx, reprep, sql)
+             FROM sqlite_stmt WHERE (nscan > 0 OR nsort > 0 OR naidx > 0 OR reprep > 0)
+             AND sql NOT LIKE '%sqlite_stmt%'",
+        )
+        .and_then(|mut statement| statement.query_map((), |row| row.get(0))?.collect())
+        .map_err(store_error)
+}
+
+async fn queue(catalog: &dyn Catalog, name: &str, now: Timestamp) -> QueueRef {
+    let key = QueueKey { project: "p".parse().unwrap(), name: name.parse().unwrap() };
+    catalog.create(&key, &Metadata::default(), now).await.unwrap().record.queue
+}
+
+#[tokio::test]
+async fn every_statement_uses_an_index() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = SqliteOptions::new(folder.path().join("plans.db"));
+    options.readers = std::num::NonZeroUsize::MIN; // whose statements are looked at
+    let store = Sqlite::open(&options).unwrap();
+    let now = SystemClock.now();
+    exercise_catalog(&store, now).await;
+    exercise_pool(&store, &store, now).await;
+
+    let written = store.file.write(|tx| offences(tx.connection)).await.unwrap();
+    assert_eq!(written, Vec::<String>::new());
+    let read = store.file.read(|connection| offences(connection)).await.unwrap();
+    assert_eq!(read, Vec::<String>::new());
+}
+
+async fn exercise_catalog(store: &dyn Catalog, now: Timestamp) {
+    let limit = Limit::new(2).unwrap();
+    for name in ["a", "b", "c"] {
+        queue(store, name, now).await;
+    }
+    let key = queue(store, "b", now).await.key;
+    let start = store.changes(None).await.unwrap().next;
+    let record = store.get(&key).await.unwrap().unwrap();
+    store.update(&record, &Metadata::default(), now).await.unwrap();
+    let filter = QueueFilter {
+        after: Some("a".into()),
+        limit,
+        name_contains: Some("b".into()),
+        metadata: Vec::new(),
+    };
+    assert_eq!(store.list(&key.project, &filter).await.unwrap().items.len(), 1);
+    assert_eq!(store.count(&key.project).await.unwrap(), 3);
+    store.delete(&key, now).await.unwrap();
+    store.changes(Some(start)).await.unwrap();
+}
+
+async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Timestamp) {
+    let (limit, client) = (Limit::new(2).unwrap(), ClientId::new("plans"));
+    let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(1) };
+    let (work, dead) = (queue(catalog, "work", now).await, queue(catalog, "dead", now).await);
+    store.open_queue(&work).await.unwrap();
+    store.open_queue(&dead).await.unwrap();
+    let mut messages = vec![message(0); 20];
+    messages.extend(vec![message(30); 5]);
+    let ids = store.post(&work, &client, messages, now).await.unwrap();
+    let rule = DeadLetter { queue: dead.clone(), max_claim_count: 1, ttl: None };
+    let spec = |id| ClaimSpec { id, terms, limit, dead_letter: Some(rule.clone()) };
+
+    let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
+    for (hide_client, both) in [(None, true), (Some(client.clone()), true), (None, false)] {
+        let list = ListSpec {
+            after: None,
+            limit,
+            hide_client,
+            include_claimed: both,
+            include_delayed: both,
+        };
+        store.list(&work, &list, now).await.unwrap();
+    }
+    assert_eq!(store.get(&work, &ids, now).await.unwrap().len(), ids.len());
+    store.get_claim(&work, claim.id, now).await.unwrap().unwrap();
+    store.renew(&work, claim.id, terms, now).await.unwrap();
+    store.delete(&work, claim.messages[0].id, Some(claim.id), now).await.unwrap();
+    store.delete_many(&work, &ids[10..12], &[], now).await.unwrap();
+    store.stats(&work, now).await.unwrap();
+    store.release(&work, claim.id, now).await.unwrap();
+    store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap(); // buries one
+    assert_eq!(store.counters().dead_lettered, 1);
+    store.pop(&work, limit, now).await.unwrap();
+
+    // Delays end, the claim lapses, and all that is left expires.
+    for minutes in [2, 6] {
+        let later = now.plus(Duration::from_mins(minutes));
+        store.stats(&work, later).await.unwrap();
+        while store.sweep(later).await.unwrap().more {}
+    }
+    store.post(&work, &client, vec![message(0), message(30)], now).await.unwrap();
+    store.purge(&work, now).await.unwrap();
+    store.post(&work, &client, vec![message(0), message(30)], now).await.unwrap();
+    store.drop_queue(&work).await.unwrap();
+    for minutes in [1, 30] {
+        while store.sweep(now.plus(Duration::from_mins(minutes))).await.unwrap().more {}
+    }
+    store.check().await.unwrap();
+}
