@@ -80,6 +80,10 @@ pub fn open(catalog: &str, pool: &str) -> anyhow::Result<Stores> {
     let (StoreUri::Sqlite(catalog), StoreUri::Sqlite(pool)) =
         (StoreUri::parse(catalog)?, StoreUri::parse(pool)?);
     let same = std::path::absolute(&catalog.path)? == std::path::absolute(&pool.path)?;
+    anyhow::ensure!(
+        !same || pool == catalog,
+        "catalog.uri and pool.uri name the same file with different options"
+    );
     let pool = Arc::new(open_file(&pool)?);
     let catalog = if same { Arc::clone(&pool) } else { Arc::new(open_file(&catalog)?) };
     Ok(Stores { catalog, pool })

@@ -36,6 +36,7 @@ pub struct HttpConfig {
     pub max_connections: usize,
     pub max_in_flight: usize,
     pub max_header_bytes: ByteSize,
+    pub max_receiving: ByteSize,
     #[serde(with = "humantime_serde")]
     pub header_timeout: Duration,
     #[serde(with = "humantime_serde")]

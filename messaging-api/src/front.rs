@@ -2,6 +2,8 @@
 //! form of errors.
 
 use std::{
+    cell::Cell,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,7 +12,7 @@ use std::{
 };
 
 use actix_web::{
-    Error, HttpResponse,
+    Error, HttpMessage as _, HttpResponse,
     body::{BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     http::{ConnectionType, Method, StatusCode, header},
@@ -23,6 +25,7 @@ use tracing::Instrument as _;
 use crate::{
     accept,
     config::Config,
+    connections::Tracked,
     error::ApiError,
     extract::accept_header,
     metrics::Metrics,
@@ -32,22 +35,20 @@ use crate::{
 /// The requests under way on this node.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    count: AtomicUsize,
+    /// Requests that have come and are not answered.
+    open: AtomicUsize,
+    /// Those of them that are worked on, rather than still being received.
+    active: AtomicUsize,
+    /// Bytes of bodies that have come in part.
+    receiving: AtomicUsize,
     stopping: AtomicBool,
     ended: Notify,
 }
 
 impl InFlight {
-    /// Takes a place, if fewer than `max` are taken.
-    fn enter(self: &Arc<Self>, max: usize) -> Option<Place> {
-        let place = Place(Arc::clone(self));
-        let before = self.count.fetch_add(1, Ordering::AcqRel);
-        (before < max).then_some(place)
-    }
-
     /// How many requests are under way.
     pub(crate) fn count(&self) -> usize {
-        self.count.load(Ordering::Acquire)
+        self.open.load(Ordering::Acquire)
     }
 
     /// Whether the node is about to stop.
@@ -60,7 +61,7 @@ impl InFlight {
         self.stopping.store(true, Ordering::Release);
         loop {
             let ended = self.ended.notified();
-            if self.count.load(Ordering::Acquire) == 0 {
+            if self.count() == 0 {
                 return;
             }
             ended.await;
@@ -68,15 +69,52 @@ impl InFlight {
     }
 }
 
-/// A place among the requests under way; given back when it is dropped, whatever became of the
+/// A request's place among those under way; given back when it is dropped, whatever became of the
 /// request.
-struct Place(Arc<InFlight>);
+#[derive(Debug)]
+pub(crate) struct Place {
+    in_flight: Arc<InFlight>,
+    max: usize,
+    active: Cell<bool>,
+    received: Cell<usize>,
+}
+
+impl Place {
+    fn new(in_flight: Arc<InFlight>, max: usize) -> Self {
+        in_flight.open.fetch_add(1, Ordering::AcqRel);
+        Self { in_flight, max, active: Cell::new(false), received: Cell::new(0) }
+    }
+
+    /// Begins to work on the request; `false` if too many are worked on already.
+    pub(crate) fn work(&self) -> bool {
+        self.in_flight.receiving.fetch_sub(self.received.take(), Ordering::AcqRel);
+        let before = self.in_flight.active.fetch_add(1, Ordering::AcqRel);
+        self.active.set(true);
+        before < self.max
+    }
+
+    /// Waits for more of the request, which keeps nobody else from being served.
+    pub(crate) fn wait(&self) {
+        if self.active.take() {
+            self.in_flight.active.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Takes room for a piece of a body that comes in pieces; `false` if all such bodies together
+    /// have more than `max` bytes already.
+    pub(crate) fn receive(&self, bytes: usize, max: usize) -> bool {
+        self.received.set(self.received.get() + bytes);
+        self.in_flight.receiving.fetch_add(bytes, Ordering::AcqRel) + bytes <= max
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        if self.0.is_stopping() {
-            self.0.ended.notify_waiters();
+        self.wait();
+        self.in_flight.receiving.fetch_sub(self.received.take(), Ordering::AcqRel);
+        self.in_flight.open.fetch_sub(1, Ordering::AcqRel);
+        if self.in_flight.is_stopping() {
+            self.in_flight.ended.notify_waiters();
         }
     }
 }
@@ -97,12 +135,20 @@ pub(crate) async fn front<B: MessageBody + 'static>(
     let method = request.method().clone();
     let max_head = config.http.max_header_bytes.as_u64();
 
-    let place = in_flight.enter(config.http.max_in_flight);
-    let refusal = match &place {
-        None => Some(ApiError::Overloaded),
-        Some(_) if head_bytes(&request) > max_head => Some(ApiError::HeadersTooLarge(max_head)),
-        Some(_) => None,
+    if let Some(connection) = request.conn_data::<Tracked>() {
+        connection.busy();
+    }
+    let place = Rc::new(Place::new(Arc::clone(&in_flight), config.http.max_in_flight));
+    let refusal = if !place.work() {
+        Some(ApiError::Overloaded)
+    } else if head_bytes(&request) > max_head {
+        Some(ApiError::HeadersTooLarge(max_head))
+    } else {
+        None
     };
+    request.extensions_mut().insert(Rc::clone(&place));
+    // What comes in chunks is never read: not as a body, and not to get past it.
+    let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     let mut response = if let Some(refusal) = refusal {
         request.error_response(refusal)
     } else {
@@ -114,12 +160,15 @@ pub(crate) async fn front<B: MessageBody + 'static>(
     };
 
     response = finish(response, &method, &id);
-    if in_flight.is_stopping() {
+    if chunked || in_flight.is_stopping() {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
+    }
+    if let Some(connection) = response.request().conn_data::<Tracked>() {
+        connection.idle();
     }
     let route = response.request().app_data::<Route>().copied().unwrap_or(NO_ROUTE);
     metrics.request(route.0, &method, response.status(), start.elapsed());
-    drop(place);
+    response.request().extensions_mut().remove::<Rc<Place>>();
     Ok(response)
 }
 

@@ -4,6 +4,7 @@ mod accept;
 pub mod backends;
 pub mod cli;
 pub mod config;
+mod connections;
 mod error;
 mod extract;
 mod front;

@@ -14,6 +14,7 @@ use actix_web::{
     web::Data,
 };
 use anyhow::Context as _;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use storage_traits::{Clock, SystemClock, catalog::Catalog, pool::MessagePool};
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     backends,
     config::{Config, without_secrets},
+    connections::Connections,
     front::{InFlight, front},
     metered::Metered,
     metrics::Metrics,
@@ -42,6 +44,7 @@ pub struct Application {
     services: Services,
     metrics: Arc<Metrics>,
     in_flight: Arc<InFlight>,
+    connections: Arc<Connections>,
 }
 
 impl Application {
@@ -51,6 +54,7 @@ impl Application {
     /// Whatever keeps the node from serving.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let config = Arc::new(config);
+        raise_file_limit(config.http.max_connections);
         let api = listen(config.http.listen, config.http.write_timeout)
             .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
         let operator = bind_operator(&config)?;
@@ -70,7 +74,8 @@ impl Application {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let services = Services::new(Arc::clone(&config), clock, catalog, pool);
         let in_flight = Arc::new(InFlight::default());
-        Ok(Self { api, operator, config, services, metrics, in_flight })
+        let connections = Arc::new(Connections::new());
+        Ok(Self { api, operator, config, services, metrics, in_flight, connections })
     }
 
     /// Serves until `stop` is cancelled; then finishes what is under way, closes the stores and
@@ -115,6 +120,7 @@ impl Application {
         let services = Data::new(self.services.clone());
         let metrics = Data::from(Arc::clone(&self.metrics));
         let in_flight = Data::new(Arc::clone(&self.in_flight));
+        let connections = Arc::clone(&self.connections);
         let origins = Arc::new(self.config.cors.allowed_origins.clone());
         let admin = self.config.admin.enabled;
         let workers = match http.workers {
@@ -133,6 +139,7 @@ impl Application {
         });
         Ok(server
             .workers(workers)
+            .on_connect(move |io, data| connections.track(io, data))
             .max_connections((http.max_connections / workers).max(1))
             .client_request_timeout(http.header_timeout)
             .client_disconnect_timeout(http.write_timeout)
@@ -159,8 +166,12 @@ impl Application {
         Ok(Some(server.shutdown_timeout(LINGER.as_secs()).listen(listener.try_clone()?)?.run()))
     }
 
-    fn start_workers(&self, stop: &CancellationToken) -> [JoinHandle<()>; 2] {
+    fn start_workers(&self, stop: &CancellationToken) -> [JoinHandle<()>; 3] {
+        let http = &self.config.http;
+        // By then an idle connection is closed, and a request that was begun should have come.
+        let patience = http.keep_alive + http.header_timeout + http.write_timeout;
         [
+            tokio::spawn(Arc::clone(&self.connections).watch(patience, stop.clone())),
             tokio::spawn(self.services.clone().follow_changes(stop.clone())),
             tokio::spawn(self.services.clone().sweep(stop.clone())),
         ]
@@ -204,6 +215,19 @@ fn listen(address: SocketAddr, write_timeout: Duration) -> anyhow::Result<TcpLis
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// Lets the process open as many files as it may; a connection takes two.
+fn raise_file_limit(max_connections: usize) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let wanted = 2 * max_connections as u64 + 64;
+    if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < wanted) {
+        tracing::warn!(files, wanted, "too few open files are allowed for http.max_connections");
+    }
 }
 
 /// The operator's socket. Where its address was not chosen, another node that has it is no reason

@@ -1,5 +1,7 @@
 //! The log: to standard error, for people or for machines.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::config::{LogConfig, LogFormat};
@@ -10,7 +12,8 @@ use crate::config::{LogConfig, LogFormat};
 /// If the filter cannot be read, or somebody logs already.
 pub fn start(config: &LogConfig) -> anyhow::Result<()> {
     let filter: EnvFilter = config.filter.parse()?;
-    let log = fmt::layer().with_writer(std::io::stderr);
+    let terminal = std::io::stderr().is_terminal();
+    let log = fmt::layer().with_writer(std::io::stderr).with_ansi(terminal);
     let registry = tracing_subscriber::registry().with(filter);
     match config.format {
         LogFormat::Human => registry.with(log.with_target(false)).try_init()?,

@@ -67,8 +67,22 @@ impl QueueCatalog for Sqlite {
     }
 
     async fn list(&self, project: &ProjectId, filter: &QueueFilter) -> Result<Page<QueueRecord>> {
-        let (project, filter) = (project.clone(), filter.clone());
-        self.file.read(move |connection| list(connection, &project, &filter)).await
+        let mut found = Vec::new();
+        let mut after = filter.after.clone().unwrap_or_default();
+        // A filter may pass over any number of queues: others get their turn between the pieces.
+        loop {
+            let (project, reading) = (project.clone(), std::mem::take(&mut after));
+            let read = move |connection: &mut Connection| chunk(connection, &project, &reading);
+            let records = self.file.read(read).await?;
+            let Some(last) = records.last() else { return Ok(Page::cut(found, filter.limit)) };
+            last.queue.key.name.as_str().clone_into(&mut after);
+            let passes =
+                |record: &QueueRecord| filter.matches(&record.queue.key.name, &record.metadata);
+            found.extend(records.into_iter().filter(passes));
+            if found.len() > filter.limit.get() {
+                return Ok(Page::cut(found, filter.limit));
+            }
+        }
     }
 
     async fn count(&self, project: &ProjectId) -> Result<u64> {
@@ -198,38 +212,22 @@ fn record(project: &ProjectId, row: &Row<'_>) -> Result<QueueRecord> {
     })
 }
 
-fn list(
-    connection: &Connection,
-    project: &ProjectId,
-    filter: &QueueFilter,
-) -> Result<Page<QueueRecord>> {
-    let mut statement = connection
+/// Some records behind a name.
+fn chunk(connection: &Connection, project: &ProjectId, after: &str) -> Result<Vec<QueueRecord>> {
+    connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM queue WHERE project = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
         ))
-        .map_err(store_error)?;
-    let mut after = filter.after.clone().unwrap_or_default();
-    let mut found = Vec::new();
-    loop {
-        let chunk = statement
-            .query_map(params![project.as_str(), after, LIST_CHUNK], |row| Ok(record(project, row)))
-            .and_then(Iterator::collect::<rusqlite::Result<Vec<_>>>)
-            .map_err(store_error)?;
-        let last = chunk.len() < usize::try_from(LIST_CHUNK).unwrap_or(usize::MAX);
-        for record in chunk {
-            let record = record?;
-            record.queue.key.name.as_str().clone_into(&mut after);
-            if filter.matches(&record.queue.key.name, &record.metadata) {
-                found.push(record);
-                if found.len() > filter.limit.get() {
-                    return Ok(Page::cut(found, filter.limit));
-                }
-            }
-        }
-        if last {
-            return Ok(Page::cut(found, filter.limit));
-        }
-    }
+        .and_then(|mut statement| {
+            statement
+                .query_map(params![project.as_str(), after, LIST_CHUNK], |row| {
+                    Ok(record(project, row))
+                })?
+                .collect::<rusqlite::Result<Vec<_>>>()
+        })
+        .map_err(store_error)?
+        .into_iter()
+        .collect()
 }
 
 fn note_change(connection: &Connection, key: &QueueKey) -> Result<()> {

@@ -51,13 +51,13 @@ struct Threads {
 
 impl SqliteFile {
     pub(super) fn open(options: &SqliteOptions) -> Result<Self> {
-        let mut writing = connect(options, false).map_err(store_error)?;
+        let mut writing = connect(options, false)?;
         migrate(&mut writing)?;
         let (writer, commands) = mpsc::channel(WRITES_WAITING);
         let (reader, reads) = crossbeam_channel::bounded(READS_WAITING);
         let mut threads = Threads::default();
         for number in 1..=options.readers.get() {
-            let reading = connect(options, true).map_err(store_error)?;
+            let reading = connect(options, true)?;
             let reads = reads.clone();
             let run = move || read_loop(reading, &reads);
             threads.readers.push(spawn(&format!("sqlite-read-{number}"), run)?);
@@ -151,12 +151,19 @@ fn read_loop(mut connection: Connection, reads: &crossbeam_channel::Receiver<Rea
     }
 }
 
-fn connect(options: &SqliteOptions, reader: bool) -> rusqlite::Result<Connection> {
+fn connect(options: &SqliteOptions, reader: bool) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&options.path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let connection = Connection::open_with_flags(&options.path, flags).map_err(store_error)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(store_error)?;
+    // Before anything is changed: the file must be ours, or new.
+    version(&connection)?;
+    prepare(&connection, options, reader).map_err(store_error)?;
+    Ok(connection)
+}
+
+fn prepare(connection: &Connection, options: &SqliteOptions, reader: bool) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
     // A plan does not depend on the values of parameters, so that a statement is parsed once.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
@@ -166,24 +173,28 @@ fn connect(options: &SqliteOptions, reader: bool) -> rusqlite::Result<Connection
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update(None, "cache_size", if reader { "-4096" } else { "-8192" })?;
-    connection.pragma_update(None, "query_only", reader)?;
-    Ok(connection)
+    connection.pragma_update(None, "query_only", reader)
+}
+
+/// The version of the tables; 0 if there are none yet.
+fn version(connection: &Connection) -> Result<i32> {
+    let number =
+        |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
+    let owner = number("application_id").map_err(store_error)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
+        .map_err(store_error)?;
+    if tables > 0 && owner != APPLICATION_ID {
+        return Err(unexpected("the file belongs to another program"));
+    }
+    number("user_version").map_err(store_error)
 }
 
 fn migrate(connection: &mut Connection) -> Result<()> {
     let tx = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(store_error)?;
-    let number = |pragma: &str| tx.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let owner = number("application_id").map_err(store_error)?;
-    let version = number("user_version").map_err(store_error)?;
-    let tables: i64 = tx
-        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
-        .map_err(store_error)?;
-    if tables > 0 && owner != APPLICATION_ID {
-        return Err(unexpected("the file belongs to another program"));
-    }
-    let done = usize::try_from(version).unwrap_or(usize::MAX);
+    let done = usize::try_from(version(&tx)?).unwrap_or(usize::MAX);
     let Some(missing) = MIGRATIONS.get(done..) else {
         return Err(unexpected("the file was made by a newer version of this program"));
     };

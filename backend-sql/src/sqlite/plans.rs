@@ -37,6 +37,28 @@ fn offences(connection: &Connection) -> Result<Vec<String>> {
         .map_err(store_error)
 }
 
+/// Statements that look for a claim's messages by another way than by the claim.
+fn detours(connection: &Connection) -> Result<Vec<String>> {
+    // Without values for the parameters, on which a plan does not depend.
+    let read = |sql: &str, column: usize| {
+        connection
+            .prepare(sql)
+            .and_then(|mut s| s.raw_query().mapped(|row| row.get::<_, String>(column)).collect())
+            .map_err(store_error)
+    };
+    let statements = "SELECT sql FROM sqlite_stmt
+                      WHERE sql LIKE '%claim = ?2%' AND sql NOT LIKE '%sqlite_stmt%'";
+    let by_claim: Vec<String> = read(statements, 0)?;
+    let mut detours = Vec::new();
+    for sql in by_claim {
+        let plan: Vec<String> = read(&format!("EXPLAIN QUERY PLAN {sql}"), 3)?;
+        if !plan.iter().any(|step| step.contains("held_claim (queue=? AND claim=?")) {
+            detours.push(format!("{plan:?}: {sql}"));
+        }
+    }
+    Ok(detours)
+}
+
 async fn queue(catalog: &dyn Catalog, name: &str, now: Timestamp) -> QueueRef {
     let key = QueueKey { project: "p".parse().unwrap(), name: name.parse().unwrap() };
     catalog.create(&key, &Metadata::default(), now).await.unwrap().record.queue
@@ -52,6 +74,8 @@ async fn every_statement_uses_an_index() {
     exercise_catalog(&store, now).await;
     exercise_pool(&store, &store, now).await;
 
+    assert_eq!(store.file.write(|tx| detours(tx.connection)).await.unwrap(), Vec::<String>::new());
+    assert_eq!(store.file.read(|c| detours(c)).await.unwrap(), Vec::<String>::new());
     let written = store.file.write(|tx| offences(tx.connection)).await.unwrap();
     assert_eq!(written, Vec::<String>::new());
     let read = store.file.read(|connection| offences(connection)).await.unwrap();

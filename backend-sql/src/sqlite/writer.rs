@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -64,15 +65,18 @@ where
 {
     fn run(&mut self, tx: &mut Tx<'_>) -> bool {
         // Whoever asked may have gone while the step waited: then it need not be done.
-        self.outcome = if self.reply.is_closed() { None } else { Some((self.work)(tx)) };
+        self.outcome = (!self.reply.is_closed()).then(|| {
+            catch_unwind(AssertUnwindSafe(|| (self.work)(tx)))
+                .unwrap_or_else(|_| Err(unexpected("a step panicked")))
+        });
         !matches!(&self.outcome, Some(Err(error)) if is_failure(error))
     }
 
     fn answer(self: Box<Self>, committed: Result<()>) {
         let result = match (self.outcome, committed) {
-            (Some(Err(own)), _) => Err(own),
+            (Some(Err(own)), Err(_)) if is_failure(&own) => Err(own),
             (_, Err(failed)) => Err(failed),
-            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some(result), Ok(())) => result,
             (None, Ok(())) => return,
         };
         drop(self.reply.send(result)); // as above, the asker may be gone
@@ -130,10 +134,12 @@ pub(super) fn write_loop(
 fn bound_log(connection: &Connection) {
     let log = connection.path().map(|path| format!("{path}-wal"));
     let size = log.and_then(|log| std::fs::metadata(log).ok()).map_or(0, |log| log.len());
-    if size > MAX_LOG
-        && let Err(error) = connection.pragma_update(None, "wal_checkpoint", "truncate")
-    {
-        tracing::warn!(%error, size, "the write-ahead log cannot be emptied");
+    if size <= MAX_LOG {
+        return;
+    }
+    let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0));
+    if busy != Ok(false) {
+        tracing::warn!(?busy, size, "the write-ahead log cannot be emptied");
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) fn faults_of(config: &Config) -> Vec<String> {
         &http.max_header_bytes,
         ByteSize(256)..=ByteSize::kib(64),
     );
+    let megabytes = ByteSize::mib(1)..=ByteSize::gib(64);
+    faults.range("http.max_receiving", &http.max_receiving, megabytes);
     let minutes = Duration::from_secs(1)..=Duration::from_mins(10);
     for (key, timeout) in [
         ("http.header_timeout", http.header_timeout),

@@ -42,11 +42,7 @@ pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
     let known = defaults.extract::<Dict>().map_err(in_sentences)?;
     let (mut merged, mut faults) = (defaults.clone(), Vec::new());
     for (key, value) in leaves(&given) {
-        let source = set.find_metadata(&key).map_or(String::new(), |metadata| {
-            let place =
-                metadata.source.as_ref().map_or(metadata.name.to_string(), ToString::to_string);
-            format!(" (set by {place})")
-        });
+        let source = source(&set, &key, overrides);
         if !is_known(&known, &key) {
             faults.push(format!("{key}: there is no such key{source}"));
             continue;
@@ -63,6 +59,21 @@ pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
     config.metrics_listen_is_set = set.find_value("metrics.listen").is_ok();
     faults.extend(faults_of(&config));
     if faults.is_empty() { Ok(config) } else { Err(faults) }
+}
+
+/// Where a key was set, for people.
+fn source(set: &Figment, key: &str, overrides: &Overrides) -> String {
+    let place = match set.find_metadata(key) {
+        _ if key == "http.listen" && overrides.listen.is_some() => "--listen".to_owned(),
+        Some(metadata) if metadata.name.contains("environment") => {
+            format!("CHAPAR__{}", key.replace('.', "__").to_uppercase())
+        }
+        Some(metadata) => {
+            metadata.source.as_ref().map_or(metadata.name.to_string(), ToString::to_string)
+        }
+        None => return String::new(),
+    };
+    format!(" (set by {place})")
 }
 
 fn in_sentences(error: figment::Error) -> Vec<String> {

@@ -1,23 +1,26 @@
 use std::{
     future::{Ready, ready},
+    rc::Rc,
     time::Duration,
 };
 
 use actix_web::{
-    FromRequest, HttpRequest,
+    FromRequest, HttpMessage as _, HttpRequest,
     dev::Payload,
     http::header,
     web::{Bytes, BytesMut, Data},
 };
 use futures_util::StreamExt as _;
 
-use crate::{config::Config, error::ApiError};
+use crate::{config::Config, error::ApiError, front::Place};
 
 /// The body of a request, not yet read: a handler checks its size first.
 pub(crate) struct BodyReader {
     /// `Content-Length`; without one there is no body.
     length: usize,
     timeout: Duration,
+    max_receiving: usize,
+    place: Rc<Place>,
     payload: Payload,
 }
 
@@ -33,7 +36,15 @@ impl FromRequest for BodyReader {
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok())
             .unwrap_or(0);
-        ready(Ok(Self { length, timeout: config.http.body_timeout, payload: payload.take() }))
+        let place = request.extensions().get::<Rc<Place>>().cloned();
+        let max_receiving = config.http.max_receiving.as_u64();
+        ready(Ok(Self {
+            length,
+            timeout: config.http.body_timeout,
+            max_receiving: usize::try_from(max_receiving).unwrap_or(usize::MAX),
+            place: place.expect("every request has its place"),
+            payload: payload.take(),
+        }))
     }
 }
 
@@ -46,16 +57,18 @@ impl BodyReader {
     /// Reads the body, if there is one.
     ///
     /// # Errors
-    /// [`ApiError::Timeout`] if it does not arrive in time, [`ApiError::Body`] if it is cut short.
+    /// [`ApiError::Timeout`] if it does not arrive in time, [`ApiError::Body`] if it is cut short,
+    /// [`ApiError::Overloaded`] if there is no room for it.
     pub(crate) async fn read(self) -> Result<Option<Bytes>, ApiError> {
         if self.length == 0 {
             return Ok(None);
         }
-        let (length, timeout) = (self.length, self.timeout);
-        tokio::time::timeout(timeout, collect(self.payload, length))
+        self.place.wait();
+        let (place, timeout) = (Rc::clone(&self.place), self.timeout);
+        let body = tokio::time::timeout(timeout, self.collect())
             .await
-            .map_err(|_| ApiError::Timeout)?
-            .map(Some)
+            .map_err(|_| ApiError::Timeout)??;
+        if place.work() { Ok(Some(body)) } else { Err(ApiError::Overloaded) }
     }
 
     /// Reads the body of a route that takes small ones only.
@@ -68,20 +81,28 @@ impl BodyReader {
         }
         self.read().await
     }
-}
 
-async fn collect(mut payload: Payload, length: usize) -> Result<Bytes, ApiError> {
-    let cut_short = |_| ApiError::Body("the body is shorter than its Content-Length".into());
-    let mut next = async || payload.next().await.transpose().map_err(cut_short);
-    // Most bodies come in one piece, which then is not copied.
-    let first = next().await?.unwrap_or_default();
-    if first.len() >= length {
-        return Ok(first);
+    async fn collect(self) -> Result<Bytes, ApiError> {
+        let Self { length, max_receiving, place, mut payload, .. } = self;
+        let cut_short = |_| ApiError::Body("the body is shorter than its Content-Length".into());
+        let mut next = async || payload.next().await.transpose().map_err(cut_short);
+        // Most bodies come in one piece, which then is not copied.
+        let first = next().await?.unwrap_or_default();
+        if first.len() >= length {
+            return Ok(first);
+        }
+        // The others grow with what arrives, whatever length they claim.
+        let mut body = BytesMut::new();
+        let mut piece = first;
+        loop {
+            if !place.receive(piece.len(), max_receiving) {
+                return Err(ApiError::Overloaded);
+            }
+            body.extend_from_slice(&piece);
+            match next().await? {
+                Some(more) => piece = more,
+                None => return Ok(body.freeze()),
+            }
+        }
     }
-    let mut body = BytesMut::with_capacity(length);
-    body.extend_from_slice(&first);
-    while let Some(piece) = next().await? {
-        body.extend_from_slice(&piece);
-    }
-    Ok(body.freeze())
 }

@@ -108,7 +108,11 @@ fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
 }
 
 fn text_header<'r>(request: &'r HttpRequest, name: &str) -> Result<Option<&'r str>, ApiError> {
-    let Some(value) = request.headers().get(name) else { return Ok(None) };
+    let mut values = request.headers().get_all(name);
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(ApiError::Invalid(format!("the header {name} stands twice")));
+    }
     std::str::from_utf8(value.as_bytes())
         .map(Some)
         .map_err(|_| ApiError::Invalid(format!("the header {name} is not UTF-8")))

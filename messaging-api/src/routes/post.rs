@@ -22,6 +22,10 @@ use crate::{
     services::{MessageDraft, Services},
 };
 
+/// Clients and proxies refuse longer headers: a location names no more ids than fit, and the body
+/// names them all.
+const MAX_LOCATION: usize = 8000;
+
 /// Posts messages: 201 with their paths, in the order of the request.
 pub(super) async fn post(
     queue: InQueue,
@@ -41,11 +45,13 @@ pub(super) async fn post(
     let mut location = format!("/v2/queues/{name}/messages?ids=");
     let mut resources = r#"{"resources":["#.to_owned();
     for (index, id) in ids.into_iter().enumerate() {
+        let separator = if index > 0 { "," } else { "" };
         if index > 0 {
-            location.push(',');
             resources.push(',');
         }
-        location.push_str(&id.to_string());
+        if location.len() < MAX_LOCATION {
+            location.extend([separator, &id.to_string()]);
+        }
         resources.extend(["\"", &message_path(name, id), "\""]);
     }
     resources.push_str("]}");

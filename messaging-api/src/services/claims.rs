@@ -23,21 +23,31 @@ impl Services {
         let limit = page_limit(limit, self.config.limits.max_messages_per_claim_or_pop)?;
         let Some(known) = self.directory.find(key).await? else { return Ok(None) };
         let now = self.now();
-        let dead_letter = self.dead_letter(&known, now).await?;
-        let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter };
-        match self.pool.claim(known.queue(), &spec, now).await {
-            // The pool does not know the dead-letter queue: a crash or a deletion came between.
-            Err(StoreError::NotFound { .. }) if spec.dead_letter.is_some() => {}
-            result => return Ok(result?),
-        }
-        if let Some(rule) = &known.settings.dead_letters {
-            let target = QueueKey { project: key.project.clone(), name: rule.queue.clone() };
-            if let Some(known) = self.directory.find(&target).await? {
-                self.directory.reopen(&known).await?;
+        let (id, mut tries) = (ClaimId::random(), 3);
+        loop {
+            // The dead-letter queue may be deleted again and again; then nothing is moved to it.
+            tries -= 1;
+            let dead_letter = if tries > 0 { self.dead_letter(&known, now).await? } else { None };
+            let spec = ClaimSpec { id, terms, limit, dead_letter };
+            match self.pool.claim(known.queue(), &spec, now).await {
+                Err(StoreError::NotFound { .. }) if tries > 0 => {
+                    self.reopen_dead_letters(&known).await?;
+                }
+                result => return Ok(result?),
             }
         }
-        let dead_letter = self.dead_letter(&known, now).await?;
-        Ok(self.pool.claim(known.queue(), &ClaimSpec { dead_letter, ..spec }, now).await?)
+    }
+
+    /// The pool does not know the dead-letter queue: a crash or a deletion came between.
+    async fn reopen_dead_letters(&self, known: &Known) -> Result<(), ApiError> {
+        if let Some(rule) = &known.settings.dead_letters {
+            let project = known.queue().key.project.clone();
+            let key = QueueKey { project, name: rule.queue.clone() };
+            if let Some(target) = self.directory.find(&key).await? {
+                self.directory.reopen(&target).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The dead-letter rule of a queue; its target is created if it is missing.

@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use storage_traits::{
-    Limit, Result,
+    Limit, Result as StoreResult, StoreError,
     domain::{
         Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, MessageId, Metadata, NewMessage, ProjectId,
         QueueKey, QueueName, QueueRef,
     },
-    pool::ListSpec,
+    pool::{DeleteOutcome, ListSpec},
 };
 
 use super::Services;
+use crate::error::ApiError;
 
 /// How many messages the trial posts.
 const MESSAGES: u32 = 100;
@@ -29,7 +30,6 @@ pub(crate) struct Operation {
 /// The report.
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
-    pub storage_reachable: bool,
     pub operations: Vec<Operation>,
 }
 
@@ -41,7 +41,7 @@ impl Trial {
     async fn run<T>(
         &mut self,
         name: &'static str,
-        operation: impl Future<Output = Result<T>>,
+        operation: impl Future<Output = StoreResult<T>>,
     ) -> Option<T> {
         let start = Instant::now();
         let result = operation.await;
@@ -61,10 +61,12 @@ impl Trial {
 }
 
 impl Services {
-    /// Tries every operation. Steps that have nothing to work on, because one before failed, fail
-    /// with what they are given.
-    pub(crate) async fn health(&self) -> Health {
-        let storage_reachable = self.check().await.is_ok();
+    /// Tries every operation, even if one before it failed.
+    ///
+    /// # Errors
+    /// If the stores do not answer at all.
+    pub(crate) async fn health(&self) -> Result<Health, ApiError> {
+        self.check().await?;
         let mut trial = Trial::default();
         let name = uuid::Uuid::new_v4().simple().to_string();
         let Ok(name) = name.parse::<QueueName>() else {
@@ -80,10 +82,10 @@ impl Services {
             };
             trial.run("delete_queue", delete).await;
         }
-        Health { storage_reachable, operations: trial.0 }
+        Ok(Health { operations: trial.0 })
     }
 
-    async fn open_for_trial(&self, key: &QueueKey) -> Result<QueueRef> {
+    async fn open_for_trial(&self, key: &QueueKey) -> StoreResult<QueueRef> {
         let created = self.catalog.create(key, &Metadata::default(), self.now()).await?;
         self.pool.open_queue(&created.record.queue).await?;
         Ok(created.record.queue)
@@ -118,7 +120,11 @@ impl Services {
         // Those that the claim holds, one by one; the first failure ends it.
         let delete = async {
             for id in ids.iter().take(limit.get()) {
-                self.pool.delete(queue, *id, Some(spec.id), self.now()).await?;
+                let outcome = self.pool.delete(queue, *id, Some(spec.id), self.now()).await?;
+                if outcome != DeleteOutcome::Deleted {
+                    let text = format!("a claimed message was not deleted: {outcome:?}");
+                    return Err(StoreError::Unexpected { backend: "pool", source: text.into() });
+                }
             }
             Ok(())
         };

@@ -101,13 +101,18 @@ impl Services {
 
     /// Deletes a queue with its messages; succeeds if it is gone already.
     pub(crate) async fn delete_queue(&self, key: &QueueKey) -> Result<(), ApiError> {
-        // The catalog decides: from here on nobody finds the queue, whatever comes between.
-        let deleted = self.catalog.delete(key, self.now()).await;
-        self.directory.forget(key);
-        if let Some(queue) = deleted? {
-            self.pool.drop_queue(&queue).await?;
-        }
-        Ok(())
+        let (services, key) = (self.clone(), key.clone());
+        // Both steps are done even if the client goes away between them.
+        let both = tokio::spawn(async move {
+            // The catalog decides: from here on nobody finds the queue, whatever comes between.
+            let deleted = services.catalog.delete(&key, services.now()).await;
+            services.directory.forget(&key);
+            match deleted? {
+                Some(queue) => services.pool.drop_queue(&queue).await,
+                None => Ok(()),
+            }
+        });
+        both.await.map_or(Err(ApiError::Overloaded), |done| Ok(done?))
     }
 
     /// Counts the messages of a queue; a missing one has none.

@@ -78,6 +78,11 @@ pub async fn a_dropped_queue_stays_dropped_in_its_life(pool: &TestPool) {
         assert_unknown(&queue).await;
         pool.sweep_all().await;
     }
+    // One that was dropped before anybody had opened it, by a race, is no different.
+    let queue = pool.unopened("conformance", "orders");
+    pool.pool.drop_queue(&queue.queue).await.unwrap();
+    pool.pool.open_queue(&queue.queue).await.unwrap();
+    assert_unknown(&queue).await;
 }
 
 pub async fn dropping_what_is_unknown_succeeds(pool: &TestPool) {

@@ -116,8 +116,11 @@ fn claim(
                 taken.push(entry.message);
             }
         }
-        if moved >= STEP && taken.is_empty() {
-            return Ok(Progress::Again);
+        if moved >= STEP {
+            if taken.is_empty() {
+                return Ok(Progress::Again);
+            }
+            break;
         }
     }
     if taken.is_empty() {
@@ -277,6 +280,7 @@ fn held_entries(
         connection,
         row.incarnation,
         select_held!(
+            "held_claim",
             "WHERE m.queue = ?1 AND m.claim = ?2 AND m.state = 2 AND m.expires_at > ?3
              ORDER BY m.sequence"
         ),
@@ -342,12 +346,12 @@ fn release(tx: &mut Tx<'_>, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Re
         "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
              client, body)
          SELECT queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count, client, body
-         FROM held WHERE queue = ?1 AND claim = ?2 AND state = 2",
+         FROM held INDEXED BY held_claim WHERE queue = ?1 AND claim = ?2 AND state = 2",
         params![row.id, id.to_bytes()],
     )?;
     execute(
         tx.connection,
-        "DELETE FROM held WHERE queue = ?1 AND claim = ?2 AND state = 2",
+        "DELETE FROM held INDEXED BY held_claim WHERE queue = ?1 AND claim = ?2 AND state = 2",
         params![row.id, id.to_bytes()],
     )?;
     let freed = i64::try_from(freed).unwrap_or(i64::MAX);

@@ -55,6 +55,19 @@ impl PoolMaintenance for Sqlite {
         self.file
             .write(move |tx| {
                 tx.forget(queue.incarnation);
+                // Also of a queue that is about to be opened by somebody who heard of it before.
+                execute(
+                    tx.connection,
+                    "INSERT INTO pool_queue (incarnation, project, name, last_sequence, ready,
+                         delayed, claimed, next_due)
+                     SELECT -?1, ?2, ?3, 0, 0, 0, 0, 0
+                     WHERE NOT EXISTS (SELECT 1 FROM pool_queue WHERE incarnation IN (?1, -?1))",
+                    params![
+                        queue.incarnation.get(),
+                        queue.key.project.as_str(),
+                        queue.key.name.as_str()
+                    ],
+                )?;
                 execute(
                     tx.connection,
                     "UPDATE pool_queue SET incarnation = -incarnation, next_due = 0

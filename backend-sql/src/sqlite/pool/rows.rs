@@ -30,13 +30,19 @@ macro_rules! select_ready {
         )
     };
 }
-/// The same from `held`.
+/// The same from `held`, by its key or by the index that is named.
 macro_rules! select_held {
+    ($index:literal, $rest:literal) => {
+        select_held!(@ concat!("INDEXED BY ", $index), $rest)
+    };
     ($rest:literal) => {
+        select_held!(@ "", $rest)
+    };
+    (@ $by:expr, $rest:literal) => {
         concat!(
             "SELECT m.sequence, m.state, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
              m.claim_count, m.client, m.body, b.checksum, b.json \
-             FROM held m JOIN body b ON b.id = m.body ",
+             FROM held m ", $by, " JOIN body b ON b.id = m.body ",
             $rest
         )
     };

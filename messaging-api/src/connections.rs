@@ -1,0 +1,111 @@
+//! The open connections, so that one whose client stops in the middle of a request is cut off.
+//!
+//! The HTTP library bounds the time that the first request of a connection takes to arrive, and how
+//! long a connection may be idle; but the first byte of a later request ends the idleness, and the
+//! rest of it may never come.
+
+use std::{
+    any::Any,
+    collections::HashMap,
+    net::Shutdown,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use actix_web::{dev::Extensions, rt::net::TcpStream};
+use socket2::{SockRef, Socket};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// How often the connections are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Stands for "a request is being answered".
+const BUSY: u64 = u64::MAX;
+
+/// All connections of a node.
+pub(crate) struct Connections {
+    start: Instant,
+    next: AtomicU64,
+    open: Mutex<HashMap<u64, Arc<Connection>>>,
+}
+
+struct Connection {
+    socket: Socket,
+    /// Milliseconds since the start when it last had nothing to do, or [`BUSY`].
+    idle_since: AtomicU64,
+}
+
+/// A connection's place among the open ones, which it leaves when it is closed.
+pub(crate) struct Tracked {
+    number: u64,
+    connection: Arc<Connection>,
+    connections: Arc<Connections>,
+}
+
+impl Connections {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), next: AtomicU64::new(0), open: Mutex::default() }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(BUSY - 1)
+    }
+
+    /// Takes note of a new connection.
+    pub(crate) fn track(self: &Arc<Self>, io: &dyn Any, data: &mut Extensions) {
+        let Some(stream) = io.downcast_ref::<TcpStream>() else { return };
+        match SockRef::from(stream).try_clone() {
+            Ok(socket) => {
+                let connection =
+                    Arc::new(Connection { socket, idle_since: AtomicU64::new(self.now()) });
+                let number = self.next.fetch_add(1, Ordering::Relaxed);
+                self.all().insert(number, Arc::clone(&connection));
+                data.insert(Tracked { number, connection, connections: Arc::clone(self) });
+            }
+            // Too many open files: the connection is bounded by its other timeouts alone.
+            Err(error) => tracing::warn!(%error, "a connection cannot be watched"),
+        }
+    }
+
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>> {
+        self.open.lock().expect("no holder panics")
+    }
+
+    /// Cuts off connections that have not been busy for longer than `limit`, until it is stopped.
+    pub(crate) async fn watch(self: Arc<Self>, limit: Duration, stop: CancellationToken) {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(BUSY);
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+            let now = self.now();
+            for connection in self.all().values() {
+                let since = connection.idle_since.load(Ordering::Relaxed);
+                if since != BUSY && now.saturating_sub(since) > limit {
+                    // It may be closed by its client at this very moment.
+                    drop(connection.socket.shutdown(Shutdown::Both));
+                }
+            }
+        }
+    }
+}
+
+impl Tracked {
+    /// A request has arrived.
+    pub(crate) fn busy(&self) {
+        self.connection.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// The request is answered.
+    pub(crate) fn idle(&self) {
+        self.connection.idle_since.store(self.connections.now(), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        self.connections.all().remove(&self.number);
+    }
+}
