@@ -22,12 +22,16 @@ use tokio_util::sync::CancellationToken;
 
 /// How often the connections are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a connection that is to be closed gets for its last answer, in milliseconds.
+const LINGER: u64 = 2_000;
 /// Stands for "a request is being answered".
 const BUSY: u64 = u64::MAX;
 
 /// All connections of a node.
 pub(crate) struct Connections {
     start: Instant,
+    /// Milliseconds that a connection may be idle.
+    limit: u64,
     next: AtomicU64,
     open: Mutex<HashMap<u64, Arc<Connection>>>,
 }
@@ -46,12 +50,16 @@ pub(crate) struct Tracked {
 }
 
 impl Connections {
-    pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), next: AtomicU64::new(0), open: Mutex::default() }
+    /// Connections that may be idle for `limit`.
+    pub(crate) fn new(limit: Duration) -> Self {
+        let limit = u64::try_from(limit.as_millis()).unwrap_or(BUSY / 2);
+        Self { start: Instant::now(), limit, next: AtomicU64::new(0), open: Mutex::default() }
     }
 
+    /// Milliseconds since some moment before the start, so that it is never smaller than the limit.
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(BUSY - 1)
+        let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(BUSY / 2);
+        self.limit.saturating_add(elapsed).min(BUSY - 1)
     }
 
     /// Takes note of a new connection.
@@ -74,16 +82,15 @@ impl Connections {
         self.open.lock().expect("no holder panics")
     }
 
-    /// Cuts off connections that have not been busy for longer than `limit`, until it is stopped.
-    pub(crate) async fn watch(self: Arc<Self>, limit: Duration, stop: CancellationToken) {
-        let limit = u64::try_from(limit.as_millis()).unwrap_or(BUSY);
+    /// Cuts off connections that have been idle for too long, until it is stopped.
+    pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(looks.tick()).await.is_some() {
             let now = self.now();
             for connection in self.all().values() {
                 let since = connection.idle_since.load(Ordering::Relaxed);
-                if since != BUSY && now.saturating_sub(since) > limit {
+                if since != BUSY && now.saturating_sub(since) > self.limit {
                     // It may be closed by its client at this very moment.
                     drop(connection.socket.shutdown(Shutdown::Both));
                 }
@@ -101,6 +108,12 @@ impl Tracked {
     /// The request is answered.
     pub(crate) fn idle(&self) {
         self.connection.idle_since.store(self.connections.now(), Ordering::Relaxed);
+    }
+
+    /// The request is answered, and whatever the client goes on to send is not wanted.
+    pub(crate) fn close_soon(&self) {
+        let (now, limit) = (self.connections.now(), self.connections.limit);
+        self.connection.idle_since.store(now + LINGER - limit.max(LINGER), Ordering::Relaxed);
     }
 }
 

@@ -124,7 +124,7 @@ const CARRIED: &str = "the application carries what all requests share";
 
 /// The outermost layer.
 pub(crate) async fn front<B: MessageBody + 'static>(
-    request: ServiceRequest,
+    mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let start = Instant::now();
@@ -147,8 +147,12 @@ pub(crate) async fn front<B: MessageBody + 'static>(
         None
     };
     request.extensions_mut().insert(Rc::clone(&place));
-    // What comes in chunks is never read: not as a body, and not to get past it.
+    // What comes in chunks is never read: not as a body, and not to get past it. Without a receiver
+    // for it from the start, nothing waits for one.
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
+    if chunked {
+        drop(request.take_payload());
+    }
     let mut response = if let Some(refusal) = refusal {
         request.error_response(refusal)
     } else {
@@ -164,7 +168,7 @@ pub(crate) async fn front<B: MessageBody + 'static>(
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
     if let Some(connection) = response.request().conn_data::<Tracked>() {
-        connection.idle();
+        if chunked { connection.close_soon() } else { connection.idle() }
     }
     let route = response.request().app_data::<Route>().copied().unwrap_or(NO_ROUTE);
     metrics.request(route.0, &method, response.status(), start.elapsed());

@@ -74,7 +74,10 @@ impl Application {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let services = Services::new(Arc::clone(&config), clock, catalog, pool);
         let in_flight = Arc::new(InFlight::default());
-        let connections = Arc::new(Connections::new());
+        let http = &config.http;
+        // By then an idle connection is closed, and a request that was begun should have come.
+        let patience = http.keep_alive + http.header_timeout + http.write_timeout;
+        let connections = Arc::new(Connections::new(patience));
         Ok(Self { api, operator, config, services, metrics, in_flight, connections })
     }
 
@@ -167,11 +170,8 @@ impl Application {
     }
 
     fn start_workers(&self, stop: &CancellationToken) -> [JoinHandle<()>; 3] {
-        let http = &self.config.http;
-        // By then an idle connection is closed, and a request that was begun should have come.
-        let patience = http.keep_alive + http.header_timeout + http.write_timeout;
         [
-            tokio::spawn(Arc::clone(&self.connections).watch(patience, stop.clone())),
+            tokio::spawn(Arc::clone(&self.connections).watch(stop.clone())),
             tokio::spawn(self.services.clone().follow_changes(stop.clone())),
             tokio::spawn(self.services.clone().sweep(stop.clone())),
         ]

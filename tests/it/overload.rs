@@ -36,6 +36,35 @@ async fn half_a_head_is_cut_off_and_others_are_served() {
 }
 
 #[tokio::test]
+async fn half_a_head_on_a_used_connection_is_cut_off() {
+    let app = TestApp::builder()
+        .set("HTTP__HEADER_TIMEOUT", "1s")
+        .set("HTTP__KEEP_ALIVE", "1s")
+        .set("HTTP__WRITE_TIMEOUT", "1s")
+        .start();
+    let client = app.client();
+    let request = head(&client, "GET /v2/queues", "");
+    let mut connection = connect_and_send(&client, &request).await;
+    connection.answer().await.expect("the server answers").expect(200, "the first request");
+    connection.send(&request[..40]).await.expect("the server reads");
+    assert!(connection.until_closed().await.is_empty());
+}
+
+#[tokio::test]
+async fn chunks_without_end_are_cut_off() {
+    let client = TestApp::shared().client();
+    for line in ["GET /v2/queues", "POST /v2/queues/q/messages"] {
+        let start = head(&client, line, "Transfer-Encoding: chunked\r\n");
+        let mut connection = connect_and_send(&client, &start).await;
+        let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+        let begun = Instant::now();
+        while connection.send(&chunk).await.is_ok() {
+            assert!(begun.elapsed() < DEADLINE, "{line}: the server still reads");
+        }
+    }
+}
+
+#[tokio::test]
 async fn half_a_body_is_cut_off_and_others_are_served() {
     let app =
         TestApp::builder().set("HTTP__BODY_TIMEOUT", "1s").set("HTTP__WRITE_TIMEOUT", "1s").start();
@@ -84,24 +113,77 @@ async fn a_reader_that_does_not_read_is_cut_off_and_others_are_served() {
 async fn too_many_requests_at_once_are_refused_and_served_later() {
     let app = TestApp::builder().set("HTTP__MAX_IN_FLIGHT", "2").start();
     let client = app.client();
-    let body = json!({"messages": [{"body": 1, "ttl": 600}]}).to_string();
-    let mut unfinished = Vec::new();
-    for _ in 0..2 {
-        unfinished.push(begin_post(&client, &body).await);
+    client.create_queue("q", &json!({})).await;
+    // While somebody else writes to the file, posts are under way.
+    let writer = rusqlite::Connection::open(app.database()).expect("the file can be opened");
+    writer.execute_batch("BEGIN IMMEDIATE").expect("the file can be written");
+    let post = || {
+        let client = client.clone();
+        tokio::spawn(async move { client.post_bodies("q", [json!(1)]).await })
+    };
+    let posts = [post(), post()];
+    let (metrics, mut ticks) = (app.metrics(), interval(Duration::from_millis(10)));
+    let start = Instant::now();
+    while !metrics.get("/metrics").await.text().contains("requests_in_flight 2\n") {
+        assert!(start.elapsed() < DEADLINE, "the posts are not under way");
+        ticks.tick().await;
     }
+
     let busy = client.get("/v2/queues").await;
     busy.expect_error(503, "Service temporarily unavailable", "two are in flight");
     let retry = busy.headers.get(RETRY_AFTER).expect("it says when to come back");
     let seconds: u32 = retry.to_str().unwrap().parse().expect("a number of seconds");
     assert!((1..=60).contains(&seconds));
-    app.metrics().get("/livez").await.expect(200, "the operator's listener is not refused");
-    for connection in &mut unfinished {
-        connection.send(&body).await.expect("the server reads");
-        let posted = connection.answer().await.expect("the server answers");
-        assert_eq!(posted.status, 201, "{}", posted.text());
+    metrics.get("/livez").await.expect(200, "the operator's listener is not refused");
+    writer.execute_batch("ROLLBACK").expect("the file is let go");
+    for post in posts {
+        assert_eq!(post.await.unwrap().len(), 1);
     }
     client.get("/v2/queues").await.expect(200, "served again");
     assert_eq!(client.counts("q").await, [2, 0, 2]);
+}
+
+#[tokio::test]
+async fn requests_that_are_still_sent_keep_nobody_from_being_served() {
+    let app = TestApp::builder().set("HTTP__MAX_IN_FLIGHT", "2").start();
+    let client = app.client();
+    client.create_queue("q", &json!({})).await;
+    let body = json!({"messages": [{"body": 1}]}).to_string();
+    let mut unfinished = Vec::new();
+    for _ in 0..8 {
+        unfinished.push(begin_post(&client, &body).await);
+        assert_served(&client).await;
+    }
+    for connection in &mut unfinished {
+        connection.send(&body).await.expect("the server reads");
+        assert_eq!(connection.answer().await.expect("the server answers").status, 201);
+    }
+    assert_eq!(client.counts("q").await, [8, 0, 8]);
+}
+
+#[tokio::test]
+async fn bodies_in_pieces_have_a_bound_together() {
+    let app = TestApp::builder().set("HTTP__MAX_RECEIVING", "1 MiB").start();
+    let client = app.client();
+    client.create_queue("q", &json!({})).await;
+    let start = head(&client, "POST /v2/queues/q/messages", "Content-Length: 260000\r\n");
+    let mut statuses = Vec::new();
+    let mut unfinished = Vec::new();
+    for _ in 0..8 {
+        let mut connection = connect_and_send(&client, &start).await;
+        // The server may refuse before it was all sent.
+        let _ = connection.send(" ".repeat(250_000)).await;
+        unfinished.push(connection);
+        assert_served(&client).await;
+    }
+    for connection in &mut unfinished {
+        let _ = connection.send(" ".repeat(10_000)).await;
+        statuses.push(connection.answer().await.map_or(0, |answer| answer.status));
+    }
+    // What was received is no JSON, but there was no room to receive it all.
+    assert!(statuses.contains(&400), "{statuses:?}");
+    assert!(statuses.contains(&503), "{statuses:?}");
+    assert_served(&client).await;
 }
 
 #[tokio::test]

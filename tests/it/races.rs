@@ -146,3 +146,28 @@ async fn no_acknowledged_change_of_metadata_is_lost() {
         assert_eq!(shown[&key], value, "{key} in {shown}");
     }
 }
+
+/// Deleting a queue while others create it leaves it either there or gone, but never such that what
+/// is posted later is lost.
+#[tokio::test]
+async fn a_queue_that_was_deleted_while_it_was_created_loses_nothing_later() {
+    let client = TestApp::shared().client();
+    for n in 0..60 {
+        let queue = format!("q{n}");
+        together(&client, |client, number| {
+            let path = format!("/v2/queues/{queue}");
+            async move {
+                let call = if number % 4 == 3 { tests::delete(path) } else { put(path) };
+                client.send(call).await.status
+            }
+        })
+        .await;
+        client.post_bodies(&queue, [json!("kept")]).await;
+        assert_eq!(client.bodies(&queue, "echo=true").await, ["kept"]);
+    }
+    // Whatever a node remembered wrongly, it has forgotten by now: every queue is read anew.
+    for n in 0..60 {
+        client.put(format!("/v2/queues/q{n}"), &json!({})).await.expect(204, "it is there");
+        assert_eq!(client.bodies(&format!("q{n}"), "echo=true").await, ["kept"]);
+    }
+}

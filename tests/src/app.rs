@@ -54,6 +54,11 @@ impl TestApp {
         Client::new(self.address).id(&format!("{n:032x}")).project(&format!("project-{n}"))
     }
 
+    /// The file that it keeps everything in.
+    pub fn database(&self) -> PathBuf {
+        self.folder.path().join("chapar.db")
+    }
+
     /// Where it speaks the API.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -26,7 +26,8 @@ impl Connection {
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.stream.write_all(bytes.as_ref()).await
+        let sent = timeout(DEADLINE, self.stream.write_all(bytes.as_ref())).await;
+        sent.expect("the server reads or hangs up in time")
     }
 
     /// Says that nothing more will be sent.
