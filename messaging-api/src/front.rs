@@ -6,7 +6,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -20,6 +20,7 @@ use actix_web::{
     web::Data,
 };
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
@@ -41,7 +42,7 @@ pub(crate) struct InFlight {
     active: AtomicUsize,
     /// Bytes of bodies that have come in part.
     receiving: AtomicUsize,
-    stopping: AtomicBool,
+    stopping: CancellationToken,
     ended: Notify,
 }
 
@@ -53,12 +54,17 @@ impl InFlight {
 
     /// Whether the node is about to stop.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+        self.stopping.is_cancelled()
+    }
+
+    /// Is cancelled when the node is about to stop.
+    pub(crate) const fn stopping(&self) -> &CancellationToken {
+        &self.stopping
     }
 
     /// Says that the node is about to stop, and waits until nothing is under way.
     pub(crate) async fn drain(&self) {
-        self.stopping.store(true, Ordering::Release);
+        self.stopping.cancel();
         loop {
             let ended = self.ended.notified();
             if self.count() == 0 {
@@ -85,6 +91,11 @@ impl Place {
         Self { in_flight, max, active: Cell::new(false), received: Cell::new(0) }
     }
 
+    /// The requests among which it is.
+    pub(crate) fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
     /// Begins to work on the request; `false` if too many are worked on already.
     pub(crate) fn work(&self) -> bool {
         self.in_flight.receiving.fetch_sub(self.received.take(), Ordering::AcqRel);
@@ -93,7 +104,8 @@ impl Place {
         before < self.max
     }
 
-    /// Waits for more of the request, which keeps nobody else from being served.
+    /// Waits, for more of the request or for something to happen, which keeps nobody else from being
+    /// served.
     pub(crate) fn wait(&self) {
         if self.active.take() {
             self.in_flight.active.fetch_sub(1, Ordering::AcqRel);

@@ -9,6 +9,7 @@ mod error;
 mod extract;
 mod front;
 mod json;
+mod long_poll;
 mod metered;
 mod metrics;
 mod operator;

@@ -7,12 +7,13 @@ use storage_traits::{
     Limit, Page, Result,
     catalog::{Catalog, ChangeFeed, ChangeToken, Changes, Created, QueueCatalog, QueueFilter},
     domain::{
-        Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Message, MessageId, Metadata, NewMessage,
-        ProjectId, QueueKey, QueueRecord, QueueRef, Timestamp,
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Handling,
+        Message, MessageId, Metadata, NewMessage, Posted, ProjectId, QueueKey, QueueRecord,
+        QueueRef, Timestamp,
     },
     pool::{
         ClaimStore, DeleteOutcome, Durability, ListSpec, MessagePool, MessageStore, PoolCounters,
-        PoolMaintenance, Stats, Swept,
+        PoolMaintenance, Rescheduled, Stats, Swept, WakeUps, Watch, WatchFor,
     },
 };
 
@@ -50,10 +51,11 @@ impl MessageStore for Metered<dyn MessagePool> {
         client: &ClientId,
         messages: Vec<NewMessage>,
         now: Timestamp,
-    ) -> Result<Vec<MessageId>> {
-        let ids = self.time("post", self.store.post(queue, client, messages, now)).await?;
-        self.metrics.posted.inc_by(ids.len() as u64);
-        Ok(ids)
+    ) -> Result<Vec<Posted>> {
+        let posted = self.time("post", self.store.post(queue, client, messages, now)).await?;
+        let duplicates = posted.iter().filter(|posted| posted.duplicate).count();
+        self.metrics.posted.inc_by((posted.len() - duplicates) as u64);
+        Ok(posted)
     }
 
     async fn list(
@@ -86,6 +88,16 @@ impl MessageStore for Metered<dyn MessagePool> {
             self.metrics.deleted.inc();
         }
         Ok(outcome)
+    }
+
+    async fn reschedule(
+        &self,
+        queue: &QueueRef,
+        id: MessageId,
+        visible_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rescheduled> {
+        self.time("reschedule", self.store.reschedule(queue, id, visible_at, now)).await
     }
 
     async fn delete_many(
@@ -139,10 +151,33 @@ impl ClaimStore for Metered<dyn MessagePool> {
         self.time("release", self.store.release(queue, id, now)).await
     }
 
+    async fn acknowledge(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        acknowledgements: &[Acknowledgement],
+        now: Timestamp,
+    ) -> Result<Vec<Acknowledged>> {
+        let work = self.store.acknowledge(queue, id, acknowledgements, now);
+        let answers = self.time("acknowledge", work).await?;
+        let gone = acknowledgements.iter().zip(&answers).filter(|(said, answer)| {
+            said.handling == Handling::Done && **answer == Acknowledged::Taken
+        });
+        self.metrics.deleted.inc_by(gone.count() as u64);
+        Ok(answers)
+    }
+
     async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
         let messages = self.time("pop", self.store.pop(queue, limit, now)).await?;
         self.metrics.deleted.inc_by(messages.len() as u64);
         Ok(messages)
+    }
+}
+
+#[async_trait]
+impl WakeUps for Metered<dyn MessagePool> {
+    async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
+        self.time("watch", self.store.watch(queue, what, now)).await
     }
 }
 

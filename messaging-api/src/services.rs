@@ -9,6 +9,7 @@ mod metadata;
 mod patch;
 mod queues;
 mod retry_policy;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -147,6 +147,8 @@ impl Application {
             .client_request_timeout(http.header_timeout)
             .client_disconnect_timeout(http.write_timeout)
             .keep_alive(http.keep_alive)
+            // Whoever hangs up while a request waits gives its place back at once.
+            .h1_allow_half_closed(false)
             .shutdown_timeout(LINGER.as_secs())
             .disable_signals()
             .listen(self.api.try_clone()?)?

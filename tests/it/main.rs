@@ -31,7 +31,10 @@ mod pop;
 mod claims;
 mod claims_rules;
 mod dead_letter;
+mod deduplication;
 mod delay;
+mod long_poll;
+mod schedules;
 
 mod checksum;
 mod client_id_off;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     SqliteOptions,
+    alarm::{self, Alarm},
     error::{BACKEND, store_error, unavailable, unexpected},
     writer::{Command, Counters, Tx, Waiting, write_loop},
 };
@@ -28,7 +29,10 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Says in the file's header whose it is.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ChPR");
 /// The steps from one version of the tables to the next (`PRAGMA user_version`).
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_first.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../migrations/sqlite/0001_first.sql"),
+    include_str!("../../migrations/sqlite/0002_deduplication.sql"),
+];
 
 enum ReadCommand {
     Run(Box<dyn FnOnce(&mut Connection) + Send>),
@@ -38,6 +42,7 @@ enum ReadCommand {
 pub(super) struct SqliteFile {
     durability: Durability,
     counters: Arc<Counters>,
+    alarm: Arc<Alarm>,
     writer: mpsc::Sender<Command>,
     reader: crossbeam_channel::Sender<ReadCommand>,
     threads: Mutex<Threads>,
@@ -45,6 +50,7 @@ pub(super) struct SqliteFile {
 
 #[derive(Default)]
 struct Threads {
+    alarm: Option<JoinHandle<()>>,
     writer: Option<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -64,10 +70,13 @@ impl SqliteFile {
         }
         let counters = Arc::<Counters>::default();
         let counting = Arc::clone(&counters);
-        let run = move || write_loop(&writing, &counting, commands);
+        let alarm = Arc::<Alarm>::default();
+        let ringing = Arc::clone(&alarm);
+        let run = move || write_loop(&writing, &counting, &ringing, commands);
         threads.writer = Some(spawn("sqlite-write", run)?);
-        let durability = options.durability;
-        Ok(Self { durability, counters, writer, reader, threads: Mutex::new(threads) })
+        threads.alarm = Some(spawn("sqlite-alarm", alarm::thread(&alarm, &writer))?);
+        let (durability, threads) = (options.durability, Mutex::new(threads));
+        Ok(Self { durability, counters, alarm, writer, reader, threads })
     }
 
     pub(super) const fn durability(&self) -> Durability {
@@ -76,6 +85,11 @@ impl SqliteFile {
 
     pub(super) fn counters(&self) -> PoolCounters {
         self.counters.snapshot()
+    }
+
+    /// Who is told what happens.
+    pub(super) fn alarm(&self) -> &Alarm {
+        &self.alarm
     }
 
     /// Runs one atomic step on the writer, in a transaction shared with the steps beside it, and
@@ -119,7 +133,9 @@ impl SqliteFile {
     pub(super) async fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock().expect("no holder panics"));
         let (writer, reader) = (self.writer.clone(), self.reader.clone());
+        self.alarm.stop();
         let stop = move || {
+            drop(threads.alarm.map(JoinHandle::join));
             for _ in &threads.readers {
                 drop(reader.send(ReadCommand::Stop));
             }
@@ -134,6 +150,12 @@ impl SqliteFile {
         if tokio::task::spawn_blocking(stop).await.is_err() {
             tracing::error!("the SQLite file was not closed in order");
         }
+    }
+}
+
+impl Drop for SqliteFile {
+    fn drop(&mut self) {
+        self.alarm.stop();
     }
 }
 

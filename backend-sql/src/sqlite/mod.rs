@@ -3,6 +3,7 @@
 //! One thread writes and shares each transaction among all the steps that wait for it (group
 //! commit); a few threads read beside it. Nothing runs on a timer.
 
+mod alarm;
 mod catalog;
 mod error;
 mod file;

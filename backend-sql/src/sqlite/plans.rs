@@ -8,10 +8,10 @@ use storage_traits::{
     Clock as _, Limit, Result, SystemClock,
     catalog::{Catalog, QueueFilter},
     domain::{
-        Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Metadata, NewMessage, QueueKey,
-        QueueRef, Timestamp,
+        Acknowledged, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter,
+        Deduplication, Delivery, Handling, Metadata, NewMessage, QueueKey, QueueRef, Timestamp,
     },
-    pool::{ListSpec, MessagePool},
+    pool::{ListSpec, MessagePool, WatchFor},
 };
 
 use super::{Sqlite, SqliteOptions, error::store_error};
@@ -20,7 +20,10 @@ const TTL: Duration = Duration::from_mins(5);
 
 fn message(delay: u64) -> NewMessage {
     let body = Body::from_json("1".into());
-    NewMessage { body, ttl: TTL, delay: Duration::from_secs(delay), checksum: None }
+    let id = ClaimId::random().to_string().parse().unwrap();
+    let deduplication = Some(Deduplication { id, window: TTL });
+    let delivery = Delivery::After(Duration::from_secs(delay));
+    NewMessage { body, ttl: TTL, delivery, deduplication, checksum: None }
 }
 
 fn offences(connection: &Connection) -> Result<Vec<String>> {
@@ -109,9 +112,13 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     let (work, dead) = (queue(catalog, "work", now).await, queue(catalog, "dead", now).await);
     store.open_queue(&work).await.unwrap();
     store.open_queue(&dead).await.unwrap();
-    let mut messages = vec![message(0); 20];
-    messages.extend(vec![message(30); 5]);
-    let ids = store.post(&work, &client, messages, now).await.unwrap();
+    let mut messages: Vec<_> = (0..20).map(|_| message(0)).collect();
+    messages.extend((0..5).map(|_| message(30)));
+    let posted = store.post(&work, &client, messages, now).await.unwrap();
+    let ids: Vec<_> = posted.into_iter().map(|posted| posted.id).collect();
+    store.watch(&work, WatchFor::Claimable, now).await.unwrap();
+    store.reschedule(&work, ids[24], now.plus(TTL / 2), now).await.unwrap();
+    store.reschedule(&work, ids[23], now, now).await.unwrap();
     let rule = DeadLetter { queue: dead.clone(), max_claim_count: 1, ttl: None };
     let spec = |id| ClaimSpec { id, terms, limit, dead_letter: Some(rule.clone()) };
 
@@ -121,6 +128,7 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
             after: None,
             limit,
             hide_client,
+            include_free: true,
             include_claimed: both,
             include_delayed: both,
         };
@@ -130,11 +138,21 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     store.get_claim(&work, claim.id, now).await.unwrap().unwrap();
     store.renew(&work, claim.id, terms, now).await.unwrap();
     store.delete(&work, claim.messages[0].id, Some(claim.id), now).await.unwrap();
+    let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
+    let handlings = [Handling::Done, Handling::Failed { retry_after: TTL / 2 }];
+    let said = claim.messages.iter().zip(handlings);
+    let said: Vec<_> = said.map(|(m, handling)| Acknowledgement { id: m.id, handling }).collect();
+    let taken = store.acknowledge(&work, claim.id, &said, now).await.unwrap();
+    assert_eq!(taken, [Acknowledged::Taken; 2]);
+    let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
+    let handling = Handling::Failed { retry_after: Duration::ZERO };
+    let said = Acknowledgement { id: claim.messages[0].id, handling };
+    store.acknowledge(&work, claim.id, &[said], now).await.unwrap();
     store.delete_many(&work, &ids[10..12], &[], now).await.unwrap();
     store.stats(&work, now).await.unwrap();
     store.release(&work, claim.id, now).await.unwrap();
-    store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap(); // buries one
-    assert_eq!(store.counters().dead_lettered, 1);
+    store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap(); // buries two
+    assert_eq!(store.counters().dead_lettered, 2);
     store.pop(&work, limit, now).await.unwrap();
 
     // Delays end, the claim lapses, and all that is left expires.

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    slice::from_mut,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -15,7 +16,10 @@ use storage_traits::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use super::error::{is_failure, store_error, unavailable, unexpected};
+use super::{
+    alarm::Alarm,
+    error::{is_failure, store_error, unavailable, unexpected},
+};
 
 /// How many steps share a transaction at the most.
 const MAX_BATCH: usize = 256;
@@ -107,6 +111,7 @@ impl Counters {
 pub(super) fn write_loop(
     connection: &Connection,
     counters: &Counters,
+    alarm: &Alarm,
     mut commands: mpsc::Receiver<Command>,
 ) {
     let mut received = Vec::with_capacity(MAX_BATCH);
@@ -120,7 +125,7 @@ pub(super) fn write_loop(
                 Command::Stop => stop = true,
             }
         }
-        run(connection, counters, steps);
+        run(connection, counters, alarm, steps);
         until_look -= 1;
         if until_look == 0 {
             until_look = LOG_LOOK;
@@ -155,14 +160,14 @@ fn receive(commands: &mut mpsc::Receiver<Command>, received: &mut Vec<Command>) 
 
 /// Runs steps in one transaction; if that fails, each in its own, so that one step that cannot be
 /// done does not take its neighbours with it.
-fn run(connection: &Connection, counters: &Counters, mut steps: Vec<Box<dyn Step>>) {
+fn run(connection: &Connection, counters: &Counters, alarm: &Alarm, mut steps: Vec<Box<dyn Step>>) {
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
         // Another process writes, or the file is out of reach: nobody's own fault.
         tracing::warn!(%error, steps = steps.len(), "a transaction cannot begin");
         let reason = error.to_string();
         return steps.into_iter().for_each(|step| step.answer(Err(unavailable(reason.as_str()))));
     }
-    match finish(connection, counters, &mut steps) {
+    match finish(connection, counters, alarm, &mut steps) {
         Ok(()) => steps.into_iter().for_each(|step| step.answer(Ok(()))),
         Err(error) if steps.len() <= 1 => {
             if let Some(step) = steps.pop() {
@@ -173,7 +178,7 @@ fn run(connection: &Connection, counters: &Counters, mut steps: Vec<Box<dyn Step
             tracing::debug!(%error, steps = steps.len(), "a shared transaction failed");
             for mut step in steps {
                 let alone = execute(connection, "BEGIN IMMEDIATE")
-                    .and_then(|()| finish(connection, counters, std::slice::from_mut(&mut step)));
+                    .and_then(|()| finish(connection, counters, alarm, from_mut(&mut step)));
                 step.answer(alone);
             }
         }
@@ -181,8 +186,18 @@ fn run(connection: &Connection, counters: &Counters, mut steps: Vec<Box<dyn Step
 }
 
 /// Runs steps in the transaction that has begun, and ends it.
-fn finish(connection: &Connection, counters: &Counters, steps: &mut [Box<dyn Step>]) -> Result<()> {
-    let mut tx = Tx { connection, tally: PoolCounters::default(), queues: HashMap::new() };
+fn finish(
+    connection: &Connection,
+    counters: &Counters,
+    alarm: &Alarm,
+    steps: &mut [Box<dyn Step>],
+) -> Result<()> {
+    let mut tx = Tx {
+        connection,
+        tally: PoolCounters::default(),
+        queues: HashMap::new(),
+        dropped: Vec::new(),
+    };
     let ran = steps
         .iter_mut()
         .all(|step| step.run(&mut tx))
@@ -191,7 +206,10 @@ fn finish(connection: &Connection, counters: &Counters, steps: &mut [Box<dyn Ste
         .and_then(|()| tx.flush())
         .and_then(|()| execute(connection, "COMMIT"));
     match &ran {
-        Ok(()) => counters.add(tx.tally),
+        Ok(()) => {
+            counters.add(tx.tally);
+            tx.ring(alarm);
+        }
         Err(_) if connection.is_autocommit() => {} // rolled back by the database
         Err(_) => execute(connection, "ROLLBACK")?,
     }
@@ -261,6 +279,7 @@ pub(super) struct Tx<'c> {
     /// What the steps did on the side; counted once it is committed.
     pub(super) tally: PoolCounters,
     queues: HashMap<Incarnation, (QueueRow, Saved)>,
+    dropped: Vec<Incarnation>,
 }
 
 type Saved = Option<QueueRow>;
@@ -286,6 +305,28 @@ impl Tx<'_> {
     /// Forgets a row, because its queue is dropped.
     pub(super) fn forget(&mut self, incarnation: Incarnation) {
         self.queues.remove(&incarnation);
+        self.dropped.push(incarnation);
+    }
+
+    /// Tells those who wait what was committed.
+    fn ring(&self, alarm: &Alarm) {
+        if !alarm.bells.any() {
+            return;
+        }
+        self.dropped.iter().for_each(|queue| alarm.bells.wake(*queue));
+        for (queue, (row, saved)) in &self.queues {
+            if !alarm.bells.is_watched(*queue) {
+                continue;
+            }
+            let posted = saved.is_none_or(|saved| saved.last_sequence < row.last_sequence);
+            if posted {
+                alarm.bells.posted(*queue);
+            }
+            if posted || saved.is_none_or(|saved| saved.ready < row.ready) {
+                alarm.bells.claimable(*queue, usize::try_from(row.ready).unwrap_or(0));
+            }
+            alarm.set(*queue, row.next_due);
+        }
     }
 
     fn flush(&mut self) -> Result<()> {

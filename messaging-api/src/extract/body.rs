@@ -36,16 +36,31 @@ impl FromRequest for BodyReader {
             .get(header::CONTENT_LENGTH)
             .and_then(|length| length.to_str().ok()?.parse().ok())
             .unwrap_or(0);
-        let place = request.extensions().get::<Rc<Place>>().cloned();
         let max_receiving = config.http.max_receiving.as_u64();
         ready(Ok(Self {
             length,
             timeout: config.http.body_timeout,
             max_receiving: usize::try_from(max_receiving).unwrap_or(usize::MAX),
-            place: place.expect("every request has its place"),
+            place: place(request),
             payload: payload.take(),
         }))
     }
+}
+
+/// The place of the request among those under way.
+pub(crate) struct PlaceTaken(pub Rc<Place>);
+
+impl FromRequest for PlaceTaken {
+    type Error = ApiError;
+    type Future = Ready<Result<Self, ApiError>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        ready(Ok(Self(place(request))))
+    }
+}
+
+fn place(request: &HttpRequest) -> Rc<Place> {
+    request.extensions().get::<Rc<Place>>().cloned().expect("every request has its place")
 }
 
 impl BodyReader {

@@ -9,26 +9,30 @@ use super::render::{self, Shape, age, claim_path};
 use crate::{
     config::Config,
     error::ApiError,
-    extract::{BodyReader, InQueue, Query, segment},
+    extract::{BodyReader, InQueue, PlaceTaken, Query, segment},
     json,
+    long_poll::Patience,
     services::Services,
 };
 
-/// `POST …/claims`: 201 with the claimed messages, 204 when none is free.
+/// `POST …/claims`: 201 with the claimed messages, 204 when none is free or, with `wait`, becomes
+/// free in time.
 pub(super) async fn create(
     queue: InQueue,
     query: Query,
+    place: PlaceTaken,
     body: BodyReader,
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
+    let patience = Patience::of(&query, place.0)?;
     let document = match body.read_small(config.limits.max_queue_metadata).await? {
         Some(bytes) => json::object(&bytes)?,
         None => Map::new(),
     };
     let (ttl, grace) = (seconds(&document, "ttl")?, seconds(&document, "grace")?);
-    let Some(claim) = services.create_claim(&queue.key, ttl, grace, limit).await? else {
+    let Some(claim) = services.create_claim(&queue.key, ttl, grace, limit, &patience).await? else {
         return Ok(HttpResponse::NoContent().finish());
     };
     let name = &queue.key.name;

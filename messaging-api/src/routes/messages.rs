@@ -9,7 +9,8 @@ use super::{
 };
 use crate::{
     error::ApiError,
-    extract::{InQueue, Query, segment},
+    extract::{InQueue, PlaceTaken, Query, segment},
+    long_poll::Patience,
     services::{Listing, PopOrIds, Services},
 };
 
@@ -17,6 +18,7 @@ use crate::{
 pub(super) async fn list(
     queue: InQueue,
     query: Query,
+    place: PlaceTaken,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     if let Some(ids) = query.list("ids") {
@@ -27,6 +29,7 @@ pub(super) async fn list(
     let echo = query.flag("echo")?;
     let include_claimed = query.flag("include_claimed")?;
     let include_delayed = query.flag("include_delayed")?;
+    let patience = Patience::of(&query, place.0)?;
     let listing = Listing {
         marker: marker.map(ToOwned::to_owned),
         limit,
@@ -34,7 +37,8 @@ pub(super) async fn list(
         include_claimed: include_claimed.unwrap_or(false),
         include_delayed: include_delayed.unwrap_or(false),
     };
-    let (page, delays) = services.list_messages(&queue.key, &queue.caller.client, &listing).await?;
+    let (page, delays) =
+        services.list_messages(&queue.key, &queue.caller.client, &listing, &patience).await?;
     let mut out = r#"{"messages":"#.to_owned();
     render::messages(&mut out, &queue.key.name, &page.items, Shape::Linked, services.now());
     out.push_str(r#","links":["#);

@@ -12,7 +12,7 @@ use serde::{
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use storage_traits::domain::Body;
+use storage_traits::domain::{Body, DeduplicationId, Posted, Timestamp};
 
 use super::render::message_path;
 use crate::{
@@ -39,12 +39,12 @@ pub(super) async fn post(
     }
     let bytes = body.read().await?.unwrap_or_default();
     let drafts = parse(&bytes)?;
-    let ids = services.post(target, &queue.caller.client, drafts).await?;
+    let posted = services.post(target, &queue.caller.client, drafts).await?;
 
     let name = &queue.key.name;
     let mut location = format!("/v2/queues/{name}/messages?ids=");
     let mut resources = r#"{"resources":["#.to_owned();
-    for (index, id) in ids.into_iter().enumerate() {
+    for (index, Posted { id, .. }) in posted.into_iter().enumerate() {
         let separator = if index > 0 { "," } else { "" };
         if index > 0 {
             resources.push(',');
@@ -71,15 +71,19 @@ struct MessageIn<'b> {
     body: &'b RawValue,
     ttl: Option<&'b RawValue>,
     delay: Option<&'b RawValue>,
+    deduplication_id: Option<&'b RawValue>,
+    deliver_at: Option<&'b RawValue>,
 }
 
 #[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
+#[serde(field_identifier, rename_all = "snake_case")]
 enum Key {
     Messages,
     Body,
     Ttl,
     Delay,
+    DeduplicationId,
+    DeliverAt,
     #[serde(other)]
     Other,
 }
@@ -122,16 +126,19 @@ impl<'de> Deserialize<'de> for MessageIn<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageIn<'de>, A::Error> {
                 let (mut body, mut ttl, mut delay) = (None, None, None);
+                let (mut deduplication_id, mut deliver_at) = (None, None);
                 while let Some(key) = map.next_key()? {
                     match key {
                         Key::Body => body = Some(map.next_value()?),
                         Key::Ttl => ttl = Some(map.next_value()?),
                         Key::Delay => delay = Some(map.next_value()?),
+                        Key::DeduplicationId => deduplication_id = Some(map.next_value()?),
+                        Key::DeliverAt => deliver_at = Some(map.next_value()?),
                         _ => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
                 let body = body.ok_or_else(|| A::Error::missing_field("body"))?;
-                Ok(MessageIn { body, ttl, delay })
+                Ok(MessageIn { body, ttl, delay, deduplication_id, deliver_at })
             }
         }
         deserializer.deserialize_map(Message)
@@ -160,7 +167,27 @@ fn draft(bytes: &Bytes, message: &MessageIn<'_>) -> Result<MessageDraft, ApiErro
         body: Body::from_json(bytes.slice_ref(message.body.get().as_bytes())),
         ttl,
         delay: message.delay.map(|raw| integer(raw).ok_or(())),
+        deduplication_id: message.deduplication_id.map(deduplication_id).transpose()?,
+        deliver_at: message.deliver_at.map(moment).transpose()?,
     })
+}
+
+fn deduplication_id(raw: &RawValue) -> Result<DeduplicationId, ApiError> {
+    let id: String = serde_json::from_str(raw.get())
+        .map_err(|_| ApiError::Body("\"deduplication_id\" must be a string".into()))?;
+    id.parse().map_err(|error| ApiError::Invalid(format!("\"deduplication_id\": {error}")))
+}
+
+/// A moment as RFC 3339 writes it.
+fn moment(raw: &RawValue) -> Result<Timestamp, ApiError> {
+    serde_json::from_str::<String>(raw.get())
+        .ok()
+        .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+        .map(|moment| Timestamp::from_millis(moment.as_millisecond()))
+        .ok_or_else(|| {
+            let text = "\"deliver_at\" must be a moment such as \"2030-01-31T08:00:00Z\"";
+            ApiError::Body(text.into())
+        })
 }
 
 fn integer(raw: &RawValue) -> Option<i64> {
@@ -188,7 +215,13 @@ fn diagnose(text: &str) -> Result<PostIn<'_>, ApiError> {
             let body = fields
                 .get("body")
                 .ok_or_else(|| ApiError::Body("a message needs a \"body\"".into()))?;
-            Ok(MessageIn { body, ttl: fields.get("ttl"), delay: fields.get("delay") })
+            Ok(MessageIn {
+                body,
+                ttl: fields.get("ttl"),
+                delay: fields.get("delay"),
+                deduplication_id: fields.get("deduplication_id"),
+                deliver_at: fields.get("deliver_at"),
+            })
         })
         .collect::<Result<_, ApiError>>()?;
     Ok(PostIn { messages })

@@ -3,35 +3,57 @@
 use std::time::Duration;
 
 use storage_traits::{
-    StoreError,
+    Limit, StoreError,
     domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Metadata, QueueKey, Timestamp},
+    pool::WatchFor,
 };
 
 use super::{Services, directory::Known, queues::page_limit};
-use crate::{config::check::MIN_TTL, error::ApiError};
+use crate::{config::check::MIN_TTL, error::ApiError, long_poll::Patience};
 
 impl Services {
-    /// Claims messages; `None` if there are none to claim.
+    /// Claims messages, and waits for some if there are none; `None` if there are none to claim.
     pub(crate) async fn create_claim(
         &self,
         key: &QueueKey,
         ttl: Option<i64>,
         grace: Option<i64>,
         limit: Option<i64>,
+        patience: &Patience,
     ) -> Result<Option<Claim>, ApiError> {
         let terms = self.claim_terms(ttl, grace)?;
         let limit = page_limit(limit, self.config.limits.max_messages_per_claim_or_pop)?;
-        let Some(known) = self.directory.find(key).await? else { return Ok(None) };
+        let mut watched = None;
+        loop {
+            let known = self.directory.find(key).await?;
+            if let Some(known) = &known
+                && let Some(claim) = self.claim_now(known, terms, limit).await?
+            {
+                return Ok(Some(claim));
+            }
+            let what = WatchFor::Claimable;
+            if !self.wait_for(known.as_deref(), what, &mut watched, patience).await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn claim_now(
+        &self,
+        known: &Known,
+        terms: ClaimTerms,
+        limit: Limit,
+    ) -> Result<Option<Claim>, ApiError> {
         let now = self.now();
         let (id, mut tries) = (ClaimId::random(), 3);
         loop {
             // The dead-letter queue may be deleted again and again; then nothing is moved to it.
             tries -= 1;
-            let dead_letter = if tries > 0 { self.dead_letter(&known, now).await? } else { None };
+            let dead_letter = if tries > 0 { self.dead_letter(known, now).await? } else { None };
             let spec = ClaimSpec { id, terms, limit, dead_letter };
             match self.pool.claim(known.queue(), &spec, now).await {
                 Err(StoreError::NotFound { .. }) if tries > 0 => {
-                    self.reopen_dead_letters(&known).await?;
+                    self.reopen_dead_letters(known).await?;
                 }
                 result => return Ok(result?),
             }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use storage_traits::{
     Limit, Result as StoreResult, StoreError,
     domain::{
-        Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, MessageId, Metadata, NewMessage, ProjectId,
-        QueueKey, QueueName, QueueRef,
+        Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, Delivery, MessageId, Metadata, NewMessage,
+        ProjectId, QueueKey, QueueName, QueueRef,
     },
     pool::{DeleteOutcome, ListSpec},
 };
@@ -96,12 +96,14 @@ impl Services {
         let message = NewMessage {
             body: Body::from_json("\"health\"".into()),
             ttl: Duration::from_mins(10),
-            delay: Duration::ZERO,
+            delivery: Delivery::AT_ONCE,
+            deduplication: None,
             checksum: None,
         };
         let messages = vec![message; MESSAGES as usize];
         let post = self.pool.post(queue, &client, messages, self.now());
-        let ids: Vec<MessageId> = trial.run("post_messages", post).await.unwrap_or_default();
+        let posted = trial.run("post_messages", post).await.unwrap_or_default();
+        let ids: Vec<MessageId> = posted.into_iter().map(|posted| posted.id).collect();
 
         let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(5) };
         let Some(limit) = Limit::new(DEFAULT_LIMIT) else { return };
@@ -112,6 +114,7 @@ impl Services {
             after: None,
             limit,
             hide_client: None,
+            include_free: true,
             include_claimed: true,
             include_delayed: true,
         };

@@ -5,14 +5,18 @@ use std::{sync::Arc, time::Duration};
 use md5::{Digest as _, Md5};
 use storage_traits::{
     Page, StoreError,
-    domain::{Body, ClaimId, ClientId, Message, MessageId, Metadata, NewMessage, QueueKey},
-    pool::{DeleteOutcome, DeleteRefusal, ListSpec},
+    domain::{
+        Body, ClaimId, ClientId, Deduplication, DeduplicationId, Delivery, Message, MessageId,
+        Metadata, NewMessage, Posted, QueueKey, Timestamp,
+    },
+    pool::{DeleteOutcome, DeleteRefusal, ListSpec, WatchFor},
 };
 
 use super::{Services, directory::Known, queues::page_limit};
 use crate::{
     config::{Compat, Limits, check::MIN_TTL},
     error::ApiError,
+    long_poll::Patience,
 };
 
 /// A message as a client wrote it.
@@ -24,6 +28,9 @@ pub(crate) struct MessageDraft {
     /// What was written for the delay, which counts only in queues that delay: an error if it is
     /// no integer.
     pub delay: Option<Result<i64, ()>>,
+    pub deduplication_id: Option<DeduplicationId>,
+    /// When it is to be delivered, unchecked.
+    pub deliver_at: Option<Timestamp>,
 }
 
 /// What to list.
@@ -67,16 +74,16 @@ impl Services {
         Ok((PostTarget(known), limit))
     }
 
-    /// Posts messages; answers their ids in the same order.
+    /// Posts messages; answers what became of them, in the same order.
     pub(crate) async fn post(
         &self,
         target: PostTarget,
         client: &ClientId,
         drafts: Vec<MessageDraft>,
-    ) -> Result<Vec<MessageId>, ApiError> {
+    ) -> Result<Vec<Posted>, ApiError> {
         let PostTarget(known) = target;
-        let messages = new_messages(&known, drafts, &self.config.limits, &self.config.compat)?;
         let now = self.now();
+        let messages = new_messages(&known, drafts, &self.config.limits, &self.config.compat, now)?;
         let posted = self.pool.post(known.queue(), client, messages.clone(), now).await;
         match posted {
             // The pool does not know the queue (any more).
@@ -91,22 +98,40 @@ impl Services {
         }
     }
 
-    /// Lists messages; also whether the queue has a delay, so that the list shows delayed ones
-    /// only when asked.
+    /// Lists messages, and waits for some if there are none; also whether the queue has a delay, so
+    /// that the list shows delayed ones only when asked.
     pub(crate) async fn list_messages(
         &self,
         key: &QueueKey,
         client: &ClientId,
         listing: &Listing,
+        patience: &Patience,
+    ) -> Result<(Page<Message>, bool), ApiError> {
+        let mut watched = None;
+        loop {
+            let known = self.directory.find(key).await?;
+            let (page, delays) = self.page_of_messages(known.as_deref(), client, listing).await?;
+            if !page.items.is_empty() || !patience.is_left() {
+                return Ok((page, delays));
+            }
+            if !self.wait_for(known.as_deref(), WatchFor::Posts, &mut watched, patience).await? {
+                return Ok((page, delays));
+            }
+        }
+    }
+
+    async fn page_of_messages(
+        &self,
+        known: Option<&Known>,
+        client: &ClientId,
+        listing: &Listing,
     ) -> Result<(Page<Message>, bool), ApiError> {
         let limit = page_limit(listing.limit, self.config.limits.max_messages_per_page)?;
-        let Some(known) = self.directory.find(key).await? else {
-            return Ok((Page::empty(), false));
-        };
+        let Some(known) = known else { return Ok((Page::empty(), false)) };
         let delays = known.settings.default_delay.is_some();
         let after = match &listing.marker {
             None => None,
-            Some(marker) => match own_id(&known, marker) {
+            Some(marker) => match own_id(known, marker) {
                 Some(id) => Some(id.sequence),
                 None => return Ok((Page::empty(), delays)),
             },
@@ -115,6 +140,7 @@ impl Services {
             after,
             limit,
             hide_client: (!listing.echo).then(|| client.clone()),
+            include_free: true,
             include_claimed: listing.include_claimed,
             include_delayed: listing.include_delayed || !delays,
         };
@@ -216,6 +242,7 @@ fn new_messages(
     drafts: Vec<MessageDraft>,
     limits: &Limits,
     compat: &Compat,
+    now: Timestamp,
 ) -> Result<Vec<NewMessage>, ApiError> {
     if drafts.is_empty() {
         return Err(ApiError::Invalid("\"messages\" must hold at least one message".into()));
@@ -236,16 +263,35 @@ fn new_messages(
                 Some(ttl) => bounded("ttl", ttl, MIN_TTL, limits.max_message_ttl)?,
                 None => default_ttl,
             };
-            let delay = match (delays, draft.delay) {
-                (Some(_), Some(Ok(delay))) => bounded("delay", delay, 0, limits.max_message_delay)?,
-                (Some(default), _) => default,
-                (None, _) => Duration::ZERO,
+            let delivery = match (draft.deliver_at, delays, draft.delay) {
+                (Some(_), Some(_), Some(_)) => {
+                    let text = "give either \"delay\" or \"deliver_at\"".to_owned();
+                    return Err(ApiError::Invalid(text));
+                }
+                (Some(moment), ..) => Delivery::At(scheduled(moment, now, limits)?),
+                (None, Some(_), Some(Ok(delay))) => {
+                    Delivery::After(bounded("delay", delay, 0, limits.max_message_delay)?)
+                }
+                (None, Some(default), _) => Delivery::After(default),
+                (None, None, _) => Delivery::AT_ONCE,
             };
+            let window = known.settings.deduplication_window;
+            let deduplication = draft.deduplication_id.map(|id| Deduplication { id, window });
             let checksum = (compat.enable_checksum && draft.body.as_bytes() != b"null")
                 .then(|| checksum(&draft.body));
-            Ok(NewMessage { body: draft.body, ttl, delay, checksum })
+            Ok(NewMessage { body: draft.body, ttl, delivery, deduplication, checksum })
         })
         .collect()
+}
+
+/// A moment that lies no further ahead than a message may live.
+fn scheduled(moment: Timestamp, now: Timestamp, limits: &Limits) -> Result<Timestamp, ApiError> {
+    let max = limits.max_message_ttl;
+    if moment <= now.plus(Duration::from_secs(max.unsigned_abs())) {
+        Ok(moment)
+    } else {
+        Err(ApiError::Invalid(format!("\"deliver_at\" must be at most {max} seconds ahead")))
+    }
 }
 
 fn bounded(name: &str, seconds: i64, min: i64, max: i64) -> Result<Duration, ApiError> {

@@ -18,6 +18,10 @@ pub(super) const DEAD_LETTER_QUEUE: &str = "_dead_letter_queue";
 pub(super) const DEAD_LETTER_TTL: &str = "_dead_letter_queue_messages_ttl";
 pub(super) const MAX_CLAIM_COUNT: &str = "_max_claim_count";
 pub(super) const ENCRYPT: &str = "_enable_encrypt_messages";
+/// For how many seconds a deduplication id counts.
+const DEDUPLICATION_WINDOW: &str = "_deduplication_window";
+const MAX_DEDUPLICATION_WINDOW: i64 = 24 * 60 * 60;
+const DEFAULT_DEDUPLICATION_WINDOW: Duration = Duration::from_mins(5);
 const RETRY_POLICY: &str = "_retry_policy";
 
 /// The reserved keys that are shown with a default when they are not set.
@@ -40,6 +44,7 @@ pub(super) fn check(metadata: &Map<String, Value>, limits: &Limits) -> Result<()
         (DEFAULT_DELAY, 0..=limits.max_message_delay),
         (DEAD_LETTER_TTL, MIN_TTL..=limits.max_message_ttl),
         (MAX_CLAIM_COUNT, i64::MIN..=i64::MAX),
+        (DEDUPLICATION_WINDOW, 1..=MAX_DEDUPLICATION_WINDOW),
     ] {
         let Some(value) = set(metadata, key) else { continue };
         let number = integer(value).ok_or_else(|| format!("\"{key}\" must be an integer"))?;
@@ -89,6 +94,7 @@ pub(super) struct Settings {
     pub(super) default_ttl: Option<Duration>,
     pub(super) default_delay: Option<Duration>,
     pub(super) dead_letters: Option<DeadLetters>,
+    pub(super) deduplication_window: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +122,8 @@ impl Settings {
             default_ttl: seconds(DEFAULT_TTL),
             default_delay: seconds(DEFAULT_DELAY),
             dead_letters,
+            deduplication_window: seconds(DEDUPLICATION_WINDOW)
+                .unwrap_or(DEFAULT_DEDUPLICATION_WINDOW),
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use super::{
     TestPool,
-    words::{MILLISECOND, MINUTE, ids, message, nearly, terms, up_to},
+    words::{MILLISECOND, MINUTE, hidden, ids, nearly, terms, up_to},
 };
 use crate::{
-    domain::{ClaimId, ClaimSpec, NewMessage},
+    domain::{ClaimId, ClaimSpec},
     pool::{
         DeleteOutcome::{Deleted, Missing, Refused},
         DeleteRefusal::{Claimed, ClaimedByOther, NotClaimed, UnknownClaim},
@@ -24,7 +24,7 @@ pub async fn a_free_message_is_deleted(pool: &TestPool) {
 
 pub async fn a_delayed_message_is_deleted(pool: &TestPool) {
     let queue = pool.queue().await;
-    let id = queue.post_one(NewMessage { delay: MINUTE, ..message("1") }).await;
+    let id = queue.post_one(hidden("1", MINUTE)).await;
     assert_eq!(queue.delete(id, None).await, Deleted);
     queue.advance(MINUTE);
     assert_eq!(queue.all().await, []);
@@ -123,7 +123,7 @@ pub async fn a_claim_does_not_delete_what_another_holds(pool: &TestPool) {
 pub async fn many_are_deleted_claimed_or_not(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(6).await;
-    let delayed = queue.post_one(NewMessage { delay: MINUTE, ..message("1") }).await;
+    let delayed = queue.post_one(hidden("1", MINUTE)).await;
     let claim = queue.take(3).await;
     let named = [posted[5], queue.id(99), posted[0], delayed, queue.id(0), posted[1]];
     assert_eq!(queue.delete_many(&named, &[]).await, Some(4));

@@ -15,10 +15,11 @@ use crate::{
     Clock, Page, Result, SystemClock,
     catalog::Catalog,
     domain::{
-        Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Incarnation, Message, MessageId, Metadata,
-        NewMessage, QueueKey, QueueRecord, QueueRef, Sequence, Timestamp,
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Delivery,
+        Incarnation, Message, MessageId, Metadata, NewMessage, Posted, QueueKey, QueueRecord,
+        QueueRef, Sequence, Timestamp,
     },
-    pool::{DeleteOutcome, ListSpec, MessagePool, Stats, Swept},
+    pool::{DeleteOutcome, ListSpec, MessagePool, Rescheduled, Stats, Swept, Watch, WatchFor},
 };
 
 /// A clock that starts at the real time and then moves forward only, when it is told to.
@@ -121,16 +122,17 @@ impl TestQueue {
         MessageId { incarnation: self.queue.incarnation, sequence }
     }
 
-    pub async fn try_post(&self, messages: Vec<NewMessage>) -> Result<Vec<MessageId>> {
+    pub async fn try_post(&self, messages: Vec<NewMessage>) -> Result<Vec<Posted>> {
         self.pool.post(&self.queue, &client("producer"), messages, self.now()).await
     }
 
     pub async fn post_as(&self, client: &ClientId, messages: Vec<NewMessage>) -> Vec<MessageId> {
-        self.pool.post(&self.queue, client, messages, self.now()).await.unwrap()
+        let posted = self.pool.post(&self.queue, client, messages, self.now()).await.unwrap();
+        posted.into_iter().map(|posted| posted.id).collect()
     }
 
     pub async fn post(&self, messages: Vec<NewMessage>) -> Vec<MessageId> {
-        self.try_post(messages).await.unwrap()
+        self.post_as(&client("producer"), messages).await
     }
 
     pub async fn post_one(&self, message: NewMessage) -> MessageId {
@@ -143,7 +145,8 @@ impl TestQueue {
     }
 
     pub async fn post_n_with(&self, n: usize, ttl: Duration, delay: Duration) -> Vec<MessageId> {
-        let new = |i: usize| NewMessage { ttl, delay, ..message(&i.to_string()) };
+        let delivery = Delivery::After(delay);
+        let new = |i: usize| NewMessage { ttl, delivery, ..message(&i.to_string()) };
         let mut ids = Vec::new();
         while ids.len() < n {
             ids.extend(self.post((ids.len()..n).take(500).map(new).collect()).await);
@@ -204,6 +207,22 @@ impl TestQueue {
 
     pub async fn release(&self, id: ClaimId) {
         self.pool.release(&self.queue, id, self.now()).await.unwrap();
+    }
+
+    pub async fn acknowledge(
+        &self,
+        claim: ClaimId,
+        acknowledgements: &[Acknowledgement],
+    ) -> Vec<Acknowledged> {
+        self.pool.acknowledge(&self.queue, claim, acknowledgements, self.now()).await.unwrap()
+    }
+
+    pub async fn reschedule(&self, id: MessageId, visible_at: Timestamp) -> Rescheduled {
+        self.pool.reschedule(&self.queue, id, visible_at, self.now()).await.unwrap()
+    }
+
+    pub async fn watch(&self, what: WatchFor) -> Watch {
+        self.pool.watch(&self.queue, what, self.now()).await.unwrap()
     }
 
     pub async fn pop(&self, n: u32) -> Vec<Message> {

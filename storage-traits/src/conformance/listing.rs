@@ -2,10 +2,10 @@
 
 use super::{
     TestPool, TestQueue,
-    words::{MINUTE, client, ids, limit, message, plainly, terms, up_to, wholly},
+    words::{MINUTE, client, hidden, ids, limit, message, plainly, terms, up_to, wholly},
 };
 use crate::{
-    domain::{ClaimSpec, Message, MessageId, NewMessage, Sequence},
+    domain::{ClaimSpec, Message, MessageId, Sequence},
     pool::ListSpec,
 };
 
@@ -125,7 +125,7 @@ pub async fn hidden_messages_in_between_do_not_shorten_a_page(pool: &TestPool) {
         claimed.extend(queue.post_n(2).await);
         let spec = ClaimSpec { terms: terms(120, 60), ..up_to(2) };
         assert_eq!(queue.claim(&spec).await.unwrap().messages.len(), 2);
-        let later = NewMessage { delay: MINUTE, ..message("1") };
+        let later = hidden("1", MINUTE);
         delayed.extend(queue.post(vec![later; 3]).await);
     }
     for (n, id) in claimed.iter().enumerate().filter(|(n, _)| n % 3 == 0) {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use super::{
     TestPool,
     words::{
-        HOUR, MILLISECOND, MINUTE, assert_not_found, client, ids, message, nearly, plainly, texts,
-        up_to, wholly,
+        HOUR, MILLISECOND, MINUTE, assert_not_found, client, hidden, ids, message, nearly, plainly,
+        texts, up_to, wholly,
     },
 };
 use crate::{
-    domain::{Message, NewMessage},
+    domain::{Delivery, Message, NewMessage},
     pool::{DeleteOutcome, Stats},
 };
 
@@ -36,7 +36,7 @@ pub async fn a_message_is_kept_as_it_was_posted(pool: &TestPool) {
     let queue = pool.queue().await;
     let new = NewMessage {
         ttl: Duration::from_secs(90),
-        delay: Duration::from_secs(30),
+        delivery: Delivery::After(Duration::from_secs(30)),
         checksum: Some("MD5:900150983cd24fb0d6963f7d28e17f72".to_owned()),
         ..message(r#"{"a":1}"#)
     };
@@ -143,7 +143,7 @@ pub async fn messages_are_got_in_the_order_asked_for(pool: &TestPool) {
 pub async fn claimed_and_delayed_messages_are_got_by_id(pool: &TestPool) {
     let queue = pool.queue().await;
     let claimed = queue.post_one(message("1")).await;
-    let delayed = queue.post_one(NewMessage { delay: MINUTE, ..message("2") }).await;
+    let delayed = queue.post_one(hidden("2", MINUTE)).await;
     let claim = queue.take(10).await;
     assert_eq!(ids(&claim.messages), [claimed]);
     let got = queue.get(&[delayed, claimed]).await;
@@ -205,7 +205,7 @@ pub async fn many_expired_messages_are_gone_at_once(pool: &TestPool) {
 
 pub async fn a_delayed_message_appears_in_its_place_when_due(pool: &TestPool) {
     let queue = pool.queue().await;
-    let delayed = queue.post_one(NewMessage { delay: MINUTE, ..message("1") }).await;
+    let delayed = queue.post_one(hidden("1", MINUTE)).await;
     let other = queue.post_one(message("2")).await;
     queue.advance(nearly(MINUTE));
     assert_eq!(queue.plain().await, [other]);
@@ -217,7 +217,7 @@ pub async fn a_delayed_message_appears_in_its_place_when_due(pool: &TestPool) {
 
 pub async fn a_message_that_expires_before_it_is_due_is_never_served(pool: &TestPool) {
     let queue = pool.queue().await;
-    let new = |delay| NewMessage { ttl: MINUTE, delay, ..message("1") };
+    let new = |delay| NewMessage { ttl: MINUTE, ..hidden("1", delay) };
     queue.post(vec![new(MINUTE), new(2 * MINUTE)]).await;
     queue.advance(nearly(MINUTE));
     assert_eq!(queue.plain().await, []);

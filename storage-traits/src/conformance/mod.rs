@@ -31,8 +31,10 @@ mod macros;
 mod reference;
 mod words;
 
+pub mod acknowledgements;
 pub mod claims;
 pub mod dead_letters;
+pub mod deduplication;
 pub mod deletes;
 pub mod isolation;
 pub mod leases;
@@ -42,7 +44,9 @@ pub mod messages;
 pub mod model;
 pub mod pops;
 pub mod races;
+pub mod schedules;
 pub mod stats;
+pub mod wake_ups;
 
 pub mod changes;
 pub mod queue_lists;

@@ -11,13 +11,13 @@ use tokio::runtime::Handle;
 
 use super::{
     ReferencePool, TestPool, TestQueue,
-    words::{client, limit, message, terms, wholly},
+    words::{client, done, failed, limit, message, terms, wholly},
 };
 use crate::{
     Result, StoreError,
     domain::{
-        ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, MessageId, NewMessage, Sequence,
-        Timestamp,
+        ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Deduplication, Delivery, MessageId,
+        NewMessage, Sequence, Timestamp,
     },
     pool::{ListSpec, MessagePool, MessageStore, PoolMaintenance},
 };
@@ -31,9 +31,20 @@ type Pick = (usize, i64);
 /// A claim that was made before: the last one is 0, the one before is 1.
 type Back = usize;
 
+/// A message that is to be posted, in seconds.
+#[derive(Debug, Clone)]
+struct Draft {
+    ttl: u64,
+    delay: u64,
+    /// Whether the delay is written as a moment.
+    scheduled: bool,
+    /// Which of a few deduplication ids, and its window.
+    deduplication: Option<(u8, u64)>,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
-    Post { client: usize, ttl_and_delay: Vec<(u64, u64)> },
+    Post { client: usize, drafts: Vec<Draft> },
     List { spec: ListSpec },
     Get { picks: Vec<Pick> },
     Delete { pick: Pick, claim: Option<Back> },
@@ -42,6 +53,8 @@ enum Step {
     GetClaim { claim: Back },
     Renew { claim: Back, terms: ClaimTerms },
     Release { claim: Back },
+    Acknowledge { claim: Back, picks: Vec<(Pick, Option<u64>)> },
+    Reschedule { pick: Pick, seconds: u64 },
     Pop { limit: u32 },
     Purge,
     Stats,
@@ -70,12 +83,17 @@ fn step() -> impl Strategy<Value = Step> {
     let claim_terms = || (1..8_u64, 0..5_u64).prop_map(|(ttl, grace)| terms(ttl, grace));
     let times =
         (prop_oneof![1 => 1..6_u64, 2 => 5..40_u64], prop_oneof![3 => Just(0), 1 => 1..6_u64]);
+    let deduplication = option::weighted(0.3, (0..4_u8, 1..20_u64));
+    let draft = (times, any::<bool>(), deduplication).prop_map(
+        |((ttl, delay), scheduled, deduplication)| Draft { ttl, delay, scheduled, deduplication },
+    );
+    let retry = option::of(prop_oneof![1 => Just(0), 1 => 1..10_u64]);
     let to_itself = prop_oneof![9 => Just(false), 1 => Just(true)];
     let dead_letter = (0..4_u32, option::of(1..20_u64), to_itself);
     let millis = prop_oneof![3 => (1..6_u64).prop_map(|s| s * 1_000), 1 => 1..3_000_u64];
     prop_oneof![
-        6 => (0..2_usize, collection::vec(times, 1..5))
-            .prop_map(|(client, ttl_and_delay)| Step::Post { client, ttl_and_delay }),
+        6 => (0..2_usize, collection::vec(draft, 1..5))
+            .prop_map(|(client, drafts)| Step::Post { client, drafts }),
         4 => list_spec().prop_map(|spec| Step::List { spec }),
         2 => collection::vec(pick(), 0..6).prop_map(|picks| Step::Get { picks }),
         6 => (pick(), option::of(back())).prop_map(|(pick, claim)| Step::Delete { pick, claim }),
@@ -86,6 +104,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => back().prop_map(|claim| Step::GetClaim { claim }),
         2 => (back(), claim_terms()).prop_map(|(claim, terms)| Step::Renew { claim, terms }),
         2 => back().prop_map(|claim| Step::Release { claim }),
+        4 => (back(), collection::vec((pick(), retry), 0..4))
+            .prop_map(|(claim, picks)| Step::Acknowledge { claim, picks }),
+        2 => (pick(), 0..20_u64).prop_map(|(pick, seconds)| Step::Reschedule { pick, seconds }),
         2 => (1..4_u32).prop_map(|limit| Step::Pop { limit }),
         1 => Just(Step::Purge),
         3 => Just(Step::Stats),
@@ -97,10 +118,11 @@ fn step() -> impl Strategy<Value = Step> {
 fn list_spec() -> impl Strategy<Value = ListSpec> {
     let whose = option::weighted(0.3, (0..2_usize).prop_map(client_number));
     let after = option::of((0..16_i64).prop_map(|n| Sequence::new(n).unwrap()));
-    (after, 1..8_u32, whose, any::<bool>(), any::<bool>()).prop_map(
-        |(after, n, hide_client, include_claimed, include_delayed)| {
+    let free = prop_oneof![4 => Just(true), 1 => Just(false)];
+    (after, 1..8_u32, whose, free, any::<bool>(), any::<bool>()).prop_map(
+        |(after, n, hide_client, include_free, include_claimed, include_delayed)| {
             let limit = limit(n);
-            ListSpec { after, limit, hide_client, include_claimed, include_delayed }
+            ListSpec { after, limit, hide_client, include_free, include_claimed, include_delayed }
         },
     )
 }
@@ -137,6 +159,20 @@ async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
     }
 }
 
+impl Draft {
+    fn at(&self, now: Timestamp) -> NewMessage {
+        let delay = Duration::from_secs(self.delay);
+        let delivery =
+            if self.scheduled { Delivery::At(now.plus(delay)) } else { Delivery::After(delay) };
+        let deduplication = self.deduplication.map(|(id, window)| Deduplication {
+            id: id.to_string().parse().unwrap(),
+            window: Duration::from_secs(window),
+        });
+        let ttl = Duration::from_secs(self.ttl);
+        NewMessage { ttl, delivery, deduplication, ..message("1") }
+    }
+}
+
 struct World {
     queues: [TestQueue; 2],
     claims: Vec<ClaimId>,
@@ -164,14 +200,8 @@ impl World {
         let now = self.now;
         let [on, other] = [&self.queues[queue].queue, &self.queues[1 - queue].queue];
         match step {
-            Step::Post { client, ttl_and_delay } => {
-                let seconds = Duration::from_secs;
-                let new = |(n, (ttl, delay)): (usize, &(u64, u64))| NewMessage {
-                    ttl: seconds(*ttl),
-                    delay: seconds(*delay),
-                    ..message(&n.to_string())
-                };
-                let messages = ttl_and_delay.iter().enumerate().map(new).collect();
+            Step::Post { client, drafts } => {
+                let messages = drafts.iter().map(|draft| draft.at(now)).collect();
                 said(pool.post(on, &client_number(*client), messages, now).await)
             }
             Step::List { spec } => said(pool.list(on, spec, now).await),
@@ -198,6 +228,18 @@ impl World {
                 said(pool.renew(on, self.claim(*claim), *terms, now).await)
             }
             Step::Release { claim } => said(pool.release(on, self.claim(*claim), now).await),
+            Step::Acknowledge { claim, picks } => {
+                let acknowledgement = |(pick, retry): &(Pick, Option<u64>)| match retry {
+                    None => done(self.id(*pick)),
+                    Some(retry) => failed(self.id(*pick), Duration::from_secs(*retry)),
+                };
+                let all: Vec<_> = picks.iter().map(acknowledgement).collect();
+                said(pool.acknowledge(on, self.claim(*claim), &all, now).await)
+            }
+            Step::Reschedule { pick, seconds } => {
+                let moment = now.plus(Duration::from_secs(*seconds));
+                said(pool.reschedule(on, self.id(*pick), moment, now).await)
+            }
             Step::Pop { limit: n } => said(pool.pop(on, limit(*n), now).await),
             Step::Purge => said(pool.purge(on, now).await),
             Step::Stats => said(pool.stats(on, now).await),

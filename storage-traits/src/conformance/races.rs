@@ -7,10 +7,12 @@ use std::sync::{
 
 use super::{
     TestPool, TestQueue,
-    words::{MINUTE, burying, ids, message, plainly, side_by_side, texts, up_to},
+    words::{
+        MINUTE, burying, done, failed, ids, message, once, plainly, side_by_side, texts, up_to,
+    },
 };
 use crate::{
-    domain::{Message, MessageId},
+    domain::{Acknowledged, Message, MessageId},
     pool::{DeleteOutcome, ListSpec},
 };
 
@@ -303,4 +305,41 @@ pub async fn many_may_open_a_queue(pool: &TestPool) {
     .await;
     assert_once(&posted, &queue.plain().await);
     assert_eq!(queue.counts().await, (24, 0));
+}
+
+pub async fn of_many_posts_with_an_id_one_is_stored(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = side_by_side(16, |n| {
+        let queue = queue.clone();
+        async move {
+            let batch = vec![message("0"), once("shared", &n.to_string())];
+            queue.try_post(batch).await.unwrap()[1]
+        }
+    })
+    .await;
+    let new: Vec<_> = posted.iter().filter(|posted| !posted.duplicate).collect();
+    assert_eq!(new.len(), 1);
+    assert!(posted.iter().all(|posted| posted.id == new[0].id));
+    assert_eq!(queue.counts().await, (17, 0));
+}
+
+pub async fn an_acknowledgement_counts_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(40).await;
+    let claim = queue.take(40).await;
+    let answers = side_by_side(8, |n| {
+        let (queue, posted) = (queue.clone(), posted.clone());
+        async move {
+            let say = |id| if n % 2 == 0 { done(id) } else { failed(id, MINUTE) };
+            let said: Vec<_> = posted.into_iter().map(say).collect();
+            queue.acknowledge(claim.id, &said).await
+        }
+    })
+    .await;
+    for (n, id) in posted.iter().enumerate() {
+        let taken = answers.iter().filter(|answers| answers[n] == Acknowledged::Taken).count();
+        assert_eq!(taken, 1, "{id}");
+    }
+    let gone = answers.iter().step_by(2).flatten().filter(|a| **a == Acknowledged::Taken).count();
+    assert_eq!(queue.counts().await, ((40 - gone) as u64, 0));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     TestPool,
-    words::{HOUR, MILLISECOND, MINUTE, message, nearly, terms, up_to},
+    words::{HOUR, MILLISECOND, MINUTE, hidden, message, nearly, terms, up_to},
 };
 use crate::{
     domain::{ClaimSpec, NewMessage},
@@ -93,7 +93,7 @@ pub async fn the_ends_are_the_first_and_the_last_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut marks = Vec::new();
     for delay in [Duration::ZERO, Duration::ZERO, MINUTE] {
-        let id = queue.post_one(NewMessage { delay, ..message("1") }).await;
+        let id = queue.post_one(hidden("1", delay)).await;
         marks.push(MessageMark { id, posted_at: queue.now() });
         let stats = queue.stats().await;
         assert_eq!((stats.oldest, stats.newest), (Some(marks[0]), marks.last().copied()));

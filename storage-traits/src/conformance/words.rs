@@ -9,8 +9,8 @@ use super::TestQueue;
 use crate::{
     Limit, Result, StoreError,
     domain::{
-        Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Message, MessageId, Metadata,
-        NewMessage, QueueKey,
+        Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Deduplication,
+        Delivery, Handling, Message, MessageId, Metadata, NewMessage, QueueKey,
     },
     pool::ListSpec,
 };
@@ -43,7 +43,26 @@ pub(super) fn client(id: &str) -> ClientId {
 /// A message of an hour, at once visible.
 pub(super) fn message(body: &str) -> NewMessage {
     let body = Body::from_json(Bytes::copy_from_slice(body.as_bytes()));
-    NewMessage { body, ttl: HOUR, delay: Duration::ZERO, checksum: None }
+    NewMessage { body, ttl: HOUR, delivery: Delivery::AT_ONCE, deduplication: None, checksum: None }
+}
+
+/// A message of an hour, hidden for a while.
+pub(super) fn hidden(body: &str, delay: Duration) -> NewMessage {
+    NewMessage { delivery: Delivery::After(delay), ..message(body) }
+}
+
+/// A message of an hour, stored once within five minutes.
+pub(super) fn once(id: &str, body: &str) -> NewMessage {
+    let deduplication = Deduplication { id: id.parse().unwrap(), window: 5 * MINUTE };
+    NewMessage { deduplication: Some(deduplication), ..message(body) }
+}
+
+pub(super) fn done(id: MessageId) -> Acknowledgement {
+    Acknowledgement { id, handling: Handling::Done }
+}
+
+pub(super) fn failed(id: MessageId, retry_after: Duration) -> Acknowledgement {
+    Acknowledgement { id, handling: Handling::Failed { retry_after } }
 }
 
 /// A page of what a plain list shows.
@@ -52,6 +71,7 @@ pub(super) fn plainly(n: u32) -> ListSpec {
         after: None,
         limit: limit(n),
         hide_client: None,
+        include_free: true,
         include_claimed: false,
         include_delayed: false,
     }

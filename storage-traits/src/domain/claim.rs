@@ -1,7 +1,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use super::{
-    InvalidId, Message, QueueRef, Timestamp,
+    InvalidId, Message, MessageId, QueueRef, Timestamp,
     id::{format_hex, parse_hex, random},
 };
 use crate::Limit;
@@ -89,4 +89,35 @@ pub struct Claim {
     pub ttl: Duration,
     /// The messages that it still holds, in the order of the queue.
     pub messages: Vec<Message>,
+}
+
+/// How a consumer fared with a message that its claim holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// It is done with: the message goes.
+    Done,
+    /// It failed: the message is free again after a while, which may be nothing, and keeps its
+    /// place, its claim count and its expiry.
+    Failed {
+        /// How long nobody gets it.
+        retry_after: Duration,
+    },
+}
+
+/// What a consumer says of one message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledgement {
+    /// The message.
+    pub id: MessageId,
+    /// How it went.
+    pub handling: Handling,
+}
+
+/// What became of an [`Acknowledgement`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It was taken as said.
+    Taken,
+    /// The claim is over, or does not hold the message: nothing changed.
+    NotHeld,
 }

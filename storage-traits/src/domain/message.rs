@@ -1,8 +1,8 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{ClaimId, MessageId, Timestamp};
+use super::{ClaimId, MessageId, Timestamp, name::InvalidName};
 
 /// A message's body: JSON text, kept byte by byte as it was posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,17 +43,92 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// What a producer calls a message, so that a post which is tried again stores it once: 1 to 128
+/// characters, none of them a control character.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DeduplicationId(Arc<str>);
+
+impl DeduplicationId {
+    /// The longest id, in characters.
+    pub const MAX_CHARS: usize = 128;
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for DeduplicationId {
+    type Err = InvalidName;
+
+    fn from_str(id: &str) -> Result<Self, InvalidName> {
+        let fits = (1..=Self::MAX_CHARS).contains(&id.chars().count());
+        if fits && !id.chars().any(char::is_control) {
+            Ok(Self(id.into()))
+        } else {
+            Err(InvalidName::Deduplication)
+        }
+    }
+}
+
+/// Whether a message is stored if one like it was before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deduplication {
+    /// What is compared, within a life of the queue.
+    pub id: DeduplicationId,
+    /// For how long, from this post on, another with the id is a duplicate of it.
+    pub window: Duration,
+}
+
+/// When a new message becomes visible to claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// After a while; its ttl counts from the post on.
+    After(Duration),
+    /// At a moment, or at once if that has passed; its ttl counts from then on.
+    At(Timestamp),
+}
+
+impl Delivery {
+    /// Without delay.
+    pub const AT_ONCE: Self = Self::After(Duration::ZERO);
+}
+
 /// A message that is to be posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
     /// The body.
     pub body: Body,
-    /// How long it may be served, from the post on. Whole seconds.
+    /// How long it may be served. Whole seconds.
     pub ttl: Duration,
-    /// How long it stays hidden from claims and from plain lists, from the post on.
-    pub delay: Duration,
+    /// How long it stays hidden from claims and from plain lists.
+    pub delivery: Delivery,
+    /// If it may have been posted before.
+    pub deduplication: Option<Deduplication>,
     /// What was computed over the body, if the service keeps checksums.
     pub checksum: Option<String>,
+}
+
+impl NewMessage {
+    /// From when on it is visible, and from when on it is gone, if it is posted at `now`.
+    pub fn lifetime(&self, now: Timestamp) -> (Timestamp, Timestamp) {
+        match self.delivery {
+            Delivery::After(delay) => (now.plus(delay), now.plus(self.ttl)),
+            Delivery::At(moment) => {
+                let visible_at = moment.max(now);
+                (visible_at, visible_at.plus(self.ttl))
+            }
+        }
+    }
+}
+
+/// What became of a message that was posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Posted {
+    /// Its id; of a duplicate, the id of the message that was stored first.
+    pub id: MessageId,
+    /// Whether nothing was stored, because a message with its deduplication id had been.
+    pub duplicate: bool,
 }
 
 /// A message as it is stored.
@@ -63,7 +138,7 @@ pub struct Message {
     pub id: MessageId,
     /// When it was posted.
     pub posted_at: Timestamp,
-    /// From when on it may be claimed.
+    /// From when on it may be claimed: as posted, or as it was put off when its handling failed.
     pub visible_at: Timestamp,
     /// From when on it is gone.
     pub expires_at: Timestamp,

@@ -8,9 +8,13 @@ mod name;
 mod queue;
 mod time;
 
-pub use claim::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter};
+pub use claim::{
+    Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Handling,
+};
 pub use id::{Incarnation, InvalidId, MessageId, Sequence};
-pub use message::{Body, ClientId, Message, NewMessage};
+pub use message::{
+    Body, ClientId, Deduplication, DeduplicationId, Delivery, Message, NewMessage, Posted,
+};
 pub use metadata::Metadata;
 pub use name::{InvalidName, ProjectId, QueueName};
 pub use queue::{QueueKey, QueueRecord, QueueRef};

@@ -9,6 +9,9 @@ pub enum InvalidName {
     /// A project id is empty, too long, or holds a control character.
     #[error("a project id has 1 to 256 characters, none of them a control character")]
     Project,
+    /// A deduplication id is empty, too long, or holds a control character.
+    #[error("a deduplication id has 1 to 128 characters, none of them a control character")]
+    Deduplication,
 }
 
 /// The tenant: 1 to 256 characters of any kind but control characters, which no HTTP header can

@@ -2,7 +2,10 @@ use async_trait::async_trait;
 
 use crate::{
     Limit, Result,
-    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef, Timestamp},
+    domain::{
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef,
+        Timestamp,
+    },
 };
 
 /// Claims: reserve messages so that no other consumer gets them for a while.
@@ -59,6 +62,20 @@ pub trait ClaimStore: Send + Sync {
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()>;
+
+    /// Takes what a consumer says of messages that its claim holds, each by itself; the rest of the
+    /// claim stays as it is. Answers in the same order; of a message that is named twice, the
+    /// first counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
+    async fn acknowledge(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        acknowledgements: &[Acknowledgement],
+        now: Timestamp,
+    ) -> Result<Vec<Acknowledged>>;
 
     /// Takes up to `limit` free, visible messages off the queue, oldest first, in one atomic step.
     ///

@@ -2,7 +2,9 @@ use async_trait::async_trait;
 
 use crate::{
     Limit, Page, Result,
-    domain::{ClaimId, ClientId, Message, MessageId, NewMessage, QueueRef, Sequence, Timestamp},
+    domain::{
+        ClaimId, ClientId, Message, MessageId, NewMessage, Posted, QueueRef, Sequence, Timestamp,
+    },
 };
 
 /// Which messages to list.
@@ -14,6 +16,8 @@ pub struct ListSpec {
     pub limit: Limit,
     /// Not the messages of this client. The only filter that is paid for by what it hides.
     pub hide_client: Option<ClientId>,
+    /// Messages that may be claimed now.
+    pub include_free: bool,
     /// Also messages under a live claim.
     pub include_claimed: bool,
     /// Also messages that are not visible yet.
@@ -44,12 +48,26 @@ pub enum DeleteRefusal {
     ClaimedByOther,
 }
 
+/// What became of [`MessageStore::reschedule`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rescheduled {
+    /// It becomes visible at the new time.
+    Moved,
+    /// There is no such message.
+    Missing,
+    /// It is visible already, or claimed: nothing changed.
+    Visible,
+}
+
 /// Messages: post them, look at them, delete them.
 #[async_trait]
 pub trait MessageStore: Send + Sync {
     /// Stores messages at the end of the queue, all or none, in consecutive positions; answers
-    /// their ids in the same order. What is posted later gets a greater sequence and becomes
+    /// in the same order. What is posted later gets a greater sequence and becomes
     /// visible no earlier: a reader that pages by position misses nothing.
+    ///
+    /// A message whose deduplication id was posted before, within the window of that post or in
+    /// the same batch, is a duplicate: it is not stored, and takes no position.
     ///
     /// # Errors
     /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the queue:
@@ -62,7 +80,7 @@ pub trait MessageStore: Send + Sync {
         client: &ClientId,
         messages: Vec<NewMessage>,
         now: Timestamp,
-    ) -> Result<Vec<MessageId>>;
+    ) -> Result<Vec<Posted>>;
 
     /// Lists messages in the order of the queue, without claiming them. A page is short only at
     /// the end of the queue.
@@ -99,6 +117,19 @@ pub trait MessageStore: Send + Sync {
         claim: Option<ClaimId>,
         now: Timestamp,
     ) -> Result<DeleteOutcome>;
+
+    /// Moves a message that is not visible yet to another time, or to now if that has passed. Its
+    /// ttl counts from then on.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
+    async fn reschedule(
+        &self,
+        queue: &QueueRef,
+        id: MessageId,
+        visible_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rescheduled>;
 
     /// Deletes messages, claimed or not; answers how many there were. If `claims` are named, each
     /// must be alive and hold one of the messages, or nothing is deleted and the answer is `None`.

@@ -7,13 +7,15 @@
 mod claim;
 mod maintenance;
 mod message;
+mod wake;
 
 pub use claim::ClaimStore;
 pub use maintenance::{MessageMark, PoolCounters, PoolMaintenance, Stats, Swept};
-pub use message::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore};
+pub use message::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled};
+pub use wake::{Bells, WakeUps, Watch, WatchFor};
 
 /// Everything a data plane does.
-pub trait MessagePool: MessageStore + ClaimStore + PoolMaintenance {
+pub trait MessagePool: MessageStore + ClaimStore + WakeUps + PoolMaintenance {
     /// What an acknowledgement of this pool means.
     fn durability(&self) -> Durability;
 }

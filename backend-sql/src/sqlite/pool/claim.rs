@@ -1,17 +1,26 @@
 //! Claims and pops.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 use storage_traits::{
     Limit, Result, StoreError,
-    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Message, QueueRef, Timestamp},
+    domain::{
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Handling,
+        Message, QueueRef, Timestamp,
+    },
     pool::ClaimStore,
 };
 
 use super::{
     Progress, STEP,
-    rows::{CLAIMED, Entry, entries, execute, seconds, select_held, select_ready, whole_seconds},
-    settle::{erase_place, leave, remove, settle},
+    message::{Target, target},
+    rows::{
+        CLAIMED, DELAYED, Entry, entries, execute, seconds, select_held, select_ready,
+        whole_seconds,
+    },
+    settle::{Place, erase_place, free, leave, remove, settle},
 };
 use crate::sqlite::{
     Sqlite,
@@ -55,6 +64,18 @@ impl ClaimStore for Sqlite {
     async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()> {
         let queue = queue.clone();
         self.file.write(move |tx| release(tx, &queue, id, now)).await
+    }
+
+    async fn acknowledge(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        acknowledgements: &[Acknowledgement],
+        now: Timestamp,
+    ) -> Result<Vec<Acknowledged>> {
+        let queue = queue.clone();
+        let said: Arc<[Acknowledgement]> = acknowledgements.into();
+        self.file.write(move |tx| acknowledge(tx, &queue, id, &said, now)).await
     }
 
     async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
@@ -358,6 +379,69 @@ fn release(tx: &mut Tx<'_>, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Re
     row.claimed -= freed;
     row.ready += freed;
     tx.put(row);
+    Ok(())
+}
+
+fn acknowledge(
+    tx: &mut Tx<'_>,
+    queue: &QueueRef,
+    id: ClaimId,
+    said: &[Acknowledgement],
+    now: Timestamp,
+) -> Result<Vec<Acknowledged>> {
+    let Some(mut row) = tx.queue(queue.incarnation)? else {
+        return Ok(vec![Acknowledged::NotHeld; said.len()]);
+    };
+    let mut answers = Vec::with_capacity(said.len());
+    for one in said {
+        let found = if one.id.incarnation == queue.incarnation {
+            target(tx, row.id, one.id.sequence.get(), now)?
+        } else {
+            None
+        };
+        answers.push(match found {
+            Some(Target { place, holder }) if holder == Some(id) => {
+                match one.handling {
+                    Handling::Done => remove(tx, &mut row, place)?,
+                    Handling::Failed { retry_after } => {
+                        put_back(tx, &mut row, place, now.plus(retry_after), now)?;
+                    }
+                }
+                Acknowledged::Taken
+            }
+            _ => Acknowledged::NotHeld,
+        });
+    }
+    tx.put(row);
+    Ok(answers)
+}
+
+/// Takes a message out of its claim: free at once, or at a later moment.
+fn put_back(
+    tx: &Tx<'_>,
+    row: &mut QueueRow,
+    place: Place,
+    retry_at: Timestamp,
+    now: Timestamp,
+) -> Result<()> {
+    if retry_at <= now {
+        execute(
+            tx.connection,
+            "UPDATE held SET claim = NULL WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
+            params![row.id, CLAIMED, place.sequence],
+        )?;
+        return free(tx, row, place);
+    }
+    row.claimed -= 1;
+    row.delayed += 1;
+    // It may expire before, which then is what comes next.
+    row.due(retry_at.as_millis());
+    execute(
+        tx.connection,
+        "UPDATE held SET state = ?4, claim = NULL, visible_at = ?5, due_at = min(?5, expires_at)
+         WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
+        params![row.id, CLAIMED, place.sequence, DELAYED, retry_at.as_millis()],
+    )?;
     Ok(())
 }
 

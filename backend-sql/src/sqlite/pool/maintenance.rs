@@ -269,11 +269,17 @@ fn remove_dropped(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(u64, bool)> {
              SELECT id FROM claim WHERE queue = ?1 LIMIT ?2)",
         params![id, STEP],
     )?;
-    let done = found.len() < STEP && claims < STEP;
+    let seen = execute(
+        tx.connection,
+        "DELETE FROM deduplication WHERE queue = ?1 AND id IN (
+             SELECT id FROM deduplication WHERE queue = ?1 LIMIT ?2)",
+        params![id, STEP],
+    )?;
+    let done = found.len() < STEP && claims < STEP && seen < STEP;
     if done {
         retire(tx, id, now)?;
     }
-    Ok(((found.len() + claims) as u64 + u64::from(done), done))
+    Ok(((found.len() + claims + seen) as u64 + u64::from(done), done))
 }
 
 /// Marks an emptied queue, at its next turn removes its row. In between nobody can open it again,

@@ -6,8 +6,11 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
 use storage_traits::{
     Page, Result, StoreError,
-    domain::{ClaimId, ClientId, Message, MessageId, NewMessage, QueueRef, Sequence, Timestamp},
-    pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore},
+    domain::{
+        ClaimId, ClientId, Deduplication, Message, MessageId, NewMessage, Posted, QueueRef,
+        Sequence, Timestamp,
+    },
+    pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled},
 };
 
 use super::{
@@ -17,12 +20,12 @@ use super::{
         CLAIMED, DELAYED, Entry, entries, execute, own_sequences, select_held, select_ready,
         whole_seconds,
     },
-    settle::{Place, remove},
+    settle::{Place, free, remove},
 };
 use crate::sqlite::{
     Sqlite,
     error::{store_error, unexpected},
-    writer::{Tx, read_queue_row},
+    writer::{QueueRow, Tx, read_queue_row},
 };
 
 #[async_trait]
@@ -33,7 +36,7 @@ impl MessageStore for Sqlite {
         client: &ClientId,
         messages: Vec<NewMessage>,
         now: Timestamp,
-    ) -> Result<Vec<MessageId>> {
+    ) -> Result<Vec<Posted>> {
         let (queue, client) = (queue.clone(), client.clone());
         self.file.write(move |tx| post(tx, &queue, &client, &messages, now)).await
     }
@@ -75,6 +78,17 @@ impl MessageStore for Sqlite {
         self.file.write(move |tx| delete(tx, &queue, id, claim, now)).await
     }
 
+    async fn reschedule(
+        &self,
+        queue: &QueueRef,
+        id: MessageId,
+        visible_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rescheduled> {
+        let queue = queue.clone();
+        self.file.write(move |tx| reschedule(tx, &queue, id, visible_at, now)).await
+    }
+
     async fn delete_many(
         &self,
         queue: &QueueRef,
@@ -94,7 +108,7 @@ fn post(
     client: &ClientId,
     messages: &[NewMessage],
     now: Timestamp,
-) -> Result<Vec<MessageId>> {
+) -> Result<Vec<Posted>> {
     let Some(mut row) = tx.queue(queue.incarnation)? else {
         return Err(StoreError::not_found("queue", &queue.key));
     };
@@ -110,9 +124,16 @@ fn post(
              VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0, ?6, ?7)",
         )
         .map_err(store_error)?;
-    let mut ids = Vec::with_capacity(messages.len());
+    let mut posted = Vec::with_capacity(messages.len());
     for message in messages {
-        let (expires_at, visible_at) = (now.plus(message.ttl), now.plus(message.delay));
+        if let Some(deduplication) = &message.deduplication {
+            let next = row.last_sequence + 1;
+            if let Some(first) = seen(tx, &mut row, deduplication, next, now)? {
+                posted.push(Posted { id: message_id(queue, first)?, duplicate: true });
+                continue;
+            }
+        }
+        let (visible_at, expires_at) = message.lifetime(now);
         let delayed = visible_at > now;
         let due_at = if delayed { visible_at.min(expires_at) } else { expires_at };
         row.last_sequence += 1;
@@ -157,12 +178,47 @@ fn post(
                 ])
                 .map_err(store_error)?;
         }
-        let sequence = Sequence::new(row.last_sequence)
-            .ok_or_else(|| unexpected("the queue has used up its sequence"))?;
-        ids.push(MessageId { incarnation: queue.incarnation, sequence });
+        posted.push(Posted { id: message_id(queue, row.last_sequence)?, duplicate: false });
     }
     tx.put(row);
-    Ok(ids)
+    Ok(posted)
+}
+
+fn message_id(queue: &QueueRef, sequence: i64) -> Result<MessageId> {
+    let sequence =
+        Sequence::new(sequence).ok_or_else(|| unexpected("the queue has used up its sequence"))?;
+    Ok(MessageId { incarnation: queue.incarnation, sequence })
+}
+
+/// The position of the message that was stored with this deduplication id, if its window is open;
+/// otherwise opens one for the message that is about to be stored in position `next`.
+fn seen(
+    tx: &Tx<'_>,
+    row: &mut QueueRow,
+    deduplication: &Deduplication,
+    next: i64,
+    now: Timestamp,
+) -> Result<Option<i64>> {
+    let (id, expires_at) = (deduplication.id.as_str(), now.plus(deduplication.window).as_millis());
+    let first = tx
+        .connection
+        .prepare_cached(
+            "SELECT sequence FROM deduplication WHERE queue = ?1 AND id = ?2 AND expires_at > ?3",
+        )
+        .and_then(|mut statement| {
+            statement.query_row(params![row.id, id, now.as_millis()], |row| row.get(0)).optional()
+        })
+        .map_err(store_error)?;
+    if first.is_none() {
+        execute(
+            tx.connection,
+            "INSERT OR REPLACE INTO deduplication (queue, id, sequence, expires_at)
+             VALUES (?1, ?2, ?3, ?4)",
+            params![row.id, id, next, expires_at],
+        )?;
+        row.due(expires_at);
+    }
+    Ok(first)
 }
 
 fn list(
@@ -182,15 +238,18 @@ fn list(
     let after = spec.after.map_or(0, Sequence::get);
     let hidden = spec.hide_client.as_ref().map(ClientId::as_str);
     let spare = spec.limit.with_spare();
-    let mut found = entries(
-        &snapshot,
-        queue.incarnation,
-        select_ready!(
-            "WHERE m.queue = ?1 AND m.sequence > ?2 AND (?3 IS NULL OR m.client <> ?3)
-             ORDER BY m.sequence LIMIT ?4"
-        ),
-        params![row.id, after, hidden, spare],
-    )?;
+    let mut found = Vec::new();
+    if spec.include_free {
+        found = entries(
+            &snapshot,
+            queue.incarnation,
+            select_ready!(
+                "WHERE m.queue = ?1 AND m.sequence > ?2 AND (?3 IS NULL OR m.client <> ?3)
+                 ORDER BY m.sequence LIMIT ?4"
+            ),
+            params![row.id, after, hidden, spare],
+        )?;
+    }
     for (state, count, wanted) in
         [(DELAYED, row.delayed, spec.include_delayed), (CLAIMED, row.claimed, spec.include_claimed)]
     {
@@ -237,14 +296,20 @@ fn get(
     Ok(found.into_iter().map(|entry| entry.message).collect())
 }
 
-/// What deciding on a deletion takes.
-struct Target {
-    place: Place,
+/// What deciding on a message takes.
+pub(super) struct Target {
+    pub(super) place: Place,
     /// The live claim that holds it.
-    holder: Option<ClaimId>,
+    pub(super) holder: Option<ClaimId>,
 }
 
-fn target(tx: &Tx<'_>, queue: i64, sequence: i64, now: Timestamp) -> Result<Option<Target>> {
+/// Looks for an unexpired message.
+pub(super) fn target(
+    tx: &Tx<'_>,
+    queue: i64,
+    sequence: i64,
+    now: Timestamp,
+) -> Result<Option<Target>> {
     let look = |sql: &str| {
         tx.connection
             .prepare_cached(sql)
@@ -302,6 +367,45 @@ fn delete(
     remove(tx, &mut row, found.place)?;
     tx.put(row);
     Ok(DeleteOutcome::Deleted)
+}
+
+fn reschedule(
+    tx: &mut Tx<'_>,
+    queue: &QueueRef,
+    id: MessageId,
+    visible_at: Timestamp,
+    now: Timestamp,
+) -> Result<Rescheduled> {
+    let Some(mut row) =
+        tx.queue(queue.incarnation)?.filter(|_| id.incarnation == queue.incarnation)
+    else {
+        return Ok(Rescheduled::Missing);
+    };
+    let Some(found) = target(tx, row.id, id.sequence.get(), now)? else {
+        return Ok(Rescheduled::Missing);
+    };
+    let moved = execute(
+        tx.connection,
+        "UPDATE held SET due_at = ?5, visible_at = ?5, expires_at = ?5 + 1000 * ttl
+         WHERE queue = ?1 AND state = ?2 AND sequence = ?3 AND visible_at > ?4",
+        params![
+            row.id,
+            DELAYED,
+            id.sequence.get(),
+            now.as_millis(),
+            visible_at.max(now).as_millis()
+        ],
+    )?;
+    if moved == 0 {
+        return Ok(Rescheduled::Visible);
+    }
+    if visible_at > now {
+        row.due(visible_at.as_millis());
+    } else {
+        free(tx, &mut row, found.place)?;
+    }
+    tx.put(row);
+    Ok(Rescheduled::Moved)
 }
 
 fn delete_many(

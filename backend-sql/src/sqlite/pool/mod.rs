@@ -9,12 +9,14 @@ mod maintenance;
 mod message;
 mod rows;
 mod settle;
+mod wake;
 
 use storage_traits::{
     Result,
     pool::{Durability, MessagePool},
 };
 
+pub(super) use self::wake::settle_until;
 use super::{Sqlite, writer::Tx};
 
 /// How many messages one step settles, moves or purges at the most, so that no step keeps the

@@ -58,7 +58,13 @@ pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> R
              SELECT id FROM claim WHERE queue = ?1 AND expires_at <= ?2 LIMIT ?3)",
         params![queue.id, now.as_millis(), STEP],
     )?;
-    let handled = [over.len(), due.len(), claims];
+    let closed = execute(
+        tx.connection,
+        "DELETE FROM deduplication WHERE queue = ?1 AND id IN (
+             SELECT id FROM deduplication WHERE queue = ?1 AND expires_at <= ?2 LIMIT ?3)",
+        params![queue.id, now.as_millis(), STEP],
+    )?;
+    let handled = [over.len(), due.len(), claims, closed];
     let done = handled.iter().all(|rows| *rows < STEP);
     if done {
         queue.next_due = next_due(tx, queue.id)?;
@@ -104,7 +110,7 @@ pub(super) fn leave(queue: &mut QueueRow, state: i64) {
 
 /// Puts a held message back among the ready ones. A lapsed claim stays written on it until another
 /// takes it.
-fn free(tx: &Tx<'_>, queue: &mut QueueRow, place: Place) -> Result<()> {
+pub(super) fn free(tx: &Tx<'_>, queue: &mut QueueRow, place: Place) -> Result<()> {
     leave(queue, place.state);
     queue.ready += 1;
     execute(
@@ -156,7 +162,9 @@ fn next_due(tx: &Tx<'_>, queue: i64) -> Result<i64> {
         .prepare_cached(
             "SELECT min(coalesce((SELECT min(expires_at) FROM ready WHERE queue = ?1), ?2),
                         coalesce((SELECT min(due_at) FROM held WHERE queue = ?1), ?2),
-                        coalesce((SELECT min(expires_at) FROM claim WHERE queue = ?1), ?2))",
+                        coalesce((SELECT min(expires_at) FROM claim WHERE queue = ?1), ?2),
+                        coalesce((SELECT min(expires_at) FROM deduplication
+                                  WHERE queue = ?1), ?2))",
         )
         .and_then(|mut statement| statement.query_row([queue, NEVER], |row| row.get(0)))
         .map_err(store_error)

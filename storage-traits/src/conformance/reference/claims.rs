@@ -1,9 +1,12 @@
 use async_trait::async_trait;
 
-use super::{Held, ReferencePool};
+use super::{Held, Queue, ReferencePool};
 use crate::{
     Limit, Result, StoreError,
-    domain::{Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef, Timestamp},
+    domain::{
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Handling, Message,
+        QueueRef, Timestamp,
+    },
     pool::ClaimStore,
 };
 
@@ -93,6 +96,33 @@ impl ClaimStore for ReferencePool {
                 own.for_each(|message| message.claim = None);
             }
         })
+    }
+
+    async fn acknowledge(
+        &self,
+        queue: &QueueRef,
+        id: ClaimId,
+        acknowledgements: &[Acknowledgement],
+        now: Timestamp,
+    ) -> Result<Vec<Acknowledged>> {
+        let one = |queue: &mut Queue, said: &Acknowledgement| {
+            let held = queue.find(said.id, now).and_then(|m| queue.holder(m, now));
+            if held != Some(id) {
+                return Acknowledged::NotHeld;
+            }
+            match said.handling {
+                Handling::Done => queue.remove(&[said.id]),
+                Handling::Failed { retry_after } => {
+                    let message = queue.messages.iter_mut().find(|m| m.id == said.id).unwrap();
+                    message.claim = None;
+                    if !retry_after.is_zero() {
+                        message.visible_at = now.plus(retry_after);
+                    }
+                }
+            }
+            Acknowledged::Taken
+        };
+        self.with(queue, |queue| acknowledgements.iter().map(|said| one(queue, said)).collect())
     }
 
     async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {

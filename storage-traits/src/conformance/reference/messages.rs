@@ -3,8 +3,10 @@ use async_trait::async_trait;
 use super::ReferencePool;
 use crate::{
     Page, Result, StoreError,
-    domain::{ClaimId, ClientId, Message, MessageId, NewMessage, QueueRef, Sequence, Timestamp},
-    pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore},
+    domain::{
+        ClaimId, ClientId, Message, MessageId, NewMessage, Posted, QueueRef, Sequence, Timestamp,
+    },
+    pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled},
 };
 
 #[async_trait]
@@ -15,23 +17,41 @@ impl MessageStore for ReferencePool {
         client: &ClientId,
         messages: Vec<NewMessage>,
         now: Timestamp,
-    ) -> Result<Vec<MessageId>> {
+    ) -> Result<Vec<Posted>> {
         let mut state = self.state()?;
         let unknown = || StoreError::not_found("queue", &queue.key);
         let found = state.queues.get_mut(&queue.incarnation).ok_or_else(unknown)?;
-        let store = |new: NewMessage| Message {
-            id: MessageId { incarnation: queue.incarnation, sequence: Sequence::new(0).unwrap() },
-            posted_at: now,
-            visible_at: now.plus(new.delay),
-            expires_at: now.plus(new.ttl),
-            ttl: new.ttl,
-            claim: None,
-            claim_count: 0,
-            client: client.clone(),
-            checksum: new.checksum,
-            body: new.body,
-        };
-        Ok(messages.into_iter().map(|new| found.push(queue, store(new))).collect())
+        let mut posted = Vec::new();
+        for new in messages {
+            let deduplication = new.deduplication.clone();
+            if let Some(id) = deduplication.as_ref().and_then(|d| found.duplicate(&d.id, now)) {
+                posted.push(Posted { id, duplicate: true });
+                continue;
+            }
+            let (visible_at, expires_at) = new.lifetime(now);
+            let id =
+                MessageId { incarnation: queue.incarnation, sequence: Sequence::new(0).unwrap() };
+            let id = found.push(
+                queue,
+                Message {
+                    id,
+                    posted_at: now,
+                    visible_at,
+                    expires_at,
+                    ttl: new.ttl,
+                    claim: None,
+                    claim_count: 0,
+                    client: client.clone(),
+                    checksum: new.checksum,
+                    body: new.body,
+                },
+            );
+            if let Some(d) = deduplication {
+                found.seen.insert(d.id, (id, now.plus(d.window)));
+            }
+            posted.push(Posted { id, duplicate: false });
+        }
+        Ok(posted)
     }
 
     async fn list(
@@ -44,8 +64,11 @@ impl MessageStore for ReferencePool {
             let wanted = |message: &&Message| {
                 spec.after.is_none_or(|after| message.id.sequence > after)
                     && spec.hide_client.as_ref() != Some(&message.client)
-                    && (spec.include_claimed || queue.holder(message, now).is_none())
-                    && (spec.include_delayed || message.visible_at <= now)
+                    && match (queue.holder(message, now), message.visible_at <= now) {
+                        (Some(_), _) => spec.include_claimed,
+                        (None, true) => spec.include_free,
+                        (None, false) => spec.include_delayed,
+                    }
             };
             Page::cut(queue.unexpired(now).filter(wanted).cloned().collect(), spec.limit)
         })
@@ -85,6 +108,29 @@ impl MessageStore for ReferencePool {
             }
             queue.remove(&[id]);
             DeleteOutcome::Deleted
+        })
+    }
+
+    async fn reschedule(
+        &self,
+        queue: &QueueRef,
+        id: MessageId,
+        visible_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rescheduled> {
+        self.with(queue, |queue| {
+            let Some(message) =
+                queue.messages.iter_mut().find(|m| m.id == id && m.expires_at > now)
+            else {
+                return Rescheduled::Missing;
+            };
+            // What is claimed is visible.
+            if message.visible_at <= now {
+                return Rescheduled::Visible;
+            }
+            message.visible_at = visible_at.max(now);
+            message.expires_at = message.visible_at.plus(message.ttl);
+            Rescheduled::Moved
         })
     }
 

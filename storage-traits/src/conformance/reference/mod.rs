@@ -3,22 +3,26 @@
 mod claims;
 mod maintenance;
 mod messages;
+mod wake;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use crate::{
     Result, StoreError,
-    domain::{ClaimId, ClaimTerms, Incarnation, Message, MessageId, QueueRef, Sequence, Timestamp},
-    pool::PoolCounters,
+    domain::{
+        ClaimId, ClaimTerms, DeduplicationId, Incarnation, Message, MessageId, QueueRef, Sequence,
+        Timestamp,
+    },
+    pool::{Bells, PoolCounters},
 };
 
 /// A pool in memory that is slow and obviously right: what others are compared with.
-#[derive(Default)]
-pub struct ReferencePool(Mutex<State>);
+#[derive(Clone, Default)]
+pub struct ReferencePool(Arc<Mutex<State>>, Bells);
 
 #[derive(Default)]
 struct State {
@@ -33,6 +37,8 @@ struct Queue {
     posted: i64,
     messages: Vec<Message>,
     claims: Vec<Held>,
+    /// What was posted with a deduplication id, and until when that counts.
+    seen: HashMap<DeduplicationId, (MessageId, Timestamp)>,
 }
 
 struct Held {
@@ -65,6 +71,11 @@ impl Queue {
     fn free(&self, now: Timestamp) -> Vec<Message> {
         let free = |m: &&Message| m.visible_at <= now && self.holder(m, now).is_none();
         self.unexpired(now).filter(free).cloned().collect()
+    }
+
+    /// The message that was posted with this id, if its window is open.
+    fn duplicate(&self, id: &DeduplicationId, now: Timestamp) -> Option<MessageId> {
+        self.seen.get(id).filter(|(_, until)| *until > now).map(|(id, _)| *id)
     }
 
     fn remove(&mut self, ids: &[MessageId]) {

@@ -1,0 +1,43 @@
+//! Waiting for a queue to have something.
+
+use async_trait::async_trait;
+use storage_traits::{
+    Result,
+    domain::{Incarnation, QueueRef, Timestamp},
+    pool::{WakeUps, Watch, WatchFor},
+};
+
+use super::settle::settle;
+use crate::sqlite::{
+    Sqlite,
+    writer::{Tx, read_queue_row},
+};
+
+#[async_trait]
+impl WakeUps for Sqlite {
+    async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
+        let (alarm, queue) = (self.file.alarm(), queue.incarnation);
+        let watch = alarm.bells.watch(queue, what);
+        alarm.synchronize(now);
+        let row = self.file.read(move |connection| read_queue_row(connection, queue)).await?;
+        if let Some(row) = row {
+            if row.ready > 0 || row.is_due(now) {
+                alarm.bells.claimable(queue, 1);
+            }
+            alarm.lower(queue, row.next_due);
+        }
+        Ok(watch)
+    }
+}
+
+/// Does some of what is due in a queue; answers when it has to be done again, or `None` if the
+/// queue is gone.
+pub(in crate::sqlite) fn settle_until(
+    tx: &mut Tx<'_>,
+    queue: Incarnation,
+    now: Timestamp,
+) -> Result<Option<i64>> {
+    let Some(mut row) = tx.queue(queue)? else { return Ok(None) };
+    settle(tx, &mut row, now)?;
+    Ok(Some(row.next_due))
+}

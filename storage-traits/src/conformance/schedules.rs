@@ -1,0 +1,141 @@
+//! Schedules: messages that are posted now and delivered at a moment of their own.
+
+use super::{
+    TestPool, TestQueue,
+    words::{HOUR, MILLISECOND, MINUTE, ids, message, nearly, plainly, up_to},
+};
+use crate::{
+    domain::{Delivery, MessageId, NewMessage},
+    pool::{DeleteOutcome, ListSpec, Rescheduled},
+};
+
+/// Posts a message of an hour that is to be delivered in a while.
+async fn schedule(queue: &TestQueue, after: std::time::Duration) -> MessageId {
+    let delivery = Delivery::At(queue.now().plus(after));
+    queue.post_one(NewMessage { delivery, ..message("1") }).await
+}
+
+pub async fn a_scheduled_message_is_claimed_at_its_time(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let scheduled = schedule(&queue, 48 * HOUR).await;
+    let at_once = queue.post_one(message("2")).await;
+    assert_eq!(queue.plain().await, [at_once]);
+    assert_eq!(ids(&queue.take(10).await.messages), [at_once]);
+    queue.advance(nearly(48 * HOUR));
+    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.plain().await, []);
+    queue.advance(MILLISECOND);
+    assert_eq!(queue.plain().await, [scheduled]);
+    assert_eq!(ids(&queue.take(10).await.messages), [scheduled]);
+}
+
+pub async fn the_ttl_of_a_scheduled_message_counts_from_its_time(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let id = schedule(&queue, 2 * HOUR).await;
+    let found = queue.get_one(id).await;
+    assert_eq!(found.visible_at, found.posted_at.plus(2 * HOUR));
+    assert_eq!(found.expires_at, found.posted_at.plus(3 * HOUR));
+    assert_eq!(found.ttl, HOUR);
+    queue.advance(nearly(3 * HOUR));
+    assert_eq!(queue.plain().await, [id]);
+    queue.advance(MILLISECOND);
+    assert_eq!(queue.all().await, []);
+}
+
+pub async fn a_schedule_in_the_past_means_now(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let past = queue.now();
+    queue.advance(2 * HOUR);
+    let new = NewMessage { delivery: Delivery::At(past), ..message("1") };
+    let found = queue.post_one(new).await;
+    let found = queue.get_one(found).await;
+    assert_eq!(found.visible_at, queue.now());
+    assert_eq!(found.expires_at, queue.now().plus(HOUR));
+    assert_eq!(queue.take(1).await.messages.len(), 1);
+}
+
+pub async fn scheduled_messages_are_listed_by_themselves(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let mut scheduled = Vec::new();
+    for _ in 0..3 {
+        queue.post_n(2).await;
+        scheduled.push(schedule(&queue, HOUR).await);
+    }
+    queue.take(2).await;
+    let only = ListSpec { include_free: false, include_delayed: true, ..plainly(2) };
+    let page = queue.list(&only).await;
+    assert_eq!((ids(&page.items), page.more), (scheduled[..2].to_vec(), true));
+    let rest = ListSpec { after: Some(scheduled[1].sequence), ..only };
+    let page = queue.list(&rest).await;
+    assert_eq!((ids(&page.items), page.more), (scheduled[2..].to_vec(), false));
+    queue.advance(HOUR);
+    assert_eq!(queue.list(&rest).await.items, []);
+}
+
+pub async fn a_scheduled_message_can_be_cancelled(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let id = schedule(&queue, MINUTE).await;
+    assert_eq!(queue.delete(id, None).await, DeleteOutcome::Deleted);
+    queue.advance(MINUTE);
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.counts().await, (0, 0));
+}
+
+pub async fn a_scheduled_message_can_be_moved(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let start = queue.now();
+    let [earlier, later] = [schedule(&queue, HOUR).await, schedule(&queue, HOUR).await];
+    assert_eq!(queue.reschedule(earlier, start.plus(MINUTE)).await, Rescheduled::Moved);
+    assert_eq!(queue.reschedule(later, start.plus(5 * HOUR)).await, Rescheduled::Moved);
+    queue.advance(MINUTE);
+    assert_eq!(queue.plain().await, [earlier]);
+    queue.advance(HOUR);
+    // It would have expired, had the ttl not been counted from the new time on.
+    assert_eq!(queue.plain().await, []);
+    queue.advance(4 * HOUR);
+    // A minute after its time.
+    assert_eq!(queue.plain().await, [later]);
+    assert_eq!(queue.get_one(later).await.expires_at, start.plus(6 * HOUR));
+    assert_eq!(queue.counts().await, (1, 0));
+}
+
+pub async fn a_message_moved_to_the_past_is_visible_at_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let past = queue.now();
+    let id = schedule(&queue, HOUR).await;
+    queue.advance(MINUTE);
+    assert_eq!(queue.reschedule(id, past).await, Rescheduled::Moved);
+    let found = queue.get_one(id).await;
+    assert_eq!((found.visible_at, found.expires_at), (queue.now(), queue.now().plus(HOUR)));
+    assert_eq!(ids(&queue.take(1).await.messages), [id]);
+}
+
+pub async fn what_is_visible_is_not_moved(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let (due, claimed, free) =
+        (schedule(&queue, MINUTE).await, queue.post_n(1).await, queue.post_n(1).await);
+    queue.take(1).await;
+    queue.advance(MINUTE / 2);
+    let moment = queue.now().plus(HOUR);
+    for id in [claimed[0], free[0]] {
+        assert_eq!(queue.reschedule(id, moment).await, Rescheduled::Visible);
+    }
+    queue.advance(MINUTE / 2);
+    assert_eq!(queue.reschedule(due, moment).await, Rescheduled::Visible);
+    assert_eq!(queue.counts().await, (3, 0));
+}
+
+pub async fn what_is_gone_is_not_moved(pool: &TestPool) {
+    let [queue, other] = [pool.queue().await, pool.queue().await];
+    let (gone, over) = (schedule(&queue, HOUR).await, schedule(&queue, MINUTE).await);
+    queue.delete(gone, None).await;
+    let moment = queue.now().plus(HOUR);
+    queue.advance(HOUR + MINUTE);
+    for id in [gone, over, queue.id(99)] {
+        assert_eq!(queue.reschedule(id, moment).await, Rescheduled::Missing);
+    }
+    let elsewhere = schedule(&other, HOUR).await;
+    assert_eq!(queue.reschedule(elsewhere, moment).await, Rescheduled::Missing);
+    let unknown = pool.unopened("conformance", "unknown");
+    assert_eq!(unknown.reschedule(unknown.id(1), moment).await, Rescheduled::Missing);
+}

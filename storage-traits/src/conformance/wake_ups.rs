@@ -1,0 +1,167 @@
+//! Wake-ups: who waits is told, in real time. The clock of these cases is moved by hand after they
+//! were woken, to where it has been all along for the store.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    TestPool,
+    words::{HOUR, MINUTE, failed, hidden, ids, message, side_by_side, terms, up_to},
+};
+use crate::{
+    domain::ClaimSpec,
+    pool::WatchFor::{Claimable, Posts},
+};
+
+/// Longer than any wake-up takes.
+const LONG: Duration = Duration::from_secs(20);
+/// Long enough for a wake-up that is wrong to come.
+const MOMENT: Duration = Duration::from_millis(60);
+const DELAY: Duration = Duration::from_millis(150);
+
+pub async fn a_post_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let mut watch = queue.watch(Claimable).await;
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+    queue.post_n(1).await;
+    assert!(watch.wait(LONG).await);
+    assert_eq!(queue.take(1).await.messages.len(), 1);
+}
+
+pub async fn what_can_be_claimed_already_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(1).await;
+    assert!(queue.watch(Claimable).await.wait(LONG).await);
+    queue.claim(&ClaimSpec { terms: terms(1, 0), ..up_to(1) }).await.unwrap();
+    // Free since a while, though nobody has looked.
+    queue.advance(MINUTE);
+    assert!(queue.watch(Claimable).await.wait(LONG).await);
+}
+
+pub async fn a_post_wakes_every_reader(pool: &TestPool) {
+    let queue = pool.queue().await;
+    // What was there before is no reason to wake up.
+    queue.post_n(1).await;
+    let mut watches = [queue.watch(Posts).await, queue.watch(Posts).await];
+    queue.post_n(1).await;
+    for watch in &mut watches {
+        assert!(watch.wait(LONG).await);
+    }
+}
+
+pub async fn a_batch_wakes_as_many_claimers_as_it_feeds(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let mut watches = Vec::new();
+    for _ in 0..3 {
+        watches.push(queue.watch(Claimable).await);
+    }
+    queue.post_n(3).await;
+    for mut watch in watches {
+        assert!(watch.wait(LONG).await);
+        assert_eq!(queue.take(1).await.messages.len(), 1);
+    }
+}
+
+pub async fn an_idle_queue_wakes_nobody(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(1).await;
+    queue.take(1).await;
+    let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
+    assert!(!claimer.wait(MOMENT).await);
+    assert!(!reader.wait(MOMENT).await);
+}
+
+pub async fn a_post_to_another_queue_wakes_nobody(pool: &TestPool) {
+    let [queue, other] = [pool.queue().await, pool.queue().await];
+    let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
+    let mut elsewhere = other.watch(Claimable).await;
+    other.post_n(5).await;
+    assert!(elsewhere.wait(LONG).await);
+    assert!(!claimer.wait(MOMENT).await);
+    assert!(!reader.wait(MOMENT).await);
+}
+
+pub async fn a_release_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(1).await;
+    let claim = queue.take(1).await;
+    let mut watch = queue.watch(Claimable).await;
+    queue.release(claim.id).await;
+    assert!(watch.wait(LONG).await);
+}
+
+pub async fn a_failure_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post_n(2).await;
+    let claim = queue.take(2).await;
+    let mut watch = queue.watch(Claimable).await;
+    queue.acknowledge(claim.id, &[failed(posted[0], Duration::ZERO)]).await;
+    assert!(watch.wait(LONG).await);
+    queue.take(1).await;
+    queue.acknowledge(claim.id, &[failed(posted[1], DELAY)]).await;
+    assert!(watch.wait(LONG).await);
+    queue.advance(DELAY);
+    assert_eq!(ids(&queue.take(1).await.messages), posted[1..]);
+}
+
+pub async fn the_end_of_a_delay_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let id = queue.post_one(hidden("1", DELAY)).await;
+    let mut watch = queue.watch(Claimable).await;
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert!(watch.wait(LONG).await);
+    queue.advance(DELAY);
+    assert_eq!(ids(&queue.take(1).await.messages), [id]);
+}
+
+pub async fn a_delay_that_is_posted_while_it_waits_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let mut watch = queue.watch(Claimable).await;
+    queue.post(vec![hidden("1", HOUR), hidden("2", DELAY)]).await;
+    assert!(watch.wait(LONG).await);
+    queue.advance(DELAY);
+    assert_eq!(queue.take(2).await.messages.len(), 1);
+}
+
+pub async fn a_lapsed_claim_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(1).await;
+    queue.claim(&ClaimSpec { terms: terms(1, 0), ..up_to(1) }).await.unwrap();
+    let mut watch = queue.watch(Claimable).await;
+    assert!(watch.wait(LONG).await);
+    queue.advance(Duration::from_secs(1));
+    assert_eq!(queue.take(1).await.messages[0].claim_count, 2);
+}
+
+pub async fn a_dropped_queue_wakes_its_watches(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
+    pool.pool.drop_queue(&queue.queue).await.unwrap();
+    assert!(claimer.wait(LONG).await);
+    assert!(reader.wait(LONG).await);
+}
+
+/// Each waits once for one message; none waits in vain, and none of the messages is left.
+pub async fn claimers_that_wait_get_every_message(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let claimers = {
+        let queue = queue.clone();
+        tokio::spawn(side_by_side(24, move |_| {
+            let queue = queue.clone();
+            async move {
+                let mut watch = queue.watch(Claimable).await;
+                loop {
+                    if let Some(claim) = queue.claim(&up_to(1)).await {
+                        return claim.messages[0].id;
+                    }
+                    assert!(watch.wait(MINUTE).await, "a claimer was not woken");
+                }
+            }
+        }))
+    };
+    let mut posted = BTreeSet::new();
+    for batch in [1, 5, 2, 9, 1, 1, 5] {
+        posted.extend(queue.post(vec![message("1"); batch]).await);
+    }
+    let claimed: BTreeSet<_> = claimers.await.unwrap().into_iter().collect();
+    assert_eq!(claimed, posted);
+}
