@@ -34,6 +34,7 @@ mod dead_letter;
 mod deduplication;
 mod delay;
 mod long_poll;
+mod ordering;
 mod schedules;
 
 mod checksum;

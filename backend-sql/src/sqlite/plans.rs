@@ -23,7 +23,13 @@ fn message(delay: u64) -> NewMessage {
     let id = ClaimId::random().to_string().parse().unwrap();
     let deduplication = Some(Deduplication { id, window: TTL });
     let delivery = Delivery::After(Duration::from_secs(delay));
-    NewMessage { body, ttl: TTL, delivery, deduplication, checksum: None }
+    NewMessage { body, ttl: TTL, delivery, ordering_key: None, deduplication, checksum: None }
+}
+
+/// The same with an ordering key, one of two.
+fn keyed(delay: u64, n: u32) -> NewMessage {
+    let ordering_key = Some(["even", "odd"][n as usize % 2].parse().unwrap());
+    NewMessage { ordering_key, ..message(delay) }
 }
 
 fn offences(connection: &Connection) -> Result<Vec<String>> {
@@ -155,6 +161,8 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     assert_eq!(store.counters().dead_lettered, 2);
     store.pop(&work, limit, now).await.unwrap();
 
+    exercise_lines(store, &dead, now).await;
+
     // Delays end, the claim lapses, and all that is left expires.
     for minutes in [2, 6] {
         let later = now.plus(Duration::from_mins(minutes));
@@ -169,4 +177,38 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
         while store.sweep(now.plus(Duration::from_mins(minutes))).await.unwrap().more {}
     }
     store.check().await.unwrap();
+}
+
+/// On a queue that dead letters with a key come to as well.
+async fn exercise_lines(store: &dyn MessagePool, queue: &QueueRef, now: Timestamp) {
+    let client = ClientId::new("plans");
+    let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(1) };
+    let mut messages: Vec<_> = (0..20).map(|n| keyed(0, n)).collect();
+    messages.extend((0..4).map(|n| keyed(30, n)));
+    store.post(queue, &client, messages, now).await.unwrap();
+    let claim = async |limit| {
+        let limit = Limit::new(limit).unwrap();
+        let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
+        store.claim(queue, &spec, now).await.unwrap().unwrap()
+    };
+    for retry_after in [Duration::ZERO, TTL / 2] {
+        let claim = claim(2).await;
+        let handling = Handling::Failed { retry_after };
+        let said = [Acknowledgement { id: claim.messages[0].id, handling }];
+        store.acknowledge(queue, claim.id, &said, now).await.unwrap();
+        store.release(queue, claim.id, now).await.unwrap();
+    }
+    let held = claim(2).await;
+    store.delete(queue, held.messages[0].id, Some(held.id), now).await.unwrap();
+    store.pop(queue, Limit::new(1).unwrap(), now).await.unwrap_or_default();
+    let list = ListSpec {
+        after: None,
+        limit: Limit::new(5).unwrap(),
+        hide_client: None,
+        include_free: true,
+        include_claimed: true,
+        include_delayed: true,
+    };
+    assert_eq!(store.list(queue, &list, now).await.unwrap().items.len(), 5);
+    store.stats(queue, now).await.unwrap();
 }

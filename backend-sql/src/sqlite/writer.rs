@@ -230,6 +230,15 @@ pub(super) struct QueueRow {
     pub(super) ready: i64,
     pub(super) delayed: i64,
     pub(super) claimed: i64,
+    /// Messages with an ordering key that are free.
+    pub(super) in_line: i64,
+    pub(super) lines: i64,
+    /// Lines that can be claimed from.
+    pub(super) open_lines: i64,
+    /// The last turn that was given to a line.
+    turns: i64,
+    /// The turn of the messages without a key, which together are like one line.
+    pub(super) plain_turn: i64,
     pub(super) next_due: i64,
 }
 
@@ -237,6 +246,17 @@ impl QueueRow {
     /// Notes that something of the queue will be due.
     pub(super) fn due(&mut self, at: i64) {
         self.next_due = self.next_due.min(at);
+    }
+
+    /// The last turn, for a line that goes to the end.
+    pub(super) const fn next_turn(&mut self) -> i64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    /// From how many sides messages can be claimed.
+    pub(super) const fn claimable(&self) -> i64 {
+        self.ready + self.open_lines
     }
 
     /// Whether time has changed anything that the rows do not show yet.
@@ -251,7 +271,8 @@ pub(super) fn read_queue_row(
 ) -> Result<Option<QueueRow>> {
     connection
         .prepare_cached(
-            "SELECT id, last_sequence, ready, delayed, claimed, next_due
+            "SELECT id, last_sequence, ready, delayed, claimed, next_due, in_line, lines, open_lines,
+                 turns, plain_turn
              FROM pool_queue WHERE incarnation = ?1",
         )
         .and_then(|mut statement| {
@@ -265,6 +286,11 @@ pub(super) fn read_queue_row(
                         delayed: row.get(3)?,
                         claimed: row.get(4)?,
                         next_due: row.get(5)?,
+                        in_line: row.get(6)?,
+                        lines: row.get(7)?,
+                        open_lines: row.get(8)?,
+                        turns: row.get(9)?,
+                        plain_turn: row.get(10)?,
                     })
                 })
                 .optional()
@@ -322,8 +348,9 @@ impl Tx<'_> {
             if posted {
                 alarm.bells.posted(*queue);
             }
-            if posted || saved.is_none_or(|saved| saved.ready < row.ready) {
-                alarm.bells.claimable(*queue, usize::try_from(row.ready).unwrap_or(0));
+            let (before, claimable) = (saved.map_or(0, |saved| saved.claimable()), row.claimable());
+            if posted || before < claimable {
+                alarm.bells.claimable(*queue, usize::try_from(claimable).unwrap_or(0));
             }
             alarm.set(*queue, row.next_due);
         }
@@ -335,7 +362,8 @@ impl Tx<'_> {
                 self.connection
                     .prepare_cached(
                         "UPDATE pool_queue SET last_sequence = ?2, ready = ?3, delayed = ?4,
-                         claimed = ?5, next_due = ?6 WHERE id = ?1",
+                         claimed = ?5, next_due = ?6, in_line = ?7, lines = ?8, open_lines = ?9,
+                         turns = ?10, plain_turn = ?11 WHERE id = ?1",
                     )
                     .and_then(|mut statement| {
                         statement.execute(params![
@@ -344,7 +372,12 @@ impl Tx<'_> {
                             row.ready,
                             row.delayed,
                             row.claimed,
-                            row.next_due
+                            row.next_due,
+                            row.in_line,
+                            row.lines,
+                            row.open_lines,
+                            row.turns,
+                            row.plain_turn
                         ])
                     })
                     .map_err(store_error)?;

@@ -1,6 +1,6 @@
 //! `POST /v2/queues/{queue}/messages`: the hot path in.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use actix_web::{
     HttpResponse,
@@ -12,7 +12,7 @@ use serde::{
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use storage_traits::domain::{Body, DeduplicationId, Posted, Timestamp};
+use storage_traits::domain::{Body, InvalidName, Posted, Timestamp};
 
 use super::render::message_path;
 use crate::{
@@ -73,17 +73,19 @@ struct MessageIn<'b> {
     delay: Option<&'b RawValue>,
     deduplication_id: Option<&'b RawValue>,
     deliver_at: Option<&'b RawValue>,
+    ordering_key: Option<&'b RawValue>,
 }
 
 #[derive(Deserialize)]
 #[serde(field_identifier, rename_all = "snake_case")]
-enum Key {
+enum Field {
     Messages,
     Body,
     Ttl,
     Delay,
     DeduplicationId,
     DeliverAt,
+    OrderingKey,
     #[serde(other)]
     Other,
 }
@@ -102,7 +104,7 @@ impl<'de> Deserialize<'de> for PostIn<'de> {
                 let mut messages = None;
                 while let Some(key) = map.next_key()? {
                     match key {
-                        Key::Messages => messages = Some(map.next_value()?),
+                        Field::Messages => messages = Some(map.next_value()?),
                         _ => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
@@ -126,19 +128,20 @@ impl<'de> Deserialize<'de> for MessageIn<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MessageIn<'de>, A::Error> {
                 let (mut body, mut ttl, mut delay) = (None, None, None);
-                let (mut deduplication_id, mut deliver_at) = (None, None);
+                let (mut deduplication_id, mut deliver_at, mut ordering_key) = (None, None, None);
                 while let Some(key) = map.next_key()? {
                     match key {
-                        Key::Body => body = Some(map.next_value()?),
-                        Key::Ttl => ttl = Some(map.next_value()?),
-                        Key::Delay => delay = Some(map.next_value()?),
-                        Key::DeduplicationId => deduplication_id = Some(map.next_value()?),
-                        Key::DeliverAt => deliver_at = Some(map.next_value()?),
+                        Field::Body => body = Some(map.next_value()?),
+                        Field::Ttl => ttl = Some(map.next_value()?),
+                        Field::Delay => delay = Some(map.next_value()?),
+                        Field::DeduplicationId => deduplication_id = Some(map.next_value()?),
+                        Field::DeliverAt => deliver_at = Some(map.next_value()?),
+                        Field::OrderingKey => ordering_key = Some(map.next_value()?),
                         _ => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
                 let body = body.ok_or_else(|| A::Error::missing_field("body"))?;
-                Ok(MessageIn { body, ttl, delay, deduplication_id, deliver_at })
+                Ok(MessageIn { body, ttl, delay, deduplication_id, deliver_at, ordering_key })
             }
         }
         deserializer.deserialize_map(Message)
@@ -167,15 +170,21 @@ fn draft(bytes: &Bytes, message: &MessageIn<'_>) -> Result<MessageDraft, ApiErro
         body: Body::from_json(bytes.slice_ref(message.body.get().as_bytes())),
         ttl,
         delay: message.delay.map(|raw| integer(raw).ok_or(())),
-        deduplication_id: message.deduplication_id.map(deduplication_id).transpose()?,
+        deduplication_id: label("deduplication_id", message.deduplication_id)?,
+        ordering_key: label("ordering_key", message.ordering_key)?,
         deliver_at: message.deliver_at.map(moment).transpose()?,
     })
 }
 
-fn deduplication_id(raw: &RawValue) -> Result<DeduplicationId, ApiError> {
-    let id: String = serde_json::from_str(raw.get())
-        .map_err(|_| ApiError::Body("\"deduplication_id\" must be a string".into()))?;
-    id.parse().map_err(|error| ApiError::Invalid(format!("\"deduplication_id\": {error}")))
+/// A name that a producer gives to a message.
+fn label<T: FromStr<Err = InvalidName>>(
+    name: &str,
+    raw: Option<&RawValue>,
+) -> Result<Option<T>, ApiError> {
+    let Some(raw) = raw else { return Ok(None) };
+    let text: String = serde_json::from_str(raw.get())
+        .map_err(|_| ApiError::Body(format!("\"{name}\" must be a string")))?;
+    text.parse().map(Some).map_err(|error| ApiError::Invalid(format!("\"{name}\": {error}")))
 }
 
 /// A moment as RFC 3339 writes it.
@@ -221,6 +230,7 @@ fn diagnose(text: &str) -> Result<PostIn<'_>, ApiError> {
                 delay: fields.get("delay"),
                 deduplication_id: fields.get("deduplication_id"),
                 deliver_at: fields.get("deliver_at"),
+                ordering_key: fields.get("ordering_key"),
             })
         })
         .collect::<Result<_, ApiError>>()?;

@@ -97,6 +97,7 @@ impl Services {
             body: Body::from_json("\"health\"".into()),
             ttl: Duration::from_mins(10),
             delivery: Delivery::AT_ONCE,
+            ordering_key: None,
             deduplication: None,
             checksum: None,
         };

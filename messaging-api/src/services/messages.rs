@@ -7,7 +7,7 @@ use storage_traits::{
     Page, StoreError,
     domain::{
         Body, ClaimId, ClientId, Deduplication, DeduplicationId, Delivery, Message, MessageId,
-        Metadata, NewMessage, Posted, QueueKey, Timestamp,
+        Metadata, NewMessage, OrderingKey, Posted, QueueKey, Timestamp,
     },
     pool::{DeleteOutcome, DeleteRefusal, ListSpec, WatchFor},
 };
@@ -28,6 +28,7 @@ pub(crate) struct MessageDraft {
     /// What was written for the delay, which counts only in queues that delay: an error if it is
     /// no integer.
     pub delay: Option<Result<i64, ()>>,
+    pub ordering_key: Option<OrderingKey>,
     pub deduplication_id: Option<DeduplicationId>,
     /// When it is to be delivered, unchecked.
     pub deliver_at: Option<Timestamp>,
@@ -279,7 +280,23 @@ fn new_messages(
             let deduplication = draft.deduplication_id.map(|id| Deduplication { id, window });
             let checksum = (compat.enable_checksum && draft.body.as_bytes() != b"null")
                 .then(|| checksum(&draft.body));
-            Ok(NewMessage { body: draft.body, ttl, delivery, deduplication, checksum })
+            let ordering_key = match (known.settings.fifo, draft.ordering_key) {
+                (true, None) => Some(OrderingKey::whole_queue()),
+                (true, Some(_)) => {
+                    let text = "\"ordering_key\" cannot be given: all messages of this queue are \
+                                in one order";
+                    return Err(ApiError::Invalid(text.into()));
+                }
+                (false, key) => key,
+            };
+            Ok(NewMessage {
+                body: draft.body,
+                ttl,
+                delivery,
+                ordering_key,
+                deduplication,
+                checksum,
+            })
         })
         .collect()
 }

@@ -18,6 +18,8 @@ pub(super) const DEAD_LETTER_QUEUE: &str = "_dead_letter_queue";
 pub(super) const DEAD_LETTER_TTL: &str = "_dead_letter_queue_messages_ttl";
 pub(super) const MAX_CLAIM_COUNT: &str = "_max_claim_count";
 pub(super) const ENCRYPT: &str = "_enable_encrypt_messages";
+/// Whether all messages of a queue are in one order.
+const FIFO: &str = "_fifo";
 /// For how many seconds a deduplication id counts.
 const DEDUPLICATION_WINDOW: &str = "_deduplication_window";
 const MAX_DEDUPLICATION_WINDOW: i64 = 24 * 60 * 60;
@@ -51,6 +53,9 @@ pub(super) fn check(metadata: &Map<String, Value>, limits: &Limits) -> Result<()
         if !range.contains(&number) {
             return Err(format!("\"{key}\" must be {} to {}", range.start(), range.end()));
         }
+    }
+    if set(metadata, FIFO).is_some_and(|value| !value.is_boolean()) {
+        return Err(format!("\"{FIFO}\" must be true or false"));
     }
     match set(metadata, ENCRYPT) {
         None | Some(Value::Bool(false)) => {}
@@ -95,6 +100,7 @@ pub(super) struct Settings {
     pub(super) default_delay: Option<Duration>,
     pub(super) dead_letters: Option<DeadLetters>,
     pub(super) deduplication_window: Duration,
+    pub(super) fifo: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +130,7 @@ impl Settings {
             dead_letters,
             deduplication_window: seconds(DEDUPLICATION_WINDOW)
                 .unwrap_or(DEFAULT_DEDUPLICATION_WINDOW),
+            fifo: metadata.get(FIFO) == Some(&Value::Bool(true)),
         }
     }
 }

@@ -43,6 +43,7 @@ pub async fn a_message_claimed_too_often_is_moved(pool: &TestPool) {
         ttl: new.ttl,
         claim: None,
         claim_count: 0,
+        ordering_key: None,
         client: by,
         checksum: new.checksum,
         body: new.body,

@@ -51,6 +51,7 @@ pub async fn a_message_is_kept_as_it_was_posted(pool: &TestPool) {
         ttl: new.ttl,
         claim: None,
         claim_count: 0,
+        ordering_key: None,
         client: by,
         checksum: new.checksum,
         body: new.body,

@@ -42,6 +42,7 @@ pub mod listing;
 pub mod maintenance;
 pub mod messages;
 pub mod model;
+pub mod ordering;
 pub mod pops;
 pub mod races;
 pub mod schedules;

@@ -43,7 +43,19 @@ pub(super) fn client(id: &str) -> ClientId {
 /// A message of an hour, at once visible.
 pub(super) fn message(body: &str) -> NewMessage {
     let body = Body::from_json(Bytes::copy_from_slice(body.as_bytes()));
-    NewMessage { body, ttl: HOUR, delivery: Delivery::AT_ONCE, deduplication: None, checksum: None }
+    NewMessage {
+        body,
+        ttl: HOUR,
+        delivery: Delivery::AT_ONCE,
+        ordering_key: None,
+        deduplication: None,
+        checksum: None,
+    }
+}
+
+/// A message of an hour with an ordering key.
+pub(super) fn keyed(key: &str, body: &str) -> NewMessage {
+    NewMessage { ordering_key: Some(key.parse().unwrap()), ..message(body) }
 }
 
 /// A message of an hour, hidden for a while.

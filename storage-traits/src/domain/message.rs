@@ -62,13 +62,53 @@ impl FromStr for DeduplicationId {
     type Err = InvalidName;
 
     fn from_str(id: &str) -> Result<Self, InvalidName> {
-        let fits = (1..=Self::MAX_CHARS).contains(&id.chars().count());
-        if fits && !id.chars().any(char::is_control) {
+        if is_label(id, Self::MAX_CHARS) {
             Ok(Self(id.into()))
         } else {
             Err(InvalidName::Deduplication)
         }
     }
+}
+
+/// What must be handled in order: text of 1 to 128 characters, none of them a control character. Of
+/// the messages with one key at most one claim holds any at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderingKey(Arc<str>);
+
+impl OrderingKey {
+    /// The longest key, in characters.
+    pub const MAX_CHARS: usize = 128;
+
+    /// The key that all messages of a strictly ordered queue have; no producer can name it.
+    pub fn whole_queue() -> Self {
+        Self("".into())
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Reads what a store kept of [`OrderingKey::as_str`].
+    pub fn from_store(key: &str) -> Self {
+        Self(key.into())
+    }
+}
+
+impl FromStr for OrderingKey {
+    type Err = InvalidName;
+
+    fn from_str(key: &str) -> Result<Self, InvalidName> {
+        if is_label(key, Self::MAX_CHARS) {
+            Ok(Self(key.into()))
+        } else {
+            Err(InvalidName::OrderingKey)
+        }
+    }
+}
+
+fn is_label(text: &str, max: usize) -> bool {
+    (1..=max).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 /// Whether a message is stored if one like it was before.
@@ -103,6 +143,8 @@ pub struct NewMessage {
     pub ttl: Duration,
     /// How long it stays hidden from claims and from plain lists.
     pub delivery: Delivery,
+    /// If it has to be handled after those that were posted with the same key before.
+    pub ordering_key: Option<OrderingKey>,
     /// If it may have been posted before.
     pub deduplication: Option<Deduplication>,
     /// What was computed over the body, if the service keeps checksums.
@@ -151,6 +193,8 @@ pub struct Message {
     pub claim_count: u32,
     /// Who posted it.
     pub client: ClientId,
+    /// As posted.
+    pub ordering_key: Option<OrderingKey>,
     /// As posted.
     pub checksum: Option<String>,
     /// As posted.

@@ -13,7 +13,8 @@ pub use claim::{
 };
 pub use id::{Incarnation, InvalidId, MessageId, Sequence};
 pub use message::{
-    Body, ClientId, Deduplication, DeduplicationId, Delivery, Message, NewMessage, Posted,
+    Body, ClientId, Deduplication, DeduplicationId, Delivery, Message, NewMessage, OrderingKey,
+    Posted,
 };
 pub use metadata::Metadata;
 pub use name::{InvalidName, ProjectId, QueueName};

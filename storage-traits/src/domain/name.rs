@@ -12,6 +12,9 @@ pub enum InvalidName {
     /// A deduplication id is empty, too long, or holds a control character.
     #[error("a deduplication id has 1 to 128 characters, none of them a control character")]
     Deduplication,
+    /// An ordering key is empty, too long, or holds a control character.
+    #[error("an ordering key has 1 to 128 characters, none of them a control character")]
+    OrderingKey,
 }
 
 /// The tenant: 1 to 256 characters of any kind but control characters, which no HTTP header can

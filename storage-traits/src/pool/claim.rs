@@ -17,6 +17,13 @@ pub trait ClaimStore: Send + Sync {
     /// Reserves up to `spec.limit` free, visible messages, oldest first, in one atomic step, and
     /// raises the claim count of each.
     ///
+    /// The messages with one ordering key form a *line*: they are handed out in order, by one claim
+    /// at a time. While a claim holds a message of the line, or one of them waits to be tried
+    /// again, nobody gets another. (One that is delayed from the start stands in no line until it
+    /// is due.) Claims take from the open lines in turn: a line that was taken from, or that was
+    /// closed or empty, goes to the end, and the messages without a key together are like a line
+    /// that is always open.
+    ///
     /// Free messages that were claimed too often already are moved by `spec.dead_letter`, whether
     /// or not anything is left to claim. Returns `None`, and records no claim, when nothing is.
     ///
@@ -77,7 +84,7 @@ pub trait ClaimStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<Acknowledged>>;
 
-    /// Takes up to `limit` free, visible messages off the queue, oldest first, in one atomic step.
+    /// Takes up to `limit` free, visible messages off the queue, as a claim would, in one atomic step.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

@@ -15,16 +15,17 @@ use storage_traits::{
 
 use super::{
     Progress, STEP,
+    line::{Shift, first_open, send_to_end, shift},
     message::{Target, target},
     rows::{
-        CLAIMED, DELAYED, Entry, entries, execute, seconds, select_held, select_ready,
+        CLAIMED, DELAYED, Entry, IN_LINE, entries, execute, seconds, select_held, select_ready,
         whole_seconds,
     },
-    settle::{Place, erase_place, free, leave, remove, settle},
+    settle::{Place, erase_place, free, leave, place_of, places, remove, settle},
 };
 use crate::sqlite::{
     Sqlite,
-    error::store_error,
+    error::{store_error, unexpected},
     writer::{QueueRow, Tx, read_queue_row},
 };
 
@@ -122,11 +123,12 @@ fn claim(
     }
     let mut taken = Vec::new();
     let (mut moved, mut after) = (0, 0);
-    while taken.len() < spec.limit.get() && row.ready > 0 {
-        let ready = ready_entries(tx, &row, after, spec.limit.get() - taken.len())?;
-        let Some(last) = ready.last() else { break };
-        after = last.sequence();
-        for mut entry in ready {
+    while taken.len() < spec.limit.get() {
+        let Some(side) = next_side(tx, &row, after)? else { break };
+        let entries = side.entries(tx, &row, after, spec.limit.get() - taken.len())?;
+        let before = (taken.len(), moved);
+        for mut entry in entries {
+            after = if side.key.is_none() { entry.sequence() } else { after };
             let dead = rule.filter(|rule| entry.message.claim_count >= rule.max_claim_count);
             if let Some(rule) = dead {
                 move_to_dead_letters(tx, &mut row, &entry, rule, now)?;
@@ -137,13 +139,21 @@ fn claim(
                 taken.push(entry.message);
             }
         }
+        if before == (taken.len(), moved) {
+            // Nothing is left on a side that was said to have something.
+            return Err(unexpected("the queue's counters are wrong"));
+        }
+        side.close(tx, &mut row, taken.len() - before.0)?;
         if moved >= STEP {
+            tx.put(row);
             if taken.is_empty() {
                 return Ok(Progress::Again);
             }
             break;
         }
     }
+    tx.put(row);
+    taken.sort_by_key(|message| message.id);
     if taken.is_empty() {
         return Ok(Progress::Done(None));
     }
@@ -169,16 +179,62 @@ fn claim(
     })))
 }
 
-fn ready_entries(tx: &Tx<'_>, row: &QueueRow, after: i64, limit: usize) -> Result<Vec<Entry>> {
-    entries(
-        tx.connection,
-        row.incarnation,
-        select_ready!("WHERE m.queue = ?1 AND m.sequence > ?2 ORDER BY m.sequence LIMIT ?3"),
-        params![row.id, after, limit],
-    )
+/// Where free messages are taken from: an open line, or the messages without a key.
+struct Side {
+    key: Option<String>,
 }
 
-/// Puts a ready message under the claim.
+/// The side whose turn it is; `after` is how far the messages without a key were looked at.
+fn next_side(tx: &Tx<'_>, row: &QueueRow, after: i64) -> Result<Option<Side>> {
+    let line = first_open(tx, row)?;
+    let plain = row.ready > 0
+        && line.as_ref().is_none_or(|(_, turn)| after == 0 && row.plain_turn <= *turn);
+    Ok(match line {
+        _ if plain => Some(Side { key: None }),
+        Some((key, _)) => Some(Side { key: Some(key) }),
+        None => None,
+    })
+}
+
+impl Side {
+    fn entries(&self, tx: &Tx<'_>, row: &QueueRow, after: i64, limit: usize) -> Result<Vec<Entry>> {
+        match &self.key {
+            None => entries(
+                tx.connection,
+                row.incarnation,
+                select_ready!(
+                    "WHERE m.queue = ?1 AND m.sequence > ?2 ORDER BY m.sequence LIMIT ?3"
+                ),
+                params![row.id, after, limit],
+            ),
+            Some(key) => entries(
+                tx.connection,
+                row.incarnation,
+                select_held!(
+                    "held_line",
+                    "WHERE m.queue = ?1 AND m.ordering_key = ?2 AND m.state = 3
+                     ORDER BY m.sequence LIMIT ?3"
+                ),
+                params![row.id, key, limit],
+            ),
+        }
+    }
+
+    /// Closes the line that `taken` messages were claimed from, until they are acknowledged; the
+    /// messages without a key go to the end, if anybody waits behind them.
+    fn close(&self, tx: &Tx<'_>, row: &mut QueueRow, taken: usize) -> Result<()> {
+        if let Some(key) = &self.key {
+            let taken = i64::try_from(taken).unwrap_or(i64::MAX);
+            return shift(tx, row, key, Shift { waiting: -taken, busy: taken });
+        }
+        if row.open_lines > 0 {
+            row.plain_turn = row.next_turn();
+        }
+        Ok(())
+    }
+}
+
+/// Puts a free message under the claim.
 fn take(
     tx: &Tx<'_>,
     row: &mut QueueRow,
@@ -190,11 +246,31 @@ fn take(
     let message = &mut entry.message;
     hold(message, spec.id, spec.terms, now);
     message.claim_count = message.claim_count.saturating_add(1);
-    row.ready -= 1;
     row.claimed += 1;
     let due_at = now.plus(spec.terms.ttl).min(message.expires_at).as_millis();
     row.due(due_at);
-    erase_place(tx, row.id, place)?;
+    if place.key.is_some() {
+        execute(
+            tx.connection,
+            "UPDATE held SET state = ?4, due_at = ?5, expires_at = ?6, ttl = ?7, claim = ?8,
+                 claim_count = ?9
+             WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
+            params![
+                row.id,
+                place.state,
+                place.sequence,
+                CLAIMED,
+                due_at,
+                message.expires_at.as_millis(),
+                whole_seconds(message.ttl),
+                spec.id.to_bytes(),
+                message.claim_count,
+            ],
+        )?;
+        return Ok(());
+    }
+    row.ready -= 1;
+    erase_place(tx, row.id, &place)?;
     execute(
         tx.connection,
         "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at, posted_at, ttl,
@@ -241,26 +317,42 @@ fn move_to_dead_letters(
     let ttl = rule.ttl.unwrap_or(entry.message.ttl);
     let expires_at = now.plus(ttl).as_millis();
     target.last_sequence += 1;
-    target.ready += 1;
     target.due(expires_at);
-    execute(
-        tx.connection,
-        "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
-             client, body)
-         VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0, ?6, ?7)",
-        params![
-            target.id,
-            target.last_sequence,
-            expires_at,
-            now.as_millis(),
-            whole_seconds(ttl),
-            entry.message.client.as_str(),
-            entry.body_row,
-        ],
-    )?;
+    let place = entry.place();
+    let (now, ttl) = (now.as_millis(), whole_seconds(ttl));
+    let (client, body) = (entry.message.client.as_str(), place.body);
+    if let Some(key) = &place.key {
+        execute(
+            tx.connection,
+            "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at, posted_at,
+                 ttl, claim_count, client, body, ordering_key)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?5, ?6, 0, ?7, ?8, ?9)",
+            params![
+                target.id,
+                IN_LINE,
+                target.last_sequence,
+                expires_at,
+                now,
+                ttl,
+                client,
+                body,
+                key
+            ],
+        )?;
+        shift(tx, &mut target, key, Shift::COME)?;
+    } else {
+        target.ready += 1;
+        execute(
+            tx.connection,
+            "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl,
+                 claim_count, client, body)
+             VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0, ?6, ?7)",
+            params![target.id, target.last_sequence, expires_at, now, ttl, client, body],
+        )?;
+    }
     tx.put(target);
-    leave(row, entry.state);
-    erase_place(tx, row.id, entry.place())?;
+    leave(tx, row, &place)?;
+    erase_place(tx, row.id, &place)?;
     tx.put(*row);
     Ok(())
 }
@@ -362,6 +454,21 @@ fn release(tx: &mut Tx<'_>, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Re
     if released == 0 {
         return Ok(());
     }
+    if row.lines > 0 {
+        let keyed = places(
+            tx,
+            concat!(
+                "SELECT ",
+                place_of!(held),
+                " FROM held INDEXED BY held_claim
+                 WHERE queue = ?1 AND claim = ?2 AND state = 2 AND ordering_key IS NOT NULL"
+            ),
+            params![row.id, id.to_bytes()],
+        )?;
+        for place in &keyed {
+            put_back(tx, &mut row, place, now, now)?;
+        }
+    }
     let freed = execute(
         tx.connection,
         "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
@@ -402,9 +509,9 @@ fn acknowledge(
         answers.push(match found {
             Some(Target { place, holder }) if holder == Some(id) => {
                 match one.handling {
-                    Handling::Done => remove(tx, &mut row, place)?,
+                    Handling::Done => remove(tx, &mut row, &place)?,
                     Handling::Failed { retry_after } => {
-                        put_back(tx, &mut row, place, now.plus(retry_after), now)?;
+                        put_back(tx, &mut row, &place, now.plus(retry_after), now)?;
                     }
                 }
                 Acknowledged::Taken
@@ -420,7 +527,7 @@ fn acknowledge(
 fn put_back(
     tx: &Tx<'_>,
     row: &mut QueueRow,
-    place: Place,
+    place: &Place,
     retry_at: Timestamp,
     now: Timestamp,
 ) -> Result<()> {
@@ -456,10 +563,22 @@ fn pop(
         Some(Progress::Again) => return Ok(Progress::Again),
         Some(Progress::Done(row)) => row,
     };
-    let taken = ready_entries(tx, &row, 0, limit.get())?;
-    for entry in &taken {
-        remove(tx, &mut row, entry.place())?;
+    let mut taken: Vec<Message> = Vec::new();
+    let mut after = 0;
+    while taken.len() < limit.get() {
+        let Some(side) = next_side(tx, &row, after)? else { break };
+        let entries = side.entries(tx, &row, after, limit.get() - taken.len())?;
+        for entry in &entries {
+            after = if side.key.is_none() { entry.sequence() } else { after };
+            remove(tx, &mut row, &entry.place())?;
+        }
+        taken.extend(entries.into_iter().map(|entry| entry.message));
+        match &side.key {
+            Some(key) => send_to_end(tx, &mut row, key)?,
+            None => side.close(tx, &mut row, 0)?,
+        }
     }
     tx.put(row);
-    Ok(Progress::Done(taken.into_iter().map(|entry| entry.message).collect()))
+    taken.sort_by_key(|message| message.id);
+    Ok(Progress::Done(taken))
 }

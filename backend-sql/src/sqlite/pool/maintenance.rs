@@ -12,8 +12,8 @@ use storage_traits::{
 
 use super::{
     Progress, STEP,
-    rows::{count, execute},
-    settle::{erase, places, remove, settle},
+    rows::{DELAYED, IN_LINE, count, execute},
+    settle::{erase, place_of, places, remove, settle},
 };
 use crate::sqlite::{
     Sqlite,
@@ -155,13 +155,15 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
             .map_err(store_error)?;
         marks.into_iter().map(|(sequence, posted_at)| mark(queue, sequence, posted_at)).collect()
     };
-    // Either end is the outermost of those of the three states.
+    // Either end is the outermost of those of the four states.
     let first = ends(
         "SELECT * FROM (SELECT sequence, posted_at FROM ready WHERE queue = ?1
              ORDER BY sequence LIMIT 1) UNION ALL
          SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 1
              ORDER BY sequence LIMIT 1) UNION ALL
          SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 2
+             ORDER BY sequence LIMIT 1) UNION ALL
+         SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 3
              ORDER BY sequence LIMIT 1)",
     )?;
     let last = ends(
@@ -170,10 +172,12 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
          SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 1
              ORDER BY sequence DESC LIMIT 1) UNION ALL
          SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 2
+             ORDER BY sequence DESC LIMIT 1) UNION ALL
+         SELECT * FROM (SELECT sequence, posted_at FROM held WHERE queue = ?1 AND state = 3
              ORDER BY sequence DESC LIMIT 1)",
     )?;
     Ok(Progress::Done(Stats {
-        free: count(row.ready + row.delayed)?,
+        free: count(row.ready + row.in_line + row.delayed)?,
         claimed: count(row.claimed)?,
         oldest: first.into_iter().min_by_key(|mark| mark.id),
         newest: last.into_iter().max_by_key(|mark| mark.id),
@@ -193,18 +197,27 @@ fn purge_step(tx: &mut Tx<'_>, queue: &QueueRef, last: i64) -> Result<u64> {
     let Some(mut row) = tx.queue(queue.incarnation)? else { return Ok(0) };
     let mut found = places(
         tx,
-        "SELECT sequence, 0, body FROM ready
-         WHERE queue = ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3",
+        concat!(
+            "SELECT ",
+            place_of!(ready),
+            " FROM ready WHERE queue = ?1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3"
+        ),
         params![row.id, last, STEP],
     )?;
-    found.extend(places(
-        tx,
-        "SELECT sequence, state, body FROM held
-         WHERE queue = ?1 AND state = 1 AND sequence <= ?2 ORDER BY sequence LIMIT ?3",
-        params![row.id, last, STEP],
-    )?);
+    for state in [DELAYED, IN_LINE] {
+        found.extend(places(
+            tx,
+            concat!(
+                "SELECT ",
+                place_of!(held),
+                " FROM held
+                 WHERE queue = ?1 AND state = ?4 AND sequence <= ?2 ORDER BY sequence LIMIT ?3"
+            ),
+            params![row.id, last, STEP, state],
+        )?);
+    }
     for place in &found {
-        remove(tx, &mut row, *place)?;
+        remove(tx, &mut row, place)?;
     }
     tx.put(row);
     Ok(found.len() as u64)
@@ -252,16 +265,20 @@ fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Swept> {
 fn remove_dropped(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(u64, bool)> {
     let mut found = places(
         tx,
-        "SELECT sequence, 0, body FROM ready WHERE queue = ?1 ORDER BY sequence LIMIT ?2",
+        concat!(
+            "SELECT ",
+            place_of!(ready),
+            " FROM ready WHERE queue = ?1 ORDER BY sequence LIMIT ?2"
+        ),
         params![id, STEP],
     )?;
     found.extend(places(
         tx,
-        "SELECT sequence, state, body FROM held WHERE queue = ?1 LIMIT ?2",
+        concat!("SELECT ", place_of!(held), " FROM held WHERE queue = ?1 LIMIT ?2"),
         params![id, STEP],
     )?);
     for place in &found {
-        erase(tx, id, *place)?;
+        erase(tx, id, place)?;
     }
     let claims = execute(
         tx.connection,
@@ -275,11 +292,17 @@ fn remove_dropped(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(u64, bool)> {
              SELECT id FROM deduplication WHERE queue = ?1 LIMIT ?2)",
         params![id, STEP],
     )?;
-    let done = found.len() < STEP && claims < STEP && seen < STEP;
+    let lines = execute(
+        tx.connection,
+        "DELETE FROM line WHERE queue = ?1 AND ordering_key IN (
+             SELECT ordering_key FROM line WHERE queue = ?1 LIMIT ?2)",
+        params![id, STEP],
+    )?;
+    let done = [found.len(), claims, seen, lines].iter().all(|rows| *rows < STEP);
     if done {
         retire(tx, id, now)?;
     }
-    Ok(((found.len() + claims + seen) as u64 + u64::from(done), done))
+    Ok(((found.len() + claims + seen + lines) as u64 + u64::from(done), done))
 }
 
 /// Marks an emptied queue, at its next turn removes its row. In between nobody can open it again,

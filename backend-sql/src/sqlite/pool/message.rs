@@ -7,8 +7,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use storage_traits::{
     Page, Result, StoreError,
     domain::{
-        ClaimId, ClientId, Deduplication, Message, MessageId, NewMessage, Posted, QueueRef,
-        Sequence, Timestamp,
+        ClaimId, ClientId, Deduplication, Message, MessageId, NewMessage, OrderingKey, Posted,
+        QueueRef, Sequence, Timestamp,
     },
     pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled},
 };
@@ -16,11 +16,12 @@ use storage_traits::{
 use super::{
     Progress,
     claim::is_alive,
+    line::{Shift, shift},
     rows::{
-        CLAIMED, DELAYED, Entry, entries, execute, own_sequences, select_held, select_ready,
-        whole_seconds,
+        CLAIMED, DELAYED, Entry, IN_LINE, entries, execute, own_sequences, select_held,
+        select_ready, whole_seconds,
     },
-    settle::{Place, free, remove},
+    settle::{Place, free, place_of, remove},
 };
 use crate::sqlite::{
     Sqlite,
@@ -144,16 +145,17 @@ fn post(
         let [due_at, expires_at, visible_at, posted_at] =
             [due_at, expires_at, visible_at, now].map(Timestamp::as_millis);
         row.due(due_at);
-        if delayed {
-            row.delayed += 1;
+        let key = message.ordering_key.as_ref().map(OrderingKey::as_str);
+        if delayed || key.is_some() {
+            let state = if delayed { DELAYED } else { IN_LINE };
             execute(
                 tx.connection,
                 "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at,
-                     posted_at, ttl, claim_count, client, body)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10)",
+                     posted_at, ttl, claim_count, client, body, ordering_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11)",
                 params![
                     row.id,
-                    DELAYED,
+                    state,
                     position,
                     due_at,
                     expires_at,
@@ -161,9 +163,15 @@ fn post(
                     posted_at,
                     ttl,
                     client.as_str(),
-                    body
+                    body,
+                    key
                 ],
             )?;
+            match key {
+                _ if delayed => row.delayed += 1,
+                Some(key) => shift(tx, &mut row, key, Shift::COME)?,
+                None => {}
+            }
         } else {
             row.ready += 1;
             ready
@@ -250,9 +258,11 @@ fn list(
             params![row.id, after, hidden, spare],
         )?;
     }
-    for (state, count, wanted) in
-        [(DELAYED, row.delayed, spec.include_delayed), (CLAIMED, row.claimed, spec.include_claimed)]
-    {
+    for (state, count, wanted) in [
+        (DELAYED, row.delayed, spec.include_delayed),
+        (CLAIMED, row.claimed, spec.include_claimed),
+        (IN_LINE, row.in_line, spec.include_free),
+    ] {
         if wanted && count > 0 {
             found.extend(entries(
                 &snapshot,
@@ -285,7 +295,7 @@ fn get(
         let place = params![row.id, sequence, now.as_millis()];
         let ready = select_ready!("WHERE m.queue = ?1 AND m.sequence = ?2 AND m.expires_at > ?3");
         let held = select_held!(
-            "WHERE m.queue = ?1 AND m.state IN (1, 2) AND m.sequence = ?2 AND m.expires_at > ?3"
+            "WHERE m.queue = ?1 AND m.state IN (1, 2, 3) AND m.sequence = ?2 AND m.expires_at > ?3"
         );
         let before = found.len();
         found.extend(entries(&snapshot, queue.incarnation, ready, place)?);
@@ -316,26 +326,30 @@ pub(super) fn target(
             .and_then(|mut statement| {
                 statement
                     .query_row([queue, sequence, now.as_millis()], |row| {
-                        let (state, body) = (row.get(0)?, row.get(1)?);
-                        let held = state == CLAIMED && row.get::<_, i64>(2)? > now.as_millis();
-                        let claim = row.get::<_, Option<[u8; 16]>>(3)?.map(ClaimId::from_bytes);
-                        let place = Place { sequence, state, body };
+                        let place = Place::read(row)?;
+                        let held =
+                            place.state == CLAIMED && row.get::<_, i64>(5)? > now.as_millis();
+                        let claim = row.get::<_, Option<[u8; 16]>>(6)?.map(ClaimId::from_bytes);
                         Ok(Target { place, holder: claim.filter(|_| held) })
                     })
                     .optional()
             })
             .map_err(store_error)
     };
-    let held = look(
-        "SELECT state, body, due_at, claim FROM held
-         WHERE queue = ?1 AND state IN (1, 2) AND sequence = ?2 AND expires_at > ?3",
-    )?;
+    let held = look(concat!(
+        "SELECT ",
+        place_of!(held),
+        ", due_at, claim FROM held
+             WHERE queue = ?1 AND state IN (1, 2, 3) AND sequence = ?2 AND expires_at > ?3"
+    ))?;
     match held {
         Some(held) => Ok(Some(held)),
-        None => look(
-            "SELECT 0, body, expires_at, claim FROM ready
-             WHERE queue = ?1 AND sequence = ?2 AND expires_at > ?3",
-        ),
+        None => look(concat!(
+            "SELECT ",
+            place_of!(ready),
+            ", expires_at, claim FROM ready
+                 WHERE queue = ?1 AND sequence = ?2 AND expires_at > ?3"
+        )),
     }
 }
 
@@ -364,7 +378,7 @@ fn delete(
     if let Some(refusal) = refusal {
         return Ok(DeleteOutcome::Refused(refusal));
     }
-    remove(tx, &mut row, found.place)?;
+    remove(tx, &mut row, &found.place)?;
     tx.put(row);
     Ok(DeleteOutcome::Deleted)
 }
@@ -402,7 +416,7 @@ fn reschedule(
     if visible_at > now {
         row.due(visible_at.as_millis());
     } else {
-        free(tx, &mut row, found.place)?;
+        free(tx, &mut row, &found.place)?;
     }
     tx.put(row);
     Ok(Rescheduled::Moved)
@@ -429,7 +443,7 @@ fn delete_many(
     targets.sort_by_key(|found| found.place.sequence);
     targets.dedup_by_key(|found| found.place.sequence);
     for found in &targets {
-        remove(tx, &mut row, found.place)?;
+        remove(tx, &mut row, &found.place)?;
     }
     tx.put(row);
     Ok(Some(targets.len() as u64))

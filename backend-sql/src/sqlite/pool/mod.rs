@@ -5,6 +5,7 @@
 //! that time passing costs each message a constant amount of work, once.
 
 mod claim;
+mod line;
 mod maintenance;
 mod message;
 mod rows;

@@ -7,24 +7,27 @@ use rusqlite::{Connection, Params, Row};
 use storage_traits::{
     Result,
     domain::{
-        Body, ClaimId, ClientId, Incarnation, Message, MessageId, QueueRef, Sequence, Timestamp,
+        Body, ClaimId, ClientId, Incarnation, Message, MessageId, OrderingKey, QueueRef, Sequence,
+        Timestamp,
     },
 };
 
 use super::settle::Place;
 use crate::sqlite::error::{store_error, unexpected};
 
-/// Where a message stands; the last two are values of `held.state`.
+/// Where a message stands; all but the first are values of `held.state`.
 pub(super) const READY: i64 = 0;
 pub(super) const DELAYED: i64 = 1;
 pub(super) const CLAIMED: i64 = 2;
+/// Free, with an ordering key.
+pub(super) const IN_LINE: i64 = 3;
 
 /// Selects from `ready` what [`Entry::read`] reads; a `WHERE` on `m` follows.
 macro_rules! select_ready {
     ($rest:literal) => {
         concat!(
             "SELECT m.sequence, 0, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
-             m.claim_count, m.client, m.body, b.checksum, b.json \
+             m.claim_count, m.client, m.body, b.checksum, b.json, NULL \
              FROM ready m JOIN body b ON b.id = m.body ",
             $rest
         )
@@ -41,7 +44,7 @@ macro_rules! select_held {
     (@ $by:expr, $rest:literal) => {
         concat!(
             "SELECT m.sequence, m.state, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
-             m.claim_count, m.client, m.body, b.checksum, b.json \
+             m.claim_count, m.client, m.body, b.checksum, b.json, m.ordering_key \
              FROM held m ", $by, " JOIN body b ON b.id = m.body ",
             $rest
         )
@@ -62,7 +65,13 @@ impl Entry {
     }
 
     pub(super) fn place(&self) -> Place {
-        Place { sequence: self.sequence(), state: self.state, body: self.body_row }
+        Place {
+            sequence: self.sequence(),
+            state: self.state,
+            body: self.body_row,
+            key: self.message.ordering_key.as_ref().map(|key| key.as_str().to_owned()),
+            tried: self.message.claim_count > 0,
+        }
     }
 
     fn read(incarnation: Incarnation, row: &Row<'_>) -> rusqlite::Result<Self> {
@@ -81,6 +90,7 @@ impl Entry {
                 claim: row.get::<_, Option<[u8; 16]>>(6)?.map(ClaimId::from_bytes),
                 claim_count: row.get(7)?,
                 client: ClientId::new(row.get_ref(8)?.as_str()?),
+                ordering_key: row.get_ref(12)?.as_str_or_null()?.map(OrderingKey::from_store),
                 checksum: row.get(10)?,
                 body: Body::from_json(Bytes::copy_from_slice(row.get_ref(11)?.as_blob()?)),
             },

@@ -5,7 +5,8 @@ use storage_traits::{Result, domain::Timestamp};
 
 use super::{
     STEP,
-    rows::{CLAIMED, DELAYED, READY, execute},
+    line::{Shift, shift},
+    rows::{CLAIMED, DELAYED, IN_LINE, READY, execute},
 };
 use crate::sqlite::{
     error::store_error,
@@ -21,12 +22,45 @@ pub(super) struct Settled {
 }
 
 /// Where a message stands, as far as moving and removing it takes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Place {
     pub(super) sequence: i64,
     pub(super) state: i64,
     pub(super) body: i64,
+    /// Its ordering key.
+    pub(super) key: Option<String>,
+    /// Whether it was claimed before: if it is delayed as well, it waits for a retry.
+    pub(super) tried: bool,
 }
+
+impl Place {
+    /// Whether others of its key wait for it: it is claimed, or it waits for a retry.
+    const fn is_busy(&self) -> bool {
+        self.state == CLAIMED || (self.state == DELAYED && self.tried)
+    }
+
+    /// Reads it from the columns that [`place_of!`] names.
+    pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            sequence: row.get(0)?,
+            state: row.get(1)?,
+            body: row.get(2)?,
+            key: row.get(3)?,
+            tried: row.get(4)?,
+        })
+    }
+}
+
+/// The columns of `ready` or `held` that make a [`Place`].
+macro_rules! place_of {
+    (ready) => {
+        "sequence, 0, body, NULL, claim_count > 0"
+    };
+    (held) => {
+        "sequence, state, body, ordering_key, claim_count > 0"
+    };
+}
+pub(super) use place_of;
 
 /// Brings the rows of a queue up to `now`, in a bounded step.
 pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> Result<Settled> {
@@ -35,21 +69,24 @@ pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> R
     }
     let over = places(
         tx,
-        "SELECT sequence, 0, body FROM ready WHERE queue = ?1 AND expires_at <= ?2
-         ORDER BY expires_at LIMIT ?3",
+        concat!(
+            "SELECT ",
+            place_of!(ready),
+            " FROM ready WHERE queue = ?1 AND expires_at <= ?2 ORDER BY expires_at LIMIT ?3"
+        ),
         params![queue.id, now.as_millis(), STEP],
     )?;
     for place in &over {
-        remove(tx, queue, *place)?;
+        remove(tx, queue, place)?;
     }
     tx.tally.expired += over.len() as u64;
     let due = due_held(tx, queue.id, now)?;
     for (place, is_over) in &due {
         if *is_over {
-            remove(tx, queue, *place)?;
+            remove(tx, queue, place)?;
             tx.tally.expired += 1;
         } else {
-            free(tx, queue, *place)?;
+            free(tx, queue, place)?;
         }
     }
     let claims = execute(
@@ -74,21 +111,21 @@ pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> R
 }
 
 /// Removes a message from the queue, whatever its state.
-pub(super) fn remove(tx: &Tx<'_>, queue: &mut QueueRow, place: Place) -> Result<()> {
-    leave(queue, place.state);
+pub(super) fn remove(tx: &Tx<'_>, queue: &mut QueueRow, place: &Place) -> Result<()> {
+    leave(tx, queue, place)?;
     erase(tx, queue.id, place)
 }
 
 /// Removes the rows of a message.
-pub(super) fn erase(tx: &Tx<'_>, queue: i64, place: Place) -> Result<()> {
+pub(super) fn erase(tx: &Tx<'_>, queue: i64, place: &Place) -> Result<()> {
     erase_place(tx, queue, place)?;
     execute(tx.connection, "DELETE FROM body WHERE id = ?1", [place.body])?;
     Ok(())
 }
 
 /// Removes a message from where it stands, but not its body.
-pub(super) fn erase_place(tx: &Tx<'_>, queue: i64, place: Place) -> Result<()> {
-    let Place { sequence, state, .. } = place;
+pub(super) fn erase_place(tx: &Tx<'_>, queue: i64, place: &Place) -> Result<()> {
+    let Place { sequence, state, .. } = *place;
     if state == READY {
         let sql = "DELETE FROM ready WHERE queue = ?1 AND sequence = ?2";
         execute(tx.connection, sql, [queue, sequence])?;
@@ -99,19 +136,39 @@ pub(super) fn erase_place(tx: &Tx<'_>, queue: i64, place: Place) -> Result<()> {
     Ok(())
 }
 
-/// Takes a message that was in `state` out of the counters.
-pub(super) fn leave(queue: &mut QueueRow, state: i64) {
-    match state {
+/// Takes a message that goes out of the counters, and out of its line.
+pub(super) fn leave(tx: &Tx<'_>, queue: &mut QueueRow, place: &Place) -> Result<()> {
+    match place.state {
         CLAIMED => queue.claimed -= 1,
         DELAYED => queue.delayed -= 1,
-        _ => queue.ready -= 1,
+        READY => queue.ready -= 1,
+        _ => {} // counted with its line
+    }
+    match &place.key {
+        Some(key) if place.state == IN_LINE => shift(tx, queue, key, Shift::GONE),
+        Some(key) if place.is_busy() => shift(tx, queue, key, Shift::DONE),
+        _ => Ok(()),
     }
 }
 
 /// Puts a held message back among the ready ones. A lapsed claim stays written on it until another
 /// takes it.
-pub(super) fn free(tx: &Tx<'_>, queue: &mut QueueRow, place: Place) -> Result<()> {
-    leave(queue, place.state);
+pub(super) fn free(tx: &Tx<'_>, queue: &mut QueueRow, place: &Place) -> Result<()> {
+    if let Some(key) = &place.key {
+        if place.state == CLAIMED {
+            queue.claimed -= 1;
+        } else {
+            queue.delayed -= 1;
+        }
+        execute(
+            tx.connection,
+            "UPDATE held SET state = ?4, due_at = expires_at
+             WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
+            [queue.id, place.state, place.sequence, IN_LINE],
+        )?;
+        return shift(tx, queue, key, if place.is_busy() { Shift::BACK } else { Shift::COME });
+    }
+    leave(tx, queue, place)?;
     queue.ready += 1;
     execute(
         tx.connection,
@@ -127,33 +184,27 @@ pub(super) fn free(tx: &Tx<'_>, queue: &mut QueueRow, place: Place) -> Result<()
 /// Some of the held messages that are due, each with whether its ttl has ended.
 fn due_held(tx: &Tx<'_>, queue: i64, now: Timestamp) -> Result<Vec<(Place, bool)>> {
     tx.connection
-        .prepare_cached(
-            "SELECT sequence, state, body, expires_at <= ?2 FROM held
-             WHERE queue = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3",
-        )
+        .prepare_cached(concat!(
+            "SELECT ",
+            place_of!(held),
+            ", expires_at <= ?2 FROM held
+                 WHERE queue = ?1 AND due_at <= ?2 ORDER BY due_at LIMIT ?3"
+        ))
         .and_then(|mut statement| {
             statement
                 .query_map(params![queue, now.as_millis(), STEP], |row| {
-                    let place =
-                        Place { sequence: row.get(0)?, state: row.get(1)?, body: row.get(2)? };
-                    Ok((place, row.get(3)?))
+                    Ok((Place::read(row)?, row.get(5)?))
                 })?
                 .collect()
         })
         .map_err(store_error)
 }
 
-/// Runs a query that selects sequence, state and body.
+/// Runs a query that selects what [`place_of!`] names.
 pub(super) fn places(tx: &Tx<'_>, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Place>> {
     tx.connection
         .prepare_cached(sql)
-        .and_then(|mut statement| {
-            statement
-                .query_map(params, |row| {
-                    Ok(Place { sequence: row.get(0)?, state: row.get(1)?, body: row.get(2)? })
-                })?
-                .collect()
-        })
+        .and_then(|mut statement| statement.query_map(params, Place::read)?.collect())
         .map_err(store_error)
 }
 

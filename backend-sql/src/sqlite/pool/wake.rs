@@ -21,7 +21,7 @@ impl WakeUps for Sqlite {
         alarm.synchronize(now);
         let row = self.file.read(move |connection| read_queue_row(connection, queue)).await?;
         if let Some(row) = row {
-            if row.ready > 0 || row.is_due(now) {
+            if row.claimable() > 0 || row.is_due(now) {
                 alarm.bells.claimable(queue, 1);
             }
             alarm.lower(queue, row.next_due);

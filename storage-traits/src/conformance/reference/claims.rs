@@ -19,13 +19,16 @@ impl ClaimStore for ReferencePool {
         now: Timestamp,
     ) -> Result<Option<Claim>> {
         let mut state = self.state()?;
-        let Some(source) = state.queues.get(&queue.incarnation) else { return Ok(None) };
+        if !state.queues.contains_key(&queue.incarnation) {
+            return Ok(None);
+        }
         let rule = spec.dead_letter.as_ref().filter(|rule| rule.queue != *queue);
         if let Some(rule) = rule.filter(|rule| !state.queues.contains_key(&rule.queue.incarnation))
         {
             return Err(StoreError::not_found("queue", &rule.queue.key));
         }
-        let (mut taken, mut dead) = (Vec::new(), Vec::new());
+        let source = state.queues.get_mut(&queue.incarnation).unwrap();
+        let (mut taken, mut served, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for message in source.free(now) {
             if taken.len() == spec.limit.get() {
                 break;
@@ -34,9 +37,13 @@ impl ClaimStore for ReferencePool {
                 Some(rule) if message.claim_count >= rule.max_claim_count => {
                     dead.push((rule, message));
                 }
-                _ => taken.push(message.id),
+                _ => {
+                    taken.push(message.id);
+                    served.push(message);
+                }
             }
         }
+        source.served(&served);
         for (rule, message) in dead {
             let (old, ttl) = (message.id, rule.ttl.unwrap_or(message.ttl));
             let (visible_at, expires_at) = (now, now.plus(ttl));
@@ -129,6 +136,8 @@ impl ClaimStore for ReferencePool {
         self.with(queue, |queue| {
             let mut popped = queue.free(now);
             popped.truncate(limit.get());
+            queue.served(&popped);
+            popped.sort_by_key(|message| message.id);
             queue.remove(&popped.iter().map(|message| message.id).collect::<Vec<_>>());
             popped
         })

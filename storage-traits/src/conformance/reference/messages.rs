@@ -42,6 +42,7 @@ impl MessageStore for ReferencePool {
                     claim: None,
                     claim_count: 0,
                     client: client.clone(),
+                    ordering_key: new.ordering_key,
                     checksum: new.checksum,
                     body: new.body,
                 },

@@ -14,8 +14,8 @@ use std::{
 use crate::{
     Result, StoreError,
     domain::{
-        ClaimId, ClaimTerms, DeduplicationId, Incarnation, Message, MessageId, QueueRef, Sequence,
-        Timestamp,
+        ClaimId, ClaimTerms, DeduplicationId, Incarnation, Message, MessageId, OrderingKey,
+        QueueRef, Sequence, Timestamp,
     },
     pool::{Bells, PoolCounters},
 };
@@ -37,6 +37,8 @@ struct Queue {
     posted: i64,
     messages: Vec<Message>,
     claims: Vec<Held>,
+    /// The ordering keys that can be claimed from, and the lack of one, in turn.
+    turns: Vec<Option<OrderingKey>>,
     /// What was posted with a deduplication id, and until when that counts.
     seen: HashMap<DeduplicationId, (MessageId, Timestamp)>,
 }
@@ -67,10 +69,39 @@ impl Queue {
         self.unexpired(now).find(|message| message.id == id)
     }
 
-    /// The messages that may be claimed, oldest first.
-    fn free(&self, now: Timestamp) -> Vec<Message> {
+    /// The messages that may be claimed, side by side in their turn, each side oldest first.
+    fn free(&mut self, now: Timestamp) -> Vec<Message> {
         let free = |m: &&Message| m.visible_at <= now && self.holder(m, now).is_none();
-        self.unexpired(now).filter(free).cloned().collect()
+        let waits = |m: &Message| m.visible_at > now && m.claim_count > 0;
+        let busy = |m: &&Message| self.holder(m, now).is_some() || waits(m);
+        let keyed = |m: &Message| m.ordering_key.clone();
+        let busy: HashSet<_> = self.unexpired(now).filter(busy).filter_map(keyed).collect();
+        let is_open = |m: &&Message| m.ordering_key.as_ref().is_none_or(|key| !busy.contains(key));
+        let mut free: Vec<_> = self.unexpired(now).filter(free).filter(is_open).cloned().collect();
+        if !self.turns.contains(&None) {
+            self.turns.insert(0, None);
+        }
+        let open: HashSet<_> = free.iter().map(|m| m.ordering_key.clone()).collect();
+        // What opens goes to the end; the messages without a key are always open.
+        self.turns.retain(|key| key.is_none() || open.contains(key));
+        for message in &free {
+            if !self.turns.contains(&message.ordering_key) {
+                self.turns.push(message.ordering_key.clone());
+            }
+        }
+        free.sort_by_key(|m| {
+            let turn = self.turns.iter().position(|key| *key == m.ordering_key);
+            (turn, m.id)
+        });
+        free
+    }
+
+    /// Sends the sides that messages were taken from to the end.
+    fn served(&mut self, taken: &[Message]) {
+        for message in taken {
+            self.turns.retain(|key| *key != message.ordering_key);
+            self.turns.push(message.ordering_key.clone());
+        }
     }
 
     /// The message that was posted with this id, if its window is open.

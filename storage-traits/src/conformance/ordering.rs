@@ -1,0 +1,369 @@
+//! Ordering keys: what belongs together is handled in order, and nobody waits for the others.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::sync::Mutex;
+
+use super::{
+    TestPool, TestQueue,
+    words::{
+        HOUR, MILLISECOND, MINUTE, burying, done, failed, ids, keyed, message, nearly,
+        side_by_side, terms, texts, up_to,
+    },
+};
+use crate::{
+    domain::{Acknowledged, ClaimSpec, Delivery, Message, MessageId, NewMessage, OrderingKey},
+    pool::WatchFor,
+};
+
+/// Longer than any wake-up takes.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Posts messages of the keys, in order; `-` is none. The bodies count from 0.
+async fn post(queue: &TestQueue, keys: &str) -> Vec<MessageId> {
+    let new = |(n, key): (usize, &str)| match key {
+        "-" => message(&n.to_string()),
+        key => keyed(key, &n.to_string()),
+    };
+    queue.post(keys.split(' ').enumerate().map(new).collect()).await
+}
+
+async fn claim_texts(queue: &TestQueue, n: u32) -> Vec<String> {
+    let claim = queue.claim(&up_to(n)).await;
+    let messages = claim.map(|claim| claim.messages).unwrap_or_default();
+    texts(&messages).into_iter().map(ToOwned::to_owned).collect()
+}
+
+/// Claims up to `n` and acknowledges them; answers their bodies.
+async fn handle(queue: &TestQueue, n: u32) -> Vec<String> {
+    let Some(claim) = queue.claim(&up_to(n)).await else { return Vec::new() };
+    let said: Vec<_> = ids(&claim.messages).into_iter().map(done).collect();
+    let taken = queue.acknowledge(claim.id, &said).await;
+    assert!(taken.iter().all(|answer| *answer == Acknowledged::Taken));
+    texts(&claim.messages).into_iter().map(ToOwned::to_owned).collect()
+}
+
+pub async fn a_key_is_handed_out_in_order(pool: &TestPool) {
+    let queue = pool.queue().await;
+    post(&queue, "a a a").await;
+    let found = queue.get_one(queue.id(1)).await;
+    assert_eq!(found.ordering_key, Some("a".parse().unwrap()));
+    for expected in ["0", "1", "2"] {
+        assert_eq!(handle(&queue, 1).await, [expected]);
+    }
+    assert_eq!(handle(&queue, 1).await, [""; 0]);
+    assert_eq!(queue.counts().await, (0, 0));
+}
+
+pub async fn while_one_of_a_key_is_claimed_no_other_is(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a a").await;
+    let claim = queue.take(1).await;
+    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.pop(10).await, []);
+    // Nor what comes later.
+    post(&queue, "a").await;
+    assert_eq!(queue.claim(&up_to(10)).await, None);
+    queue.delete(posted[0], Some(claim.id)).await;
+    assert_eq!(ids(&queue.take(1).await.messages), posted[1..]);
+}
+
+pub async fn other_keys_and_none_go_on(pool: &TestPool) {
+    let queue = pool.queue().await;
+    post(&queue, "a a b - b").await;
+    assert_eq!(claim_texts(&queue, 1).await, ["3"]); // none, which is open from the start
+    assert_eq!(claim_texts(&queue, 1).await, ["0"]);
+    assert_eq!(claim_texts(&queue, 1).await, ["2"]);
+    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.counts().await, (2, 3));
+}
+
+pub async fn a_claim_takes_as_many_of_a_key_as_it_may(pool: &TestPool) {
+    let queue = pool.queue().await;
+    post(&queue, "a b a b a c").await;
+    assert_eq!(claim_texts(&queue, 4).await, ["0", "1", "2", "4"]);
+    assert_eq!(claim_texts(&queue, 4).await, ["5"]);
+}
+
+pub async fn a_key_is_closed_until_all_of_it_is_acknowledged(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a a a").await;
+    let claim = queue.take(2).await;
+    queue.acknowledge(claim.id, &[done(posted[0])]).await;
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+    queue.acknowledge(claim.id, &[done(posted[1])]).await;
+    assert_eq!(ids(&queue.take(1).await.messages), posted[2..]);
+}
+
+pub async fn what_lapses_comes_before_what_is_later(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a a a").await;
+    queue.take(2).await;
+    queue.advance(MINUTE);
+    assert_eq!(ids(&queue.take(1).await.messages), posted[..1]);
+    queue.advance(MINUTE);
+    let again = queue.take(10).await;
+    assert_eq!(ids(&again.messages), posted);
+    let counts: Vec<_> = again.messages.iter().map(|message| message.claim_count).collect();
+    assert_eq!(counts, [3, 2, 1]);
+}
+
+pub async fn what_is_released_comes_before_what_is_later(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a - b a").await;
+    let claim = queue.take(10).await;
+    assert_eq!(ids(&claim.messages), posted);
+    queue.acknowledge(claim.id, &[done(posted[0])]).await;
+    queue.release(claim.id).await;
+    let again = queue.take(10).await;
+    assert_eq!(ids(&again.messages), posted[1..]);
+    assert!(again.messages.iter().all(|message| message.claim_count == 2));
+    assert_eq!(queue.counts().await, (0, 3));
+}
+
+pub async fn a_failure_holds_back_its_key_until_the_retry(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a a b").await;
+    let claim = queue.take(1).await;
+    queue.acknowledge(claim.id, &[failed(posted[0], MINUTE)]).await;
+    assert_eq!(claim_texts(&queue, 10).await, ["2"]);
+    queue.advance(nearly(MINUTE));
+    assert_eq!(queue.claim(&up_to(10)).await.map(|claim| ids(&claim.messages)), None);
+    queue.advance(MILLISECOND);
+    // The other claim lapses at the same moment.
+    let again = queue.take(10).await;
+    assert_eq!(ids(&again.messages), posted);
+}
+
+pub async fn a_failure_at_once_is_tried_again_before_what_is_later(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a a").await;
+    let claim = queue.take(1).await;
+    queue.acknowledge(claim.id, &[failed(posted[0], Duration::ZERO)]).await;
+    assert_eq!(ids(&queue.take(1).await.messages), posted[..1]);
+}
+
+pub async fn the_end_of_a_busy_message_opens_its_key(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let short = NewMessage { ttl: MINUTE, ..keyed("a", "short") };
+    for end in ["deleted", "expired", "retry deleted", "retry expired"] {
+        let first = queue.post_one(short.clone()).await;
+        let second = queue.post_one(keyed("a", "next")).await;
+        let claim = queue.claim(&ClaimSpec { terms: terms(30, 0), ..up_to(1) }).await.unwrap();
+        if end.starts_with("retry") {
+            queue.acknowledge(claim.id, &[failed(first, HOUR)]).await;
+        }
+        assert_eq!(queue.claim(&up_to(1)).await, None, "{end}");
+        if end.ends_with("deleted") {
+            assert_eq!(queue.delete_many(&[first], &[]).await, Some(1));
+        } else {
+            queue.advance(MINUTE);
+        }
+        assert_eq!(ids(&queue.take(10).await.messages), [second], "{end}");
+        queue.delete_many(&[second], &[]).await;
+        assert_eq!(queue.counts().await, (0, 0));
+    }
+}
+
+pub async fn a_delayed_message_stands_in_no_line(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let later = NewMessage { delivery: Delivery::After(MINUTE), ..keyed("a", "later") };
+    let (later, now) = (queue.post_one(later).await, queue.post_one(keyed("a", "now")).await);
+    assert_eq!(ids(&queue.take(10).await.messages), [now]);
+    queue.delete_many(&[now], &[]).await;
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+    queue.advance(MINUTE);
+    let next = queue.post_one(keyed("a", "next")).await;
+    assert_eq!(ids(&queue.take(1).await.messages), [later]);
+    queue.delete_many(&[later], &[]).await;
+    assert_eq!(ids(&queue.take(1).await.messages), [next]);
+}
+
+pub async fn pops_keep_the_order_too(pool: &TestPool) {
+    let queue = pool.queue().await;
+    post(&queue, "a b a - a").await;
+    assert_eq!(texts(&queue.pop(2).await), ["0", "3"]);
+    assert_eq!(texts(&queue.pop(10).await), ["1", "2", "4"]);
+    assert_eq!(queue.pop(10).await, []);
+    assert_eq!(queue.counts().await, (0, 0));
+}
+
+pub async fn a_busy_key_does_not_delay_others(pool: &TestPool) {
+    let queue = pool.queue().await;
+    for _ in 0..10 {
+        queue.post(vec![keyed("busy", "1"); 200]).await;
+    }
+    let single = |n: usize| keyed(&format!("single-{n}"), &format!("\"{n}\""));
+    queue.post((0..100).map(single).collect()).await;
+    let mut singles = HashSet::new();
+    for _ in 0..20 {
+        singles.extend(handle(&queue, 10).await.into_iter().filter(|body| body != "1"));
+    }
+    assert_eq!(singles.len(), 100);
+}
+
+pub async fn keys_and_none_take_turns(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let keys = ["-", "a", "b"].map(|key| [key; 20].join(" ")).join(" ");
+    post(&queue, &keys).await;
+    let mut sides = HashMap::new();
+    for _ in 0..12 {
+        let bodies = handle(&queue, 2).await;
+        let side = bodies[0].parse::<usize>().unwrap() / 20;
+        assert_eq!(bodies.len(), 2);
+        *sides.entry(side).or_insert(0) += 1;
+    }
+    assert_eq!(sides, HashMap::from([(0, 4), (1, 4), (2, 4)]));
+}
+
+pub async fn dead_letters_keep_their_keys(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    post(&queue, "a a b -").await;
+    assert_eq!(queue.claim(&burying(10, 0, &grave)).await, None);
+    assert_eq!(queue.counts().await, (0, 0));
+    let keys = |messages: &[Message]| -> Vec<Option<OrderingKey>> {
+        messages.iter().map(|message| message.ordering_key.clone()).collect()
+    };
+    let [a, b] = ["a", "b"].map(|key| Some(key.parse().unwrap()));
+    let mut buried = grave.all().await;
+    buried.sort_by_key(|message| texts(std::slice::from_ref(message))[0].to_owned());
+    assert_eq!(keys(&buried), [a.clone(), a, b, None]);
+    // There they stand in line as well.
+    let claim = grave.take(10).await;
+    grave.release(claim.id).await;
+    let mut order = BTreeMap::<_, Vec<_>>::new();
+    loop {
+        let Some(claim) = grave.claim(&up_to(1)).await else { break };
+        let message = &claim.messages[0];
+        order
+            .entry(message.ordering_key.clone())
+            .or_default()
+            .push(texts(&claim.messages)[0].to_owned());
+        grave.delete(message.id, Some(claim.id)).await;
+    }
+    assert_eq!(order[&Some("a".parse().unwrap())], ["0", "1"]);
+}
+
+pub async fn a_dead_letter_opens_its_key(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let posted = post(&queue, "a a").await;
+    let claim = queue.take(1).await;
+    queue.release(claim.id).await;
+    let claim = queue.claim(&burying(1, 1, &grave)).await.unwrap();
+    assert_eq!(ids(&claim.messages), posted[1..]);
+    assert_eq!(texts(&grave.all().await), ["0"]);
+}
+
+pub async fn lists_and_counts_do_not_ask_for_keys(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a - b a - a").await;
+    assert_eq!(queue.plain().await, posted);
+    let claim = queue.take(1).await;
+    let rest = |taken: &[MessageId]| -> Vec<MessageId> {
+        posted.iter().filter(|id| !taken.contains(id)).copied().collect()
+    };
+    assert_eq!(queue.plain().await, rest(&ids(&claim.messages)));
+    let second = queue.take(1).await;
+    let taken = [ids(&claim.messages), ids(&second.messages)].concat();
+    assert_eq!(queue.plain().await, rest(&taken));
+    assert_eq!(queue.counts().await, (4, 2));
+    assert_eq!(ids(&queue.get(&posted).await), posted);
+    let stats = queue.stats().await;
+    assert_eq!(stats.oldest.unwrap().id, posted[0]);
+    assert_eq!(stats.newest.unwrap().id, posted[5]);
+}
+
+pub async fn keys_are_compared_exactly(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let keys = ["a", "A", "ä", "a\u{308}", "%", "_", "'", "0", "00", "a ", &"x".repeat(128)];
+    queue.post(keys.map(|key| keyed(key, "1")).to_vec()).await;
+    for _ in keys {
+        assert_eq!(queue.take(1).await.messages.len(), 1);
+    }
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+}
+
+pub async fn a_purge_leaves_no_line(pool: &TestPool) {
+    let queue = pool.queue().await;
+    post(&queue, "a a b").await;
+    let claim = queue.take(1).await;
+    assert_eq!(queue.purge().await, 2);
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+    let posted = post(&queue, "a b").await;
+    // The one that is claimed was not purged, and is still ahead of its key.
+    assert_eq!(ids(&queue.take(10).await.messages), posted[1..]);
+    queue.delete(claim.messages[0].id, Some(claim.id)).await;
+    assert_eq!(ids(&queue.take(10).await.messages), posted[..1]);
+}
+
+pub async fn an_opened_key_wakes_a_claimer(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = post(&queue, "a a").await;
+    let claim = queue.take(1).await;
+    let mut watch = queue.watch(WatchFor::Claimable).await;
+    assert_eq!(queue.claim(&up_to(1)).await, None);
+    queue.delete(posted[0], Some(claim.id)).await;
+    assert!(watch.wait(LONG).await);
+    assert_eq!(queue.take(1).await.messages.len(), 1);
+}
+
+/// Consumers that fail, forget and acknowledge at random: in each key, messages are handled for the
+/// first time in the order in which they were posted.
+pub async fn in_each_key_what_is_handled_is_in_order(pool: &TestPool) {
+    const KEYS: usize = 10;
+    const EACH: usize = 12;
+    let queue = pool.queue().await;
+    for n in 0..EACH {
+        let new = |key: usize| keyed(&format!("key-{key}"), &n.to_string());
+        queue.post((0..KEYS).map(new).collect()).await;
+    }
+    let handled = Arc::new(Mutex::new(BTreeMap::<String, Vec<usize>>::new()));
+    side_by_side(8, |consumer| {
+        let (queue, handled) = (queue.clone(), Arc::clone(&handled));
+        async move {
+            let mut dice = consumer as u64 + 1;
+            let mut throw = move || {
+                // Knuth's generator is random enough to choose between four.
+                dice = dice
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                dice >> 62
+            };
+            while handled.lock().await.values().map(Vec::len).sum::<usize>() < KEYS * EACH {
+                let Some(claim) = queue.claim(&ClaimSpec { terms: terms(1, 60), ..up_to(3) }).await
+                else {
+                    // Whatever a consumer forgot lapses.
+                    queue.advance(Duration::from_millis(200));
+                    tokio::task::yield_now().await;
+                    continue;
+                };
+                for message in &claim.messages {
+                    let said = match throw() {
+                        0 => failed(message.id, Duration::from_millis(300)),
+                        1 => break, // it crashes
+                        _ => done(message.id),
+                    };
+                    // Noted before anybody hears of it.
+                    let mut handled = handled.lock().await;
+                    let taken = queue.acknowledge(claim.id, &[said]).await;
+                    if said != done(message.id) {
+                        break; // what is later in the claim waits for this one
+                    }
+                    if taken == [Acknowledged::Taken] {
+                        let key = message.ordering_key.as_ref().unwrap().as_str().to_owned();
+                        let number = texts(std::slice::from_ref(message))[0].parse().unwrap();
+                        handled.entry(key).or_default().push(number);
+                    }
+                }
+            }
+        }
+    })
+    .await;
+    for (key, numbers) in &*handled.lock().await {
+        assert_eq!(*numbers, (0..EACH).collect::<Vec<_>>(), "{key}");
+    }
+}
