@@ -7,13 +7,13 @@ use storage_traits::{
     Limit, Page, Result,
     catalog::{Catalog, ChangeFeed, ChangeToken, Changes, Created, QueueCatalog, QueueFilter},
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Handling,
-        Message, MessageId, Metadata, NewMessage, Posted, ProjectId, QueueKey, QueueRecord,
-        QueueRef, Timestamp,
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Group,
+        GroupName, Handling, Message, MessageId, Metadata, NewMessage, Posted, ProjectId, QueueKey,
+        QueueRecord, QueueRef, StartPoint, Timestamp,
     },
     pool::{
-        ClaimStore, DeleteOutcome, Durability, ListSpec, MessagePool, MessageStore, PoolCounters,
-        PoolMaintenance, Rescheduled, Stats, Swept, WakeUps, Watch, WatchFor,
+        ClaimStore, DeleteOutcome, Durability, GroupStore, ListSpec, MessagePool, MessageStore,
+        PoolCounters, PoolMaintenance, Rescheduled, Stats, Swept, WakeUps, Watch, WatchFor,
     },
 };
 
@@ -171,6 +171,48 @@ impl ClaimStore for Metered<dyn MessagePool> {
         let messages = self.time("pop", self.store.pop(queue, limit, now)).await?;
         self.metrics.deleted.inc_by(messages.len() as u64);
         Ok(messages)
+    }
+}
+
+#[async_trait]
+impl GroupStore for Metered<dyn MessagePool> {
+    async fn create_group(
+        &self,
+        queue: &QueueRef,
+        name: &GroupName,
+        start: StartPoint,
+        settings: &Metadata,
+        now: Timestamp,
+    ) -> Result<(Group, bool)> {
+        let work = self.store.create_group(queue, name, start, settings, now);
+        self.time("create_group", work).await
+    }
+
+    async fn get_group(&self, queue: &QueueRef, name: &GroupName) -> Result<Option<Group>> {
+        self.time("get_group", self.store.get_group(queue, name)).await
+    }
+
+    async fn list_groups(
+        &self,
+        queue: &QueueRef,
+        after: Option<&GroupName>,
+        limit: Limit,
+    ) -> Result<Page<Group>> {
+        self.time("list_groups", self.store.list_groups(queue, after, limit)).await
+    }
+
+    async fn seek_group(
+        &self,
+        queue: &QueueRef,
+        name: &GroupName,
+        to: StartPoint,
+        now: Timestamp,
+    ) -> Result<Option<Group>> {
+        self.time("seek_group", self.store.seek_group(queue, name, to, now)).await
+    }
+
+    async fn delete_group(&self, queue: &QueueRef, name: &GroupName) -> Result<bool> {
+        self.time("delete_group", self.store.delete_group(queue, name)).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The REST API: one resource a file, its handlers and its wire types.
 
 mod claims;
+mod groups;
 mod health;
 mod home;
 mod links;
@@ -101,7 +102,60 @@ pub(crate) fn configure(app: &mut ServiceConfig, admin: bool) {
                 .route(web::get().to(health::health)),
         );
     }
+    configure_groups(app);
     app.default_service(web::to(no_route));
+}
+
+/// The routes of consumer groups.
+fn configure_groups(app: &mut ServiceConfig) {
+    app.service(
+        resource(
+            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/claims",
+            "POST, OPTIONS",
+            Asks::Queue,
+        )
+        .route(web::post().to(groups::claim)),
+    )
+    .service(
+        resource(
+            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/acknowledge",
+            "POST, OPTIONS",
+            Asks::Queue,
+        )
+        .route(web::post().to(groups::acknowledge)),
+    )
+    .service(
+        resource(
+            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/claims/{claim:[^/]*}",
+            "DELETE, GET, PATCH, OPTIONS",
+            Asks::Queue,
+        )
+        .route(web::get().to(groups::get_claim))
+        .route(web::patch().to(groups::renew))
+        .route(web::delete().to(groups::release)),
+    )
+    .service(
+        resource(
+            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/seek",
+            "POST, OPTIONS",
+            Asks::Queue,
+        )
+        .route(web::post().to(groups::seek)),
+    )
+    .service(
+        resource(
+            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}",
+            "DELETE, GET, PUT, OPTIONS",
+            Asks::Queue,
+        )
+        .route(web::get().to(groups::get))
+        .route(web::put().to(groups::create))
+        .route(web::delete().to(groups::delete)),
+    )
+    .service(
+        resource("/v2/queues/{queue:[^/]*}/groups", "GET, OPTIONS", Asks::Queue)
+            .route(web::get().to(groups::list)),
+    );
 }
 
 /// A resource that refuses other methods after it has asked what it asks of all.

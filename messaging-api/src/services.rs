@@ -2,6 +2,7 @@
 
 mod claims;
 mod directory;
+mod groups;
 mod health;
 mod maintenance;
 mod messages;
@@ -18,6 +19,7 @@ use storage_traits::{Clock, catalog::Catalog, domain::Timestamp, pool::MessagePo
 use self::directory::Directory;
 use crate::config::Config;
 
+pub(crate) use groups::GroupState;
 pub(crate) use messages::{Listing, MessageDraft, PopOrIds};
 pub(crate) use patch::parse as parse_patch;
 pub(crate) use queues::QueueListing;

@@ -33,6 +33,7 @@ mod claims_rules;
 mod dead_letter;
 mod deduplication;
 mod delay;
+mod groups;
 mod long_poll;
 mod ordering;
 mod schedules;

@@ -9,7 +9,8 @@ use storage_traits::{
     catalog::{Catalog, QueueFilter},
     domain::{
         Acknowledged, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter,
-        Deduplication, Delivery, Handling, Metadata, NewMessage, QueueKey, QueueRef, Timestamp,
+        Deduplication, Delivery, GroupName, Handling, Metadata, NewMessage, QueueKey, QueueRef,
+        StartPoint, Timestamp,
     },
     pool::{ListSpec, MessagePool, WatchFor},
 };
@@ -89,6 +90,8 @@ async fn every_statement_uses_an_index() {
     assert_eq!(written, Vec::<String>::new());
     let read = store.file.read(|connection| offences(connection)).await.unwrap();
     assert_eq!(read, Vec::<String>::new());
+    // By now everything is over, and has left nothing behind.
+    assert_eq!(store.file.read(|connection| leftovers(connection)).await.unwrap(), 0);
 }
 
 async fn exercise_catalog(store: &dyn Catalog, now: Timestamp) {
@@ -162,6 +165,7 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     store.pop(&work, limit, now).await.unwrap();
 
     exercise_lines(store, &dead, now).await;
+    exercise_groups(store, &work, now).await;
 
     // Delays end, the claim lapses, and all that is left expires.
     for minutes in [2, 6] {
@@ -211,4 +215,42 @@ async fn exercise_lines(store: &dyn MessagePool, queue: &QueueRef, now: Timestam
     };
     assert_eq!(store.list(queue, &list, now).await.unwrap().items.len(), 5);
     store.stats(queue, now).await.unwrap();
+}
+
+async fn exercise_groups(store: &dyn MessagePool, queue: &QueueRef, now: Timestamp) {
+    let (client, limit) = (ClientId::new("plans"), Limit::new(2).unwrap());
+    let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(1) };
+    let name: GroupName = "group".parse().unwrap();
+    let settings = Metadata::default();
+    let start = StartPoint::Start;
+    store.post(queue, &client, vec![message(0), keyed(0, 1), keyed(30, 1)], now).await.unwrap();
+    store.create_group(queue, &name, start, &settings, now).await.unwrap();
+    store.post(queue, &client, vec![message(0), keyed(0, 1), keyed(30, 1)], now).await.unwrap();
+    let group = store.get_group(queue, &name).await.unwrap().unwrap();
+    let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
+    let claim = store.claim(&group.reading, &spec, now).await.unwrap().unwrap();
+    let handling = Handling::Done;
+    let said = [Acknowledgement { id: claim.messages[0].id, handling }];
+    let taken = store.acknowledge(&group.reading, claim.id, &said, now).await.unwrap();
+    assert_eq!(taken, [Acknowledged::Taken]);
+    store.stats(&group.reading, now).await.unwrap();
+    store.seek_group(queue, &name, StartPoint::Time(now), now).await.unwrap().unwrap();
+    let other = "other".parse().unwrap();
+    store.create_group(queue, &other, StartPoint::End, &settings, now).await.unwrap();
+    assert_eq!(store.list_groups(queue, None, limit).await.unwrap().items.len(), 2);
+    assert!(store.delete_group(queue, &other).await.unwrap());
+}
+
+/// How many rows are left that messages had.
+fn leftovers(connection: &Connection) -> Result<i64> {
+    connection
+        .query_row(
+            "SELECT (SELECT count(*) FROM body) + (SELECT count(*) FROM body_share)
+                 + (SELECT count(*) FROM ready) + (SELECT count(*) FROM held)
+                 + (SELECT count(*) FROM line) + (SELECT count(*) FROM claim)
+                 + (SELECT count(*) FROM deduplication) + (SELECT count(*) FROM pool_group)",
+            (),
+            |row| row.get(0),
+        )
+        .map_err(store_error)
 }

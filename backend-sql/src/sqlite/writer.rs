@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
     slice::from_mut,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
@@ -197,6 +198,7 @@ fn finish(
         tally: PoolCounters::default(),
         queues: HashMap::new(),
         dropped: Vec::new(),
+        readings: HashMap::new(),
     };
     let ran = steps
         .iter_mut()
@@ -239,7 +241,21 @@ pub(super) struct QueueRow {
     turns: i64,
     /// The turn of the messages without a key, which together are like one line.
     pub(super) plain_turn: i64,
+    /// How many groups read it.
+    pub(super) groups: i64,
+    /// The queue that it is a group's reading of.
+    pub(super) mirrors: Option<Incarnation>,
+    /// What a reading has still to copy.
+    pub(super) fill: Option<Fill>,
     pub(super) next_due: i64,
+}
+
+/// A range of messages of a queue, and since when they count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fill {
+    pub(super) after: i64,
+    pub(super) up_to: i64,
+    pub(super) since: i64,
 }
 
 impl QueueRow {
@@ -252,6 +268,11 @@ impl QueueRow {
     pub(super) const fn next_turn(&mut self) -> i64 {
         self.turns += 1;
         self.turns
+    }
+
+    /// The incarnation that the ids of its messages carry.
+    pub(super) fn ids(&self) -> Incarnation {
+        self.mirrors.unwrap_or(self.incarnation)
     }
 
     /// From how many sides messages can be claimed.
@@ -272,7 +293,7 @@ pub(super) fn read_queue_row(
     connection
         .prepare_cached(
             "SELECT id, last_sequence, ready, delayed, claimed, next_due, in_line, lines, open_lines,
-                 turns, plain_turn
+                 turns, plain_turn, groups, mirrors, fill_after, fill_up_to, fill_since
              FROM pool_queue WHERE incarnation = ?1",
         )
         .and_then(|mut statement| {
@@ -291,6 +312,14 @@ pub(super) fn read_queue_row(
                         open_lines: row.get(8)?,
                         turns: row.get(9)?,
                         plain_turn: row.get(10)?,
+                        groups: row.get(11)?,
+                        mirrors: row.get::<_, Option<i64>>(12)?.and_then(Incarnation::new),
+                        fill: match row.get(13)? {
+                            Some(after) => {
+                                Some(Fill { after, up_to: row.get(14)?, since: row.get(15)? })
+                            }
+                            None => None,
+                        },
                     })
                 })
                 .optional()
@@ -306,6 +335,8 @@ pub(super) struct Tx<'c> {
     pub(super) tally: PoolCounters,
     queues: HashMap<Incarnation, (QueueRow, Saved)>,
     dropped: Vec<Incarnation>,
+    /// The readings of the groups of queues.
+    readings: HashMap<Incarnation, Rc<[Incarnation]>>,
 }
 
 type Saved = Option<QueueRow>;
@@ -326,6 +357,28 @@ impl Tx<'_> {
     /// Keeps a changed row; it is written with the commit.
     pub(super) fn put(&mut self, row: QueueRow) {
         self.queues.entry(row.incarnation).or_insert((row, None)).0 = row;
+    }
+
+    /// What the groups of a queue read from.
+    pub(super) fn readings(&mut self, queue: Incarnation) -> Result<Rc<[Incarnation]>> {
+        if let Some(readings) = self.readings.get(&queue) {
+            return Ok(Rc::clone(readings));
+        }
+        let found: Vec<i64> = self
+            .connection
+            .prepare_cached("SELECT reading FROM pool_group WHERE queue = ?1")
+            .and_then(|mut statement| {
+                statement.query_map([queue.get()], |row| row.get(0))?.collect()
+            })
+            .map_err(store_error)?;
+        let readings: Rc<[_]> = found.into_iter().filter_map(Incarnation::new).collect();
+        self.readings.insert(queue, Rc::clone(&readings));
+        Ok(readings)
+    }
+
+    /// Forgets them, because the groups have changed.
+    pub(super) fn forget_readings(&mut self, queue: Incarnation) {
+        self.readings.remove(&queue);
     }
 
     /// Forgets a row, because its queue is dropped.
@@ -363,7 +416,8 @@ impl Tx<'_> {
                     .prepare_cached(
                         "UPDATE pool_queue SET last_sequence = ?2, ready = ?3, delayed = ?4,
                          claimed = ?5, next_due = ?6, in_line = ?7, lines = ?8, open_lines = ?9,
-                         turns = ?10, plain_turn = ?11 WHERE id = ?1",
+                         turns = ?10, plain_turn = ?11, groups = ?12, fill_after = ?13
+                         WHERE id = ?1",
                     )
                     .and_then(|mut statement| {
                         statement.execute(params![
@@ -377,7 +431,9 @@ impl Tx<'_> {
                             row.lines,
                             row.open_lines,
                             row.turns,
-                            row.plain_turn
+                            row.plain_turn,
+                            row.groups,
+                            row.fill.map(|fill| fill.after)
                         ])
                     })
                     .map_err(store_error)?;

@@ -46,7 +46,7 @@ pub(super) async fn create(
 }
 
 /// An integer, if it is set: clients send null for what they leave to the service.
-fn seconds(document: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
+pub(super) fn seconds(document: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
     match document.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => json::integer(value)

@@ -188,15 +188,18 @@ fn label<T: FromStr<Err = InvalidName>>(
 }
 
 /// A moment as RFC 3339 writes it.
+pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
+    let moment = text.parse::<jiff::Timestamp>().ok()?;
+    Some(Timestamp::from_millis(moment.as_millisecond()))
+}
+
 fn moment(raw: &RawValue) -> Result<Timestamp, ApiError> {
-    serde_json::from_str::<String>(raw.get())
-        .ok()
-        .and_then(|text| text.parse::<jiff::Timestamp>().ok())
-        .map(|moment| Timestamp::from_millis(moment.as_millisecond()))
-        .ok_or_else(|| {
+    serde_json::from_str::<String>(raw.get()).ok().and_then(|text| rfc3339(&text)).ok_or_else(
+        || {
             let text = "\"deliver_at\" must be a moment such as \"2030-01-31T08:00:00Z\"";
             ApiError::Body(text.into())
-        })
+        },
+    )
 }
 
 fn integer(raw: &RawValue) -> Option<i64> {

@@ -8,7 +8,7 @@ use storage_traits::{
     pool::WatchFor,
 };
 
-use super::{Services, directory::Known, queues::page_limit};
+use super::{Services, directory::Known, metadata::DeadLetters, queues::page_limit};
 use crate::{config::check::MIN_TTL, error::ApiError, long_poll::Patience};
 
 impl Services {
@@ -78,18 +78,34 @@ impl Services {
         known: &Known,
         now: Timestamp,
     ) -> Result<Option<DeadLetter>, ApiError> {
-        let Some(rule) = &known.settings.dead_letters else { return Ok(None) };
+        match &known.settings.dead_letters {
+            Some(rule) => self.resolve_rule(known, rule, now).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Finds the queue that a dead-letter rule names, or creates it.
+    pub(super) async fn resolve_rule(
+        &self,
+        known: &Known,
+        rule: &DeadLetters,
+        now: Timestamp,
+    ) -> Result<DeadLetter, ApiError> {
         let project = known.queue().key.project.clone();
         let key = QueueKey { project, name: rule.queue.clone() };
         let (target, _) = self.directory.find_or_create(&key, &Metadata::default(), now).await?;
-        Ok(Some(DeadLetter {
+        Ok(DeadLetter {
             queue: target.queue().clone(),
             max_claim_count: rule.max_claim_count,
             ttl: rule.ttl,
-        }))
+        })
     }
 
-    fn claim_terms(&self, ttl: Option<i64>, grace: Option<i64>) -> Result<ClaimTerms, ApiError> {
+    pub(super) fn claim_terms(
+        &self,
+        ttl: Option<i64>,
+        grace: Option<i64>,
+    ) -> Result<ClaimTerms, ApiError> {
         let limits = &self.config.limits;
         let bounded = |name: &str, given: Option<i64>, default: i64, max: i64| {
             let seconds = given.unwrap_or(default);

@@ -127,6 +127,9 @@ impl Services {
     pub(crate) async fn purge_messages(&self, key: &QueueKey) -> Result<(), ApiError> {
         if let Some(known) = self.directory.find(key).await? {
             self.pool.purge(known.queue(), self.now()).await?;
+            for group in self.all_groups(&known).await? {
+                self.pool.purge(&group.reading, self.now()).await?;
+            }
         }
         Ok(())
     }

@@ -24,16 +24,30 @@ impl Services {
         if !patience.is_left() {
             return Ok(false);
         }
-        let Some(known) = known else {
-            return patience.wait_for_queue().await;
-        };
+        match known {
+            Some(known) => self.wait_for_reading(known.queue(), what, watched, patience).await,
+            None => patience.wait_for_queue().await,
+        }
+    }
+
+    /// The same for a queue, or a group's reading of one, that exists.
+    pub(super) async fn wait_for_reading(
+        &self,
+        reading: &QueueRef,
+        what: WatchFor,
+        watched: &mut Watched,
+        patience: &Patience,
+    ) -> Result<bool, ApiError> {
+        if !patience.is_left() {
+            return Ok(false);
+        }
         if let Some((queue, watch)) = watched
-            && queue == known.queue()
+            && queue == reading
         {
             return patience.wait(watch).await;
         }
-        let watch = self.pool.watch(known.queue(), what, self.now()).await?;
-        let (_, watch) = watched.insert((known.queue().clone(), watch));
+        let watch = self.pool.watch(reading, what, self.now()).await?;
+        let (_, watch) = watched.insert((reading.clone(), watch));
         match what {
             // The watch knows what can be claimed already; what was posted has to be looked for.
             WatchFor::Claimable => patience.wait(watch).await,

@@ -16,8 +16,8 @@ use crate::{
     catalog::Catalog,
     domain::{
         Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Delivery,
-        Incarnation, Message, MessageId, Metadata, NewMessage, Posted, QueueKey, QueueRecord,
-        QueueRef, Sequence, Timestamp,
+        Group, Incarnation, Message, MessageId, Metadata, NewMessage, Posted, QueueKey,
+        QueueRecord, QueueRef, Sequence, StartPoint, Timestamp,
     },
     pool::{DeleteOutcome, ListSpec, MessagePool, Rescheduled, Stats, Swept, Watch, WatchFor},
 };
@@ -223,6 +223,23 @@ impl TestQueue {
 
     pub async fn watch(&self, what: WatchFor) -> Watch {
         self.pool.watch(&self.queue, what, self.now()).await.unwrap()
+    }
+
+    /// Creates a group and answers its reading.
+    pub async fn group(&self, name: &str, start: StartPoint) -> Self {
+        let (name, settings) = (name.parse().unwrap(), Metadata::default());
+        let created = self.pool.create_group(&self.queue, &name, start, &settings, self.now());
+        self.reading(created.await.unwrap().0)
+    }
+
+    pub async fn seek(&self, name: &str, to: StartPoint) -> Self {
+        let name = name.parse().unwrap();
+        let group = self.pool.seek_group(&self.queue, &name, to, self.now()).await.unwrap();
+        self.reading(group.unwrap())
+    }
+
+    fn reading(&self, group: Group) -> Self {
+        Self { queue: group.reading, ..self.clone() }
     }
 
     pub async fn pop(&self, n: u32) -> Vec<Message> {

@@ -16,10 +16,10 @@ use super::{
 use crate::{
     Result, StoreError,
     domain::{
-        ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Deduplication, Delivery, MessageId,
-        NewMessage, Sequence, Timestamp,
+        ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Deduplication, Delivery, GroupName,
+        MessageId, Metadata, NewMessage, QueueRef, Sequence, StartPoint, Timestamp,
     },
-    pool::{ListSpec, MessagePool, MessageStore, PoolMaintenance},
+    pool::{ListSpec, MessagePool, PoolMaintenance},
 };
 
 const CASES: u32 = 64;
@@ -67,7 +67,7 @@ pub async fn every_answer_is_that_of_the_reference(pool: &TestPool) {
     let run = move || {
         let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-        let steps = collection::vec((0..2_usize, step()), 1..STEPS);
+        let steps = collection::vec((0..3_usize, step()), 1..STEPS);
         TestRunner::new_with_rng(config, rng).run(&steps, |steps| {
             handle.block_on(compare(&pool, &steps));
             Ok(())
@@ -131,12 +131,20 @@ fn client_number(n: usize) -> ClientId {
     client(["first", "second"][n])
 }
 
-/// Does the steps on two fresh queues of the pool, and on the same queues of a reference.
+/// Does the steps on two fresh queues of the pool and on a group of the first, and on the same of a
+/// reference.
 async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
     let reference = ReferencePool::default();
     let queues = [pool.queue().await, pool.queue().await];
     for queue in &queues {
         reference.open_queue(&queue.queue).await.unwrap();
+    }
+    let name: GroupName = "group".parse().unwrap();
+    let mut readings = Vec::new();
+    for pool in [&*pool.pool, &reference as &dyn MessagePool] {
+        let (of, settings) = (&queues[0].queue, Metadata::default());
+        let created = pool.create_group(of, &name, StartPoint::Start, &settings, queues[0].now());
+        readings.push(created.await.unwrap().0.reading);
     }
     let mut world = World { queues, claims: Vec::new(), now: pool.now() };
     for (n, (queue, step)) in steps.iter().enumerate() {
@@ -147,14 +155,17 @@ async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
         if let Step::Claim { .. } = step {
             world.claims.push(ClaimId::from_bytes((n as u128).to_be_bytes()));
         }
-        let answer = world.answer(&*pool.pool, *queue, step).await;
-        let expected = world.answer(&reference, *queue, step).await;
+        let answer = world.answer(&*pool.pool, &readings[0], *queue, step).await;
+        let expected = world.answer(&reference, &readings[1], *queue, step).await;
         assert_eq!(answer, expected, "step {n}: {step:?} on queue {queue}");
     }
+    for n in 0..3 {
+        let list = Step::List { spec: wholly(1_000) };
+        let answer = world.answer(&*pool.pool, &readings[0], n, &list).await;
+        let expected = world.answer(&reference, &readings[1], n, &list).await;
+        assert_eq!(answer, expected, "in the end, on queue {n}");
+    }
     for queue in &world.queues {
-        let answer = said(pool.pool.list(&queue.queue, &wholly(1_000), world.now).await);
-        let expected = said(reference.list(&queue.queue, &wholly(1_000), world.now).await);
-        assert_eq!(answer, expected, "in the end");
         pool.pool.drop_queue(&queue.queue).await.unwrap();
     }
 }
@@ -196,9 +207,19 @@ impl World {
     }
 
     /// Does one step and answers what the pool said.
-    async fn answer(&self, pool: &dyn MessagePool, queue: usize, step: &Step) -> String {
-        let now = self.now;
-        let [on, other] = [&self.queues[queue].queue, &self.queues[1 - queue].queue];
+    async fn answer(
+        &self,
+        pool: &dyn MessagePool,
+        reading: &QueueRef,
+        queue: usize,
+        step: &Step,
+    ) -> String {
+        let (now, [first, second]) = (self.now, &self.queues);
+        let (on, other) = match queue {
+            0 => (&first.queue, &second.queue),
+            1 => (&second.queue, &first.queue),
+            _ => (reading, &second.queue),
+        };
         match step {
             Step::Post { client, drafts } => {
                 let messages = drafts.iter().map(|draft| draft.at(now)).collect();

@@ -25,6 +25,13 @@ impl Incarnation {
         Self((millis << CHANCE_BITS | (chance & ((1 << CHANCE_BITS) - 1))).max(1))
     }
 
+    /// An incarnation for a reading of a queue that is no queue of the catalog: apart from all that
+    /// are drawn by time before the year 2039, and by chance from those after.
+    pub fn reading() -> Self {
+        let chance = i64::from_be_bytes(random()) & ((1 << 62) - 1);
+        Self(chance | 1 << 62)
+    }
+
     /// The number that stores keep.
     pub const fn get(self) -> i64 {
         self.0

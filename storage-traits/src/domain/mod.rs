@@ -1,6 +1,7 @@
 //! The words of the domain: parsed at the edge, trusted inside.
 
 mod claim;
+mod group;
 mod id;
 mod message;
 mod metadata;
@@ -11,12 +12,13 @@ mod time;
 pub use claim::{
     Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Handling,
 };
+pub use group::{Group, StartPoint};
 pub use id::{Incarnation, InvalidId, MessageId, Sequence};
 pub use message::{
     Body, ClientId, Deduplication, DeduplicationId, Delivery, Message, NewMessage, OrderingKey,
     Posted,
 };
 pub use metadata::Metadata;
-pub use name::{InvalidName, ProjectId, QueueName};
+pub use name::{GroupName, InvalidName, ProjectId, QueueName};
 pub use queue::{QueueKey, QueueRecord, QueueRef};
 pub use time::Timestamp;

@@ -12,6 +12,9 @@ pub enum InvalidName {
     /// A deduplication id is empty, too long, or holds a control character.
     #[error("a deduplication id has 1 to 128 characters, none of them a control character")]
     Deduplication,
+    /// A group name is empty, too long, or holds another character.
+    #[error("a group name has 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
+    Group,
     /// An ordering key is empty, too long, or holds a control character.
     #[error("an ordering key has 1 to 128 characters, none of them a control character")]
     OrderingKey,
@@ -82,9 +85,37 @@ impl FromStr for QueueName {
     type Err = InvalidName;
 
     fn from_str(name: &str) -> Result<Self, InvalidName> {
-        let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-        let fits = (1..=Self::MAX_CHARS).contains(&name.len()) && name.bytes().all(valid);
-        if fits { Ok(Self(name.into())) } else { Err(InvalidName::Queue) }
+        if is_plain(name) { Ok(Self(name.into())) } else { Err(InvalidName::Queue) }
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    let valid = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    (1..=QueueName::MAX_CHARS).contains(&name.len()) && name.bytes().all(valid)
+}
+
+/// Name of a consumer group, unique within its queue: as [`QueueName`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupName(Arc<str>);
+
+impl GroupName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for GroupName {
+    type Err = InvalidName;
+
+    fn from_str(name: &str) -> Result<Self, InvalidName> {
+        if is_plain(name) { Ok(Self(name.into())) } else { Err(InvalidName::Group) }
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -5,17 +5,19 @@
 //! [`post`](MessageStore::post), which refuses it.
 
 mod claim;
+mod group;
 mod maintenance;
 mod message;
 mod wake;
 
 pub use claim::ClaimStore;
+pub use group::GroupStore;
 pub use maintenance::{MessageMark, PoolCounters, PoolMaintenance, Stats, Swept};
 pub use message::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled};
 pub use wake::{Bells, WakeUps, Watch, WatchFor};
 
 /// Everything a data plane does.
-pub trait MessagePool: MessageStore + ClaimStore + WakeUps + PoolMaintenance {
+pub trait MessagePool: MessageStore + ClaimStore + GroupStore + WakeUps + PoolMaintenance {
     /// What an acknowledgement of this pool means.
     fn durability(&self) -> Durability;
 }

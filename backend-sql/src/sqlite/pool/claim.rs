@@ -15,10 +15,11 @@ use storage_traits::{
 
 use super::{
     Progress, STEP,
+    arrival::{Arrival, append},
     line::{Shift, first_open, send_to_end, shift},
     message::{Target, target},
     rows::{
-        CLAIMED, DELAYED, Entry, IN_LINE, entries, execute, seconds, select_held, select_ready,
+        CLAIMED, DELAYED, Entry, entries, execute, seconds, select_held, select_ready,
         whole_seconds,
     },
     settle::{Place, erase_place, free, leave, place_of, places, remove, settle},
@@ -115,7 +116,7 @@ fn claim(
         Some(Progress::Again) => return Ok(Progress::Again),
         Some(Progress::Done(row)) => row,
     };
-    let rule = spec.dead_letter.as_ref().filter(|rule| rule.queue.incarnation != queue.incarnation);
+    let rule = spec.dead_letter.as_ref().filter(|rule| rule.queue.incarnation != row.ids());
     if let Some(rule) = rule
         && tx.queue(rule.queue.incarnation)?.is_none()
     {
@@ -201,7 +202,7 @@ impl Side {
         match &self.key {
             None => entries(
                 tx.connection,
-                row.incarnation,
+                row.ids(),
                 select_ready!(
                     "WHERE m.queue = ?1 AND m.sequence > ?2 ORDER BY m.sequence LIMIT ?3"
                 ),
@@ -209,7 +210,7 @@ impl Side {
             ),
             Some(key) => entries(
                 tx.connection,
-                row.incarnation,
+                row.ids(),
                 select_held!(
                     "held_line",
                     "WHERE m.queue = ?1 AND m.ordering_key = ?2 AND m.state = 3
@@ -316,40 +317,18 @@ fn move_to_dead_letters(
     };
     let ttl = rule.ttl.unwrap_or(entry.message.ttl);
     let expires_at = now.plus(ttl).as_millis();
-    target.last_sequence += 1;
-    target.due(expires_at);
     let place = entry.place();
-    let (now, ttl) = (now.as_millis(), whole_seconds(ttl));
-    let (client, body) = (entry.message.client.as_str(), place.body);
-    if let Some(key) = &place.key {
-        execute(
-            tx.connection,
-            "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at, posted_at,
-                 ttl, claim_count, client, body, ordering_key)
-             VALUES (?1, ?2, ?3, ?4, ?4, ?5, ?5, ?6, 0, ?7, ?8, ?9)",
-            params![
-                target.id,
-                IN_LINE,
-                target.last_sequence,
-                expires_at,
-                now,
-                ttl,
-                client,
-                body,
-                key
-            ],
-        )?;
-        shift(tx, &mut target, key, Shift::COME)?;
-    } else {
-        target.ready += 1;
-        execute(
-            tx.connection,
-            "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl,
-                 claim_count, client, body)
-             VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0, ?6, ?7)",
-            params![target.id, target.last_sequence, expires_at, now, ttl, client, body],
-        )?;
-    }
+    let arrival = Arrival {
+        sequence: target.last_sequence + 1,
+        expires_at,
+        visible_at: now.as_millis(),
+        posted_at: now.as_millis(),
+        ttl: whole_seconds(ttl),
+        client: entry.message.client.as_str(),
+        key: place.key.as_deref(),
+        body: place.body,
+    };
+    append(tx, &mut target, &arrival, now)?;
     tx.put(target);
     leave(tx, row, &place)?;
     erase_place(tx, row.id, &place)?;
@@ -391,7 +370,7 @@ fn held_entries(
 ) -> Result<Vec<Entry>> {
     entries(
         connection,
-        row.incarnation,
+        row.ids(),
         select_held!(
             "held_claim",
             "WHERE m.queue = ?1 AND m.claim = ?2 AND m.state = 2 AND m.expires_at > ?3
@@ -501,7 +480,7 @@ fn acknowledge(
     };
     let mut answers = Vec::with_capacity(said.len());
     for one in said {
-        let found = if one.id.incarnation == queue.incarnation {
+        let found = if one.id.incarnation == row.ids() {
             target(tx, row.id, one.id.sequence.get(), now)?
         } else {
             None

@@ -54,7 +54,15 @@ impl PoolMaintenance for Sqlite {
         let queue = queue.clone();
         self.file
             .write(move |tx| {
-                tx.forget(queue.incarnation);
+                for reading in tx.readings(queue.incarnation)?.iter() {
+                    forget_reading(tx, *reading)?;
+                }
+                tx.forget_readings(queue.incarnation);
+                execute(
+                    tx.connection,
+                    "DELETE FROM pool_group WHERE queue = ?1",
+                    [queue.incarnation.get()],
+                )?;
                 // Also of a queue that is about to be opened by somebody who heard of it before.
                 execute(
                     tx.connection,
@@ -68,12 +76,7 @@ impl PoolMaintenance for Sqlite {
                         queue.key.name.as_str()
                     ],
                 )?;
-                execute(
-                    tx.connection,
-                    "UPDATE pool_queue SET incarnation = -incarnation, next_due = 0
-                     WHERE incarnation = ?1",
-                    [queue.incarnation.get()],
-                )?;
+                forget_reading(tx, queue.incarnation)?;
                 Ok(())
             })
             .await
@@ -123,6 +126,17 @@ impl PoolMaintenance for Sqlite {
     }
 }
 
+/// Lets nobody find a queue or a reading any more; the sweep removes what it has.
+pub(super) fn forget_reading(tx: &mut Tx<'_>, incarnation: Incarnation) -> Result<()> {
+    tx.forget(incarnation);
+    execute(
+        tx.connection,
+        "UPDATE pool_queue SET incarnation = -incarnation, next_due = 0 WHERE incarnation = ?1",
+        [incarnation.get()],
+    )?;
+    Ok(())
+}
+
 impl Sqlite {
     /// Settles a queue in as many steps as it takes.
     pub(super) async fn settle_all(&self, queue: &QueueRef, now: Timestamp) -> Result<()> {
@@ -153,7 +167,10 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
                 statement.query_map([row.id], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
             })
             .map_err(store_error)?;
-        marks.into_iter().map(|(sequence, posted_at)| mark(queue, sequence, posted_at)).collect()
+        marks
+            .into_iter()
+            .map(|(sequence, posted_at)| mark(row.ids(), sequence, posted_at))
+            .collect()
     };
     // Either end is the outermost of those of the four states.
     let first = ends(
@@ -184,10 +201,10 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
     }))
 }
 
-fn mark(queue: &QueueRef, sequence: i64, posted_at: i64) -> Result<MessageMark> {
+fn mark(incarnation: Incarnation, sequence: i64, posted_at: i64) -> Result<MessageMark> {
     let sequence = Sequence::new(sequence).ok_or_else(|| unexpected("a sequence is negative"))?;
     Ok(MessageMark {
-        id: MessageId { incarnation: queue.incarnation, sequence },
+        id: MessageId { incarnation, sequence },
         posted_at: Timestamp::from_millis(posted_at),
     })
 }

@@ -15,8 +15,8 @@ use storage_traits::{
 
 use super::{
     Progress,
+    arrival::{Arrival, append},
     claim::is_alive,
-    line::{Shift, shift},
     rows::{
         CLAIMED, DELAYED, Entry, IN_LINE, entries, execute, own_sequences, select_held,
         select_ready, whole_seconds,
@@ -64,7 +64,7 @@ impl MessageStore for Sqlite {
         ids: &[MessageId],
         now: Timestamp,
     ) -> Result<Vec<Message>> {
-        let (queue, ids) = (queue.clone(), own_sequences(queue, ids));
+        let (queue, ids) = (queue.clone(), ids.to_vec());
         self.file.read(move |connection| get(connection, &queue, &ids, now)).await
     }
 
@@ -97,7 +97,7 @@ impl MessageStore for Sqlite {
         claims: &[ClaimId],
         now: Timestamp,
     ) -> Result<Option<u64>> {
-        let (queue, ids) = (queue.clone(), own_sequences(queue, ids));
+        let (queue, ids) = (queue.clone(), ids.to_vec());
         let claims: Arc<[ClaimId]> = claims.into();
         self.file.write(move |tx| delete_many(tx, &queue, &ids, &claims, now)).await
     }
@@ -110,21 +110,10 @@ fn post(
     messages: &[NewMessage],
     now: Timestamp,
 ) -> Result<Vec<Posted>> {
-    let Some(mut row) = tx.queue(queue.incarnation)? else {
+    let known = tx.queue(queue.incarnation)?.filter(|row| row.mirrors.is_none());
+    let Some(mut row) = known else {
         return Err(StoreError::not_found("queue", &queue.key));
     };
-    let mut bodies = tx
-        .connection
-        .prepare_cached("INSERT INTO body (checksum, json) VALUES (?1, ?2)")
-        .map_err(store_error)?;
-    let mut ready = tx
-        .connection
-        .prepare_cached(
-            "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
-                 client, body)
-             VALUES (?1, ?2, ?3, ?4, ?4, ?5, 0, ?6, ?7)",
-        )
-        .map_err(store_error)?;
     let mut posted = Vec::with_capacity(messages.len());
     for message in messages {
         if let Some(deduplication) = &message.deduplication {
@@ -135,57 +124,24 @@ fn post(
             }
         }
         let (visible_at, expires_at) = message.lifetime(now);
-        let delayed = visible_at > now;
-        let due_at = if delayed { visible_at.min(expires_at) } else { expires_at };
-        row.last_sequence += 1;
-        let body = bodies
-            .insert(params![message.checksum, message.body.as_bytes()])
+        let body = tx
+            .connection
+            .prepare_cached("INSERT INTO body (checksum, json) VALUES (?1, ?2)")
+            .and_then(|mut bodies| {
+                bodies.insert(params![message.checksum, message.body.as_bytes()])
+            })
             .map_err(store_error)?;
-        let (position, ttl) = (row.last_sequence, whole_seconds(message.ttl));
-        let [due_at, expires_at, visible_at, posted_at] =
-            [due_at, expires_at, visible_at, now].map(Timestamp::as_millis);
-        row.due(due_at);
-        let key = message.ordering_key.as_ref().map(OrderingKey::as_str);
-        if delayed || key.is_some() {
-            let state = if delayed { DELAYED } else { IN_LINE };
-            execute(
-                tx.connection,
-                "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at,
-                     posted_at, ttl, claim_count, client, body, ordering_key)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11)",
-                params![
-                    row.id,
-                    state,
-                    position,
-                    due_at,
-                    expires_at,
-                    visible_at,
-                    posted_at,
-                    ttl,
-                    client.as_str(),
-                    body,
-                    key
-                ],
-            )?;
-            match key {
-                _ if delayed => row.delayed += 1,
-                Some(key) => shift(tx, &mut row, key, Shift::COME)?,
-                None => {}
-            }
-        } else {
-            row.ready += 1;
-            ready
-                .execute(params![
-                    row.id,
-                    position,
-                    expires_at,
-                    posted_at,
-                    ttl,
-                    client.as_str(),
-                    body
-                ])
-                .map_err(store_error)?;
-        }
+        let arrival = Arrival {
+            sequence: row.last_sequence + 1,
+            expires_at: expires_at.as_millis(),
+            visible_at: visible_at.as_millis(),
+            posted_at: now.as_millis(),
+            ttl: whole_seconds(message.ttl),
+            client: client.as_str(),
+            key: message.ordering_key.as_ref().map(OrderingKey::as_str),
+            body,
+        };
+        append(tx, &mut row, &arrival, now)?;
         posted.push(Posted { id: message_id(queue, row.last_sequence)?, duplicate: false });
     }
     tx.put(row);
@@ -250,7 +206,7 @@ fn list(
     if spec.include_free {
         found = entries(
             &snapshot,
-            queue.incarnation,
+            row.ids(),
             select_ready!(
                 "WHERE m.queue = ?1 AND m.sequence > ?2 AND (?3 IS NULL OR m.client <> ?3)
                  ORDER BY m.sequence LIMIT ?4"
@@ -266,7 +222,7 @@ fn list(
         if wanted && count > 0 {
             found.extend(entries(
                 &snapshot,
-                queue.incarnation,
+                row.ids(),
                 select_held!(
                     "WHERE m.queue = ?1 AND m.state = ?2 AND m.sequence > ?3
                        AND (?4 IS NULL OR m.client <> ?4)
@@ -283,24 +239,24 @@ fn list(
 fn get(
     connection: &mut Connection,
     queue: &QueueRef,
-    sequences: &[i64],
+    ids: &[MessageId],
     now: Timestamp,
 ) -> Result<Vec<Message>> {
     let snapshot = connection.transaction().map_err(store_error)?;
     let Some(row) = read_queue_row(&snapshot, queue.incarnation)? else {
         return Ok(Vec::new());
     };
-    let mut found = Vec::with_capacity(sequences.len());
-    for sequence in sequences {
+    let mut found = Vec::with_capacity(ids.len());
+    for sequence in own_sequences(&row, ids) {
         let place = params![row.id, sequence, now.as_millis()];
         let ready = select_ready!("WHERE m.queue = ?1 AND m.sequence = ?2 AND m.expires_at > ?3");
         let held = select_held!(
             "WHERE m.queue = ?1 AND m.state IN (1, 2, 3) AND m.sequence = ?2 AND m.expires_at > ?3"
         );
         let before = found.len();
-        found.extend(entries(&snapshot, queue.incarnation, ready, place)?);
+        found.extend(entries(&snapshot, row.ids(), ready, place)?);
         if found.len() == before {
-            found.extend(entries(&snapshot, queue.incarnation, held, place)?);
+            found.extend(entries(&snapshot, row.ids(), held, place)?);
         }
     }
     Ok(found.into_iter().map(|entry| entry.message).collect())
@@ -360,8 +316,7 @@ fn delete(
     claim: Option<ClaimId>,
     now: Timestamp,
 ) -> Result<DeleteOutcome> {
-    let Some(mut row) =
-        tx.queue(queue.incarnation)?.filter(|_| id.incarnation == queue.incarnation)
+    let Some(mut row) = tx.queue(queue.incarnation)?.filter(|row| id.incarnation == row.ids())
     else {
         return Ok(DeleteOutcome::Missing);
     };
@@ -390,8 +345,7 @@ fn reschedule(
     visible_at: Timestamp,
     now: Timestamp,
 ) -> Result<Rescheduled> {
-    let Some(mut row) =
-        tx.queue(queue.incarnation)?.filter(|_| id.incarnation == queue.incarnation)
+    let Some(mut row) = tx.queue(queue.incarnation)?.filter(|row| id.incarnation == row.ids())
     else {
         return Ok(Rescheduled::Missing);
     };
@@ -425,16 +379,16 @@ fn reschedule(
 fn delete_many(
     tx: &mut Tx<'_>,
     queue: &QueueRef,
-    sequences: &[i64],
+    ids: &[MessageId],
     claims: &[ClaimId],
     now: Timestamp,
 ) -> Result<Option<u64>> {
     let Some(mut row) = tx.queue(queue.incarnation)? else {
         return Ok(claims.is_empty().then_some(0));
     };
-    let mut targets = Vec::with_capacity(sequences.len());
-    for sequence in sequences {
-        targets.extend(target(tx, row.id, *sequence, now)?);
+    let mut targets = Vec::with_capacity(ids.len());
+    for sequence in own_sequences(&row, ids) {
+        targets.extend(target(tx, row.id, sequence, now)?);
     }
     let holds = |claim: &ClaimId| targets.iter().any(|found| found.holder == Some(*claim));
     if !claims.iter().all(holds) {

@@ -4,7 +4,9 @@
 //! on them settles the queue first ([`settle`]): a bounded step, repeated until nothing is due, so
 //! that time passing costs each message a constant amount of work, once.
 
+mod arrival;
 mod claim;
+mod group;
 mod line;
 mod maintenance;
 mod message;

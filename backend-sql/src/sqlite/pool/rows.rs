@@ -7,13 +7,15 @@ use rusqlite::{Connection, Params, Row};
 use storage_traits::{
     Result,
     domain::{
-        Body, ClaimId, ClientId, Incarnation, Message, MessageId, OrderingKey, QueueRef, Sequence,
-        Timestamp,
+        Body, ClaimId, ClientId, Incarnation, Message, MessageId, OrderingKey, Sequence, Timestamp,
     },
 };
 
 use super::settle::Place;
-use crate::sqlite::error::{store_error, unexpected};
+use crate::sqlite::{
+    error::{store_error, unexpected},
+    writer::QueueRow,
+};
 
 /// Where a message stands; all but the first are values of `held.state`.
 pub(super) const READY: i64 = 0;
@@ -123,12 +125,9 @@ pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -
         .map_err(store_error)
 }
 
-/// The sequences among `ids` that belong to this life of the queue.
-pub(super) fn own_sequences(queue: &QueueRef, ids: &[MessageId]) -> Vec<i64> {
-    ids.iter()
-        .filter(|id| id.incarnation == queue.incarnation)
-        .map(|id| id.sequence.get())
-        .collect()
+/// The sequences among `ids` that are of this queue, in this life.
+pub(super) fn own_sequences(queue: &QueueRow, ids: &[MessageId]) -> Vec<i64> {
+    ids.iter().filter(|id| id.incarnation == queue.ids()).map(|id| id.sequence.get()).collect()
 }
 
 pub(super) fn seconds(number: i64) -> Duration {

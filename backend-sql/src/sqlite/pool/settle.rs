@@ -5,6 +5,8 @@ use storage_traits::{Result, domain::Timestamp};
 
 use super::{
     STEP,
+    arrival::release_body,
+    group::fill,
     line::{Shift, shift},
     rows::{CLAIMED, DELAYED, IN_LINE, READY, execute},
 };
@@ -67,6 +69,14 @@ pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> R
     if !queue.is_due(now) {
         return Ok(Settled { done: true, handled: 0 });
     }
+    if let Some(range) = queue.fill {
+        fill(tx, queue, range, now)?;
+        if queue.fill.is_none() {
+            queue.next_due = next_due(tx, queue.id)?;
+        }
+        tx.put(*queue);
+        return Ok(Settled { done: !queue.is_due(now), handled: STEP as u64 });
+    }
     let over = places(
         tx,
         concat!(
@@ -79,12 +89,14 @@ pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> R
     for place in &over {
         remove(tx, queue, place)?;
     }
-    tx.tally.expired += over.len() as u64;
+    // Of a message that expires in groups as well, the queue is counted.
+    let counts = u64::from(queue.mirrors.is_none());
+    tx.tally.expired += counts * over.len() as u64;
     let due = due_held(tx, queue.id, now)?;
     for (place, is_over) in &due {
         if *is_over {
             remove(tx, queue, place)?;
-            tx.tally.expired += 1;
+            tx.tally.expired += counts;
         } else {
             free(tx, queue, place)?;
         }
@@ -119,8 +131,7 @@ pub(super) fn remove(tx: &Tx<'_>, queue: &mut QueueRow, place: &Place) -> Result
 /// Removes the rows of a message.
 pub(super) fn erase(tx: &Tx<'_>, queue: i64, place: &Place) -> Result<()> {
     erase_place(tx, queue, place)?;
-    execute(tx.connection, "DELETE FROM body WHERE id = ?1", [place.body])?;
-    Ok(())
+    release_body(tx, place.body)
 }
 
 /// Removes a message from where it stands, but not its body.

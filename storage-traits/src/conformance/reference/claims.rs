@@ -4,8 +4,8 @@ use super::{Held, Queue, ReferencePool};
 use crate::{
     Limit, Result, StoreError,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Handling, Message,
-        QueueRef, Timestamp,
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Handling,
+        Incarnation, Message, QueueRef, Timestamp,
     },
     pool::ClaimStore,
 };
@@ -22,7 +22,8 @@ impl ClaimStore for ReferencePool {
         if !state.queues.contains_key(&queue.incarnation) {
             return Ok(None);
         }
-        let rule = spec.dead_letter.as_ref().filter(|rule| rule.queue != *queue);
+        let own = |of: Incarnation| of == queue.incarnation || state.source(queue) == Some(of);
+        let rule = spec.dead_letter.as_ref().filter(|rule| !own(rule.queue.incarnation));
         if let Some(rule) = rule.filter(|rule| !state.queues.contains_key(&rule.queue.incarnation))
         {
             return Err(StoreError::not_found("queue", &rule.queue.key));
@@ -49,7 +50,7 @@ impl ClaimStore for ReferencePool {
             let (visible_at, expires_at) = (now, now.plus(ttl));
             let moved = Message { posted_at: now, visible_at, expires_at, ttl, ..message };
             let moved = Message { claim: None, claim_count: 0, ..moved };
-            state.queues.get_mut(&rule.queue.incarnation).unwrap().push(&rule.queue, moved);
+            state.push(&rule.queue, moved);
             state.queues.get_mut(&queue.incarnation).unwrap().remove(&[old]);
             state.counters.dead_lettered += 1;
         }

@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use super::ReferencePool;
 use crate::{
     Result,
-    domain::{Message, QueueRef, Timestamp},
+    domain::{GroupName, Incarnation, Message, MessageId, QueueRef, Timestamp},
     pool::{Durability, MessageMark, MessagePool, PoolCounters, PoolMaintenance, Stats, Swept},
 };
 
@@ -19,8 +19,12 @@ impl PoolMaintenance for ReferencePool {
 
     async fn drop_queue(&self, queue: &QueueRef) -> Result<()> {
         let mut state = self.state()?;
-        state.queues.remove(&queue.incarnation);
-        state.dropped.insert(queue.incarnation);
+        state.drop_queue(queue.incarnation);
+        let own = |(of, _): &(Incarnation, GroupName)| *of == queue.incarnation;
+        let groups: Vec<_> = state.groups.extract_if(.., |place, _| own(place)).collect();
+        for (_, group) in groups {
+            state.drop_queue(group.reading.incarnation);
+        }
         Ok(())
     }
 
@@ -56,12 +60,21 @@ impl PoolMaintenance for ReferencePool {
         let queues = state.queues.values();
         let due = queues.flat_map(|queue| queue.messages.iter().filter(expired));
         let mut due: Vec<_> = due.map(|message| message.id).collect();
+        due.sort_unstable();
+        due.dedup();
         let more = due.len() > STEP;
         due.truncate(STEP);
+        // Of a message that expires in groups as well, or in groups alone, the queue is counted.
+        let own = |id: &&MessageId| {
+            let queue = state.queues.get(&id.incarnation);
+            queue.is_some_and(|queue| queue.messages.iter().any(|message| message.id == **id))
+        };
+        state.counters.expired += due.iter().filter(own).count() as u64;
         for id in &due {
-            state.queues.get_mut(&id.incarnation).unwrap().remove(&[*id]);
+            for queue in state.queues.values_mut() {
+                queue.remove(&[*id]);
+            }
         }
-        state.counters.expired += due.len() as u64;
         Ok(Swept { handled: due.len() as u64, more })
     }
 

@@ -19,19 +19,23 @@ impl MessageStore for ReferencePool {
         now: Timestamp,
     ) -> Result<Vec<Posted>> {
         let mut state = self.state()?;
-        let unknown = || StoreError::not_found("queue", &queue.key);
-        let found = state.queues.get_mut(&queue.incarnation).ok_or_else(unknown)?;
+        if state.source(queue).is_some() || !state.queues.contains_key(&queue.incarnation) {
+            return Err(StoreError::not_found("queue", &queue.key));
+        }
         let mut posted = Vec::new();
         for new in messages {
             let deduplication = new.deduplication.clone();
-            if let Some(id) = deduplication.as_ref().and_then(|d| found.duplicate(&d.id, now)) {
+            if let Some(id) = deduplication
+                .as_ref()
+                .and_then(|d| state.queues[&queue.incarnation].duplicate(&d.id, now))
+            {
                 posted.push(Posted { id, duplicate: true });
                 continue;
             }
             let (visible_at, expires_at) = new.lifetime(now);
             let id =
                 MessageId { incarnation: queue.incarnation, sequence: Sequence::new(0).unwrap() };
-            let id = found.push(
+            let id = state.push(
                 queue,
                 Message {
                     id,
@@ -48,6 +52,7 @@ impl MessageStore for ReferencePool {
                 },
             );
             if let Some(d) = deduplication {
+                let found = state.queues.get_mut(&queue.incarnation).unwrap();
                 found.seen.insert(d.id, (id, now.plus(d.window)));
             }
             posted.push(Posted { id, duplicate: false });

@@ -1,12 +1,13 @@
 //! The contract of a pool in its plainest form: lists that are walked from end to end.
 
 mod claims;
+mod groups;
 mod maintenance;
 mod messages;
 mod wake;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -14,8 +15,8 @@ use std::{
 use crate::{
     Result, StoreError,
     domain::{
-        ClaimId, ClaimTerms, DeduplicationId, Incarnation, Message, MessageId, OrderingKey,
-        QueueRef, Sequence, Timestamp,
+        ClaimId, ClaimTerms, DeduplicationId, Group, GroupName, Incarnation, Message, MessageId,
+        OrderingKey, QueueRef, Sequence, Timestamp,
     },
     pool::{Bells, PoolCounters},
 };
@@ -28,6 +29,8 @@ pub struct ReferencePool(Arc<Mutex<State>>, Bells);
 struct State {
     closed: bool,
     queues: HashMap<Incarnation, Queue>,
+    /// By queue and name.
+    groups: BTreeMap<(Incarnation, GroupName), Group>,
     dropped: HashSet<Incarnation>,
     counters: PoolCounters,
 }
@@ -113,14 +116,6 @@ impl Queue {
         self.messages.retain(|message| !ids.contains(&message.id));
     }
 
-    fn push(&mut self, queue: &QueueRef, mut message: Message) -> MessageId {
-        self.posted += 1;
-        let sequence = Sequence::new(self.posted).unwrap();
-        message.id = MessageId { incarnation: queue.incarnation, sequence };
-        self.messages.push(message);
-        self.messages.last().unwrap().id
-    }
-
     fn held_by(&self, id: ClaimId) -> Vec<Message> {
         self.messages.iter().filter(|message| message.claim == Some(id)).cloned().collect()
     }
@@ -133,6 +128,30 @@ impl Queue {
                 message.expires_at = now.plus(message.ttl);
             }
         }
+    }
+}
+
+impl State {
+    /// Puts a message at the end of a queue, and of its groups.
+    fn push(&mut self, to: &QueueRef, mut message: Message) -> MessageId {
+        let queue = self.queues.get_mut(&to.incarnation).unwrap();
+        queue.posted += 1;
+        let sequence = Sequence::new(queue.posted).unwrap();
+        message.id = MessageId { incarnation: to.incarnation, sequence };
+        queue.messages.push(message.clone());
+        let groups = self.groups.iter().filter(|((of, _), _)| *of == to.incarnation);
+        for (_, group) in groups {
+            let reading = self.queues.get_mut(&group.reading.incarnation).unwrap();
+            reading.posted += 1;
+            reading.messages.push(message.clone());
+        }
+        message.id
+    }
+
+    /// Forgets a queue or the reading of a group.
+    fn drop_queue(&mut self, queue: Incarnation) {
+        self.queues.remove(&queue);
+        self.dropped.insert(queue);
     }
 }
 

@@ -1,0 +1,286 @@
+//! Consumer groups: further readings of a queue.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+use storage_traits::{
+    Limit, Page, StoreError,
+    domain::{
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, DeadLetter, Group, GroupName,
+        Metadata, QueueKey, QueueName, StartPoint, Timestamp,
+    },
+    pool::{Stats, WatchFor},
+};
+
+use super::{Services, directory::Known, metadata::DeadLetters, queues::page_limit};
+use crate::{error::ApiError, json, long_poll::Patience};
+
+/// How many groups a queue may have: each post costs work for each of them.
+const MAX_GROUPS: u32 = 100;
+
+const DEAD_LETTER_QUEUE: &str = "dead_letter_queue";
+const MAX_CLAIM_COUNT: &str = "max_claim_count";
+const DEAD_LETTER_TTL: &str = "dead_letter_ttl";
+
+/// A group, with what it has.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupState {
+    pub group: Group,
+    pub stats: Stats,
+}
+
+impl Services {
+    /// Creates a group, and its queue if that is missing; `true` if the group is new. An existing
+    /// one stays as it is.
+    pub(crate) async fn create_group(
+        &self,
+        key: &QueueKey,
+        name: &str,
+        start: StartPoint,
+        settings: Map<String, Value>,
+    ) -> Result<bool, ApiError> {
+        let name = group_name(name)?;
+        check_settings(&settings, self.config.limits.max_message_ttl)?;
+        let (settings, now) = (Metadata::from(settings), self.now());
+        if let Some(known) = self.directory.find(key).await? {
+            let groups = self.all_groups(&known).await?;
+            let is_known = groups.iter().any(|group| group.name == name);
+            if !is_known && groups.len() >= MAX_GROUPS as usize {
+                let text = format!("a queue has at most {MAX_GROUPS} groups");
+                return Err(ApiError::Conflict(text));
+            }
+        }
+        let create = async |known: Arc<Known>| {
+            self.pool.create_group(known.queue(), &name, start, &settings, now).await
+        };
+        let (_, new) = self.directory.with_queue(key, now, create).await?;
+        Ok(new)
+    }
+
+    /// The groups of a queue.
+    pub(super) async fn all_groups(&self, known: &Known) -> Result<Vec<Group>, ApiError> {
+        // Of those that come at the same time a few more may get in.
+        match Limit::new(2 * MAX_GROUPS) {
+            Some(limit) => Ok(self.pool.list_groups(known.queue(), None, limit).await?.items),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Looks a group up, and what it has.
+    pub(crate) async fn describe_group(
+        &self,
+        key: &QueueKey,
+        name: &str,
+    ) -> Result<GroupState, ApiError> {
+        let (_, group) = self.find_group(key, name).await?;
+        let stats = self.pool.stats(&group.reading, self.now()).await?;
+        Ok(GroupState { group, stats })
+    }
+
+    /// Lists the groups of a queue by name; a missing queue has none.
+    pub(crate) async fn list_groups(
+        &self,
+        key: &QueueKey,
+        marker: Option<&str>,
+        limit: Option<i64>,
+    ) -> Result<Page<Group>, ApiError> {
+        let limit = page_limit(limit, self.config.limits.max_queues_per_page)?;
+        let marker = marker.map(group_name).transpose()?;
+        match self.directory.find(key).await? {
+            Some(known) => Ok(self.pool.list_groups(known.queue(), marker.as_ref(), limit).await?),
+            None => Ok(Page::empty()),
+        }
+    }
+
+    /// Deletes a group; succeeds if there is none.
+    pub(crate) async fn delete_group(&self, key: &QueueKey, name: &str) -> Result<(), ApiError> {
+        let name = group_name(name)?;
+        if let Some(known) = self.directory.find(key).await? {
+            self.pool.delete_group(known.queue(), &name).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves a group to another point.
+    pub(crate) async fn seek_group(
+        &self,
+        key: &QueueKey,
+        name: &str,
+        to: StartPoint,
+    ) -> Result<(), ApiError> {
+        let group = group_name(name)?;
+        let known = self.directory.find(key).await?.ok_or_else(|| missing(name))?;
+        let moved = self.pool.seek_group(known.queue(), &group, to, self.now()).await?;
+        moved.map(drop).ok_or_else(|| missing(name))
+    }
+
+    /// Claims messages for a group, and waits for some if there are none.
+    pub(crate) async fn claim_for_group(
+        &self,
+        key: &QueueKey,
+        name: &str,
+        ttl: Option<i64>,
+        grace: Option<i64>,
+        limit: Option<i64>,
+        patience: &Patience,
+    ) -> Result<Option<Claim>, ApiError> {
+        let terms = self.claim_terms(ttl, grace)?;
+        let limit = page_limit(limit, self.config.limits.max_messages_per_claim_or_pop)?;
+        let (mut watched, mut tries) = (None, 3);
+        loop {
+            // Looked up each time: a group that is moved gets another reading.
+            let (known, group) = self.find_group(key, name).await?;
+            // The dead-letter queue may be deleted again and again; then nothing is moved to it.
+            let dead_letter = if tries > 0 { self.group_rule(&known, &group).await? } else { None };
+            let id = ClaimId::random();
+            let spec = ClaimSpec { id, terms, limit, dead_letter };
+            match self.pool.claim(&group.reading, &spec, self.now()).await {
+                Ok(Some(claim)) => return Ok(Some(claim)),
+                Ok(None) => {}
+                Err(StoreError::NotFound { .. }) if tries > 0 => {
+                    tries -= 1;
+                    if let Some(rule) = &spec.dead_letter
+                        && let Some(target) = self.directory.find(&rule.queue.key).await?
+                    {
+                        self.directory.reopen(&target).await?;
+                    }
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            }
+            let what = WatchFor::Claimable;
+            if !self.wait_for_reading(&group.reading, what, &mut watched, patience).await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Reads a claim of a group; `None` if there is no such live claim.
+    pub(crate) async fn get_group_claim(
+        &self,
+        key: &QueueKey,
+        name: &str,
+        id: &str,
+    ) -> Result<Option<(Claim, Timestamp)>, ApiError> {
+        let (_, group) = self.find_group(key, name).await?;
+        let Ok(id) = id.parse() else { return Ok(None) };
+        let now = self.now();
+        Ok(self.pool.get_claim(&group.reading, id, now).await?.map(|claim| (claim, now)))
+    }
+
+    /// Lets a claim of a group start anew.
+    pub(crate) async fn renew_group_claim(
+        &self,
+        key: &QueueKey,
+        name: &str,
+        id: &str,
+        ttl: Option<i64>,
+        grace: Option<i64>,
+    ) -> Result<(), ApiError> {
+        let terms = self.claim_terms(ttl, grace)?;
+        let (_, group) = self.find_group(key, name).await?;
+        let over = || ApiError::NotFound(format!("the claim {id} does not exist or is over"));
+        let claim = id.parse().map_err(|_| over())?;
+        match self.pool.renew(&group.reading, claim, terms, self.now()).await {
+            Err(StoreError::NotFound { .. }) => Err(over()),
+            result => Ok(result?),
+        }
+    }
+
+    /// Frees what a claim of a group holds; succeeds if there is no such claim.
+    pub(crate) async fn release_group_claim(
+        &self,
+        key: &QueueKey,
+        name: &str,
+        id: &str,
+    ) -> Result<(), ApiError> {
+        let (_, group) = self.find_group(key, name).await?;
+        if let Ok(id) = id.parse() {
+            self.pool.release(&group.reading, id, self.now()).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes what a consumer of a group says of the messages that its claim holds.
+    pub(crate) async fn acknowledge(
+        &self,
+        key: &QueueKey,
+        name: &str,
+        claim: &str,
+        said: &[Acknowledgement],
+    ) -> Result<Vec<Acknowledged>, ApiError> {
+        let (_, group) = self.find_group(key, name).await?;
+        let Ok(claim) = claim.parse() else { return Ok(vec![Acknowledged::NotHeld; said.len()]) };
+        Ok(self.pool.acknowledge(&group.reading, claim, said, self.now()).await?)
+    }
+
+    async fn find_group(
+        &self,
+        key: &QueueKey,
+        name: &str,
+    ) -> Result<(Arc<Known>, Group), ApiError> {
+        let group = group_name(name)?;
+        let known = self.directory.find(key).await?.ok_or_else(|| missing(name))?;
+        let group = self.pool.get_group(known.queue(), &group).await?;
+        group.map(|group| (known, group)).ok_or_else(|| missing(name))
+    }
+
+    /// The dead-letter rule of a group.
+    async fn group_rule(
+        &self,
+        known: &Known,
+        group: &Group,
+    ) -> Result<Option<DeadLetter>, ApiError> {
+        let number = |key| group.settings.get(key).and_then(Value::as_u64);
+        let queue = group.settings.get(DEAD_LETTER_QUEUE).and_then(Value::as_str);
+        let Some((queue, count)) =
+            queue.and_then(|name| name.parse().ok()).zip(number(MAX_CLAIM_COUNT))
+        else {
+            return Ok(None);
+        };
+        let rule = DeadLetters {
+            queue,
+            max_claim_count: u32::try_from(count).unwrap_or(u32::MAX),
+            ttl: number(DEAD_LETTER_TTL).map(Duration::from_secs),
+        };
+        self.resolve_rule(known, &rule, self.now()).await.map(Some)
+    }
+}
+
+fn group_name(name: &str) -> Result<GroupName, ApiError> {
+    name.parse().map_err(|error| ApiError::Invalid(format!("{error}, not {name:?}")))
+}
+
+fn missing(name: &str) -> ApiError {
+    ApiError::NotFound(format!("the group {name} does not exist"))
+}
+
+/// Checks what an owner sets for a group.
+fn check_settings(settings: &Map<String, Value>, max_ttl: i64) -> Result<(), ApiError> {
+    let text = |text: String| Err(ApiError::Invalid(text));
+    for (key, value) in settings {
+        let range = match key.as_str() {
+            DEAD_LETTER_QUEUE => {
+                let name = value.as_str().map(str::parse::<QueueName>);
+                match name {
+                    Some(Ok(_)) => continue,
+                    Some(Err(error)) => return text(format!("\"{key}\": {error}")),
+                    None => return Err(ApiError::Body(format!("\"{key}\" must be a string"))),
+                }
+            }
+            MAX_CLAIM_COUNT => 1..=i64::from(u32::MAX),
+            DEAD_LETTER_TTL => crate::config::check::MIN_TTL..=max_ttl,
+            _ => return text(format!("a group has no setting \"{key}\"")),
+        };
+        let number = json::integer(value)
+            .ok_or_else(|| ApiError::Body(format!("\"{key}\" must be an integer")))?;
+        if !range.contains(&number) {
+            return text(format!("\"{key}\" must be {} to {}", range.start(), range.end()));
+        }
+    }
+    if settings.contains_key(DEAD_LETTER_QUEUE) == settings.contains_key(MAX_CLAIM_COUNT) {
+        Ok(())
+    } else {
+        text(format!("\"{DEAD_LETTER_QUEUE}\" and \"{MAX_CLAIM_COUNT}\" go together"))
+    }
+}

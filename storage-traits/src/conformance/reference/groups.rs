@@ -1,0 +1,111 @@
+use async_trait::async_trait;
+
+use super::{Queue, ReferencePool, State};
+use crate::{
+    Limit, Page, Result, StoreError,
+    domain::{Group, GroupName, Incarnation, Message, Metadata, QueueRef, StartPoint, Timestamp},
+    pool::GroupStore,
+};
+
+impl State {
+    /// A new reading with what the queue has from a point on.
+    fn read_from(&mut self, queue: &QueueRef, start: StartPoint, now: Timestamp) -> QueueRef {
+        let wanted = |message: &&Message| match start {
+            StartPoint::Start => true,
+            StartPoint::End => false,
+            StartPoint::Time(time) => message.posted_at >= time,
+            StartPoint::Sequence(sequence) => message.id.sequence >= sequence,
+        };
+        let fresh = |message: &Message| Message {
+            // What waits for a retry waits in the queue alone.
+            visible_at: if message.claim_count > 0 {
+                message.posted_at
+            } else {
+                message.visible_at
+            },
+            claim: None,
+            claim_count: 0,
+            ..message.clone()
+        };
+        let source = &self.queues[&queue.incarnation];
+        let messages = source.unexpired(now).filter(wanted).map(fresh).collect();
+        let reading = Queue { messages, posted: source.posted, ..Queue::default() };
+        let incarnation = Incarnation::draw(now);
+        self.queues.insert(incarnation, reading);
+        QueueRef { incarnation, ..queue.clone() }
+    }
+
+    /// The queue that a group reads.
+    pub(super) fn source(&self, reading: &QueueRef) -> Option<Incarnation> {
+        self.groups.iter().find(|(_, group)| group.reading == *reading).map(|((of, _), _)| *of)
+    }
+}
+
+#[async_trait]
+impl GroupStore for ReferencePool {
+    async fn create_group(
+        &self,
+        queue: &QueueRef,
+        name: &GroupName,
+        start: StartPoint,
+        settings: &Metadata,
+        now: Timestamp,
+    ) -> Result<(Group, bool)> {
+        let mut state = self.state()?;
+        if !state.queues.contains_key(&queue.incarnation) || state.source(queue).is_some() {
+            return Err(StoreError::not_found("queue", &queue.key));
+        }
+        let place = (queue.incarnation, name.clone());
+        if let Some(group) = state.groups.get(&place) {
+            return Ok((group.clone(), false));
+        }
+        let reading = state.read_from(queue, start, now);
+        let settings = settings.clone();
+        let group = Group { name: name.clone(), reading, settings, created_at: now };
+        state.groups.insert(place, group.clone());
+        Ok((group, true))
+    }
+
+    async fn get_group(&self, queue: &QueueRef, name: &GroupName) -> Result<Option<Group>> {
+        Ok(self.state()?.groups.get(&(queue.incarnation, name.clone())).cloned())
+    }
+
+    async fn list_groups(
+        &self,
+        queue: &QueueRef,
+        after: Option<&GroupName>,
+        limit: Limit,
+    ) -> Result<Page<Group>> {
+        let state = self.state()?;
+        let own = |(of, name): &(Incarnation, GroupName)| {
+            *of == queue.incarnation && after.is_none_or(|after| name > after)
+        };
+        let groups = state.groups.iter().filter(|(place, _)| own(place));
+        Ok(Page::cut(groups.map(|(_, group)| group.clone()).collect(), limit))
+    }
+
+    async fn seek_group(
+        &self,
+        queue: &QueueRef,
+        name: &GroupName,
+        to: StartPoint,
+        now: Timestamp,
+    ) -> Result<Option<Group>> {
+        let mut state = self.state()?;
+        let place = (queue.incarnation, name.clone());
+        let Some(mut group) = state.groups.get(&place).cloned() else { return Ok(None) };
+        state.drop_queue(group.reading.incarnation);
+        group.reading = state.read_from(queue, to, now);
+        state.groups.insert(place, group.clone());
+        Ok(Some(group))
+    }
+
+    async fn delete_group(&self, queue: &QueueRef, name: &GroupName) -> Result<bool> {
+        let mut state = self.state()?;
+        let group = state.groups.remove(&(queue.incarnation, name.clone()));
+        if let Some(group) = &group {
+            state.drop_queue(group.reading.incarnation);
+        }
+        Ok(group.is_some())
+    }
+}
