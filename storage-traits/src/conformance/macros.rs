@@ -199,6 +199,7 @@ macro_rules! pool_conformance_tests {
                 a_delay_that_is_posted_while_it_waits_wakes_a_claimer,
                 a_lapsed_claim_wakes_a_claimer,
                 a_dropped_queue_wakes_its_watches,
+                an_unknown_queue_wakes_its_watches_at_once,
                 claimers_that_wait_get_every_message,
             ],
             pops: [

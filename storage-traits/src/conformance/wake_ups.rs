@@ -140,6 +140,19 @@ pub async fn a_dropped_queue_wakes_its_watches(pool: &TestPool) {
     assert!(reader.wait(LONG).await);
 }
 
+pub async fn an_unknown_queue_wakes_its_watches_at_once(pool: &TestPool) {
+    let dropped = pool.queue().await;
+    pool.pool.drop_queue(&dropped.queue).await.unwrap();
+    for queue in [dropped, pool.unopened("conformance", "unknown")] {
+        for what in [Claimable, Posts] {
+            let mut watch = queue.watch(what).await;
+            assert!(watch.wait(LONG).await);
+            // Once is enough.
+            assert!(!watch.wait(MOMENT).await);
+        }
+    }
+}
+
 /// Each waits once for one message; none waits in vain, and none of the messages is left.
 pub async fn claimers_that_wait_get_every_message(pool: &TestPool) {
     let queue = pool.queue().await;

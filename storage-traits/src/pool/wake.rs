@@ -32,8 +32,9 @@ pub enum WatchFor {
 #[async_trait]
 pub trait WakeUps: Send + Sync {
     /// Begins to watch a queue. Nothing that happens from then on is missed, so a consumer that
-    /// looks *after* this call, finds nothing and waits, waits rightly. On an unknown or a dropped
-    /// queue nothing happens; a watch on a queue that is dropped is woken.
+    /// looks *after* this call, finds nothing and waits, waits rightly. A watch on a queue that the
+    /// pool does not know is woken at once, and one on a queue that is dropped when that happens:
+    /// it is time to look which life the queue is in.
     ///
     /// While nothing happens a watched queue costs the store at most one query a second.
     ///

@@ -25,6 +25,8 @@ impl WakeUps for Sqlite {
                 alarm.bells.claimable(queue, 1);
             }
             alarm.lower(queue, row.next_due);
+        } else {
+            alarm.bells.wake(queue);
         }
         Ok(watch)
     }

@@ -17,6 +17,9 @@ impl WakeUps for ReferencePool {
     async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
         let watch = self.1.watch(queue.incarnation, what);
         let mut before = self.look(queue, now)?;
+        if !self.state()?.queues.contains_key(&queue.incarnation) {
+            self.1.wake(queue.incarnation);
+        }
         self.1.claimable(queue.incarnation, usize::from(!before.1.is_empty()));
         let (pool, queue, start) = (self.clone(), queue.clone(), Instant::now());
         tokio::spawn(async move {
