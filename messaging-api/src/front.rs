@@ -30,7 +30,7 @@ use crate::{
     error::ApiError,
     extract::accept_header,
     metrics::Metrics,
-    routes::{NO_ROUTE, Route},
+    routes::{Label, NO_ROUTE},
 };
 
 /// The requests under way on this node.
@@ -182,7 +182,7 @@ pub(crate) async fn front<B: MessageBody + 'static>(
     if let Some(connection) = response.request().conn_data::<Tracked>() {
         if chunked { connection.close_soon() } else { connection.idle() }
     }
-    let route = response.request().app_data::<Route>().copied().unwrap_or(NO_ROUTE);
+    let route = response.request().app_data::<Label>().copied().unwrap_or(NO_ROUTE);
     metrics.request(route.0, &method, response.status(), start.elapsed());
     response.request().extensions_mut().remove::<Rc<Place>>();
     Ok(response)

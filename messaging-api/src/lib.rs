@@ -12,6 +12,7 @@ mod json;
 mod long_poll;
 mod metered;
 mod metrics;
+mod openapi;
 mod operator;
 mod routes;
 mod services;

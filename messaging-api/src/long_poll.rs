@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The longest that a request may wait, in seconds.
-const MAX_WAIT: i64 = 30;
+pub(crate) const MAX_WAIT: i64 = 30;
 /// How often to look whether a queue that is missing has come to be.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 

@@ -1,6 +1,7 @@
 //! The REST API: one resource a file, its handlers and its wire types.
 
 mod claims;
+mod docs;
 mod groups;
 mod health;
 mod home;
@@ -9,171 +10,141 @@ mod messages;
 mod post;
 mod queues;
 mod render;
+mod resource;
 mod root;
 mod stats;
 
-use std::future::{Ready, ready};
+use std::future::Ready;
 
 use actix_web::{
-    Resource,
+    http::Method,
     web::{self, ServiceConfig},
 };
+use utoipa::openapi::path::Operation;
 
-use crate::{
-    error::ApiError,
-    extract::{Accepted, Caller, InQueue},
-};
+use self::resource::{Asks, Resource, refused};
+use crate::{config::Config, error::ApiError, openapi as about};
 
-/// What a request is counted under: the path's pattern, of which there are few.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Route(pub &'static str);
+pub(crate) use docs::Documents;
+pub(crate) use queues::PATCH_TYPE;
+pub(crate) use resource::Label;
 
 /// Requests without a route.
-pub(crate) const NO_ROUTE: Route = Route("none");
-
-/// What a route asks of every request, whatever its method.
-#[derive(Clone, Copy)]
-enum Asks {
-    Accept,
-    Caller,
-    Queue,
-}
+pub(crate) const NO_ROUTE: Label = Label("none");
 
 /// Registers every route.
 pub(crate) fn configure(app: &mut ServiceConfig, admin: bool) {
-    // Routes are tried in this order: those of the hot path come first.
-    app.service(
-        resource("/v2/queues/{queue:[^/]*}/messages", "DELETE, GET, POST, OPTIONS", Asks::Queue)
-            .route(web::post().to(post::post))
-            .route(web::get().to(messages::list))
-            .route(web::delete().to(messages::delete_many)),
-    )
-    .service(
-        resource("/v2/queues/{queue:[^/]*}/claims", "POST, OPTIONS", Asks::Queue)
-            .route(web::post().to(claims::create)),
-    )
-    .service(
-        resource(
-            "/v2/queues/{queue:[^/]*}/messages/{message:[^/]*}",
-            "DELETE, GET, OPTIONS",
-            Asks::Queue,
-        )
-        .route(web::get().to(messages::get))
-        .route(web::delete().to(messages::delete)),
-    )
-    .service(
-        resource(
-            "/v2/queues/{queue:[^/]*}/claims/{claim:[^/]*}",
-            "DELETE, GET, PATCH, OPTIONS",
-            Asks::Queue,
-        )
-        .route(web::get().to(claims::get))
-        .route(web::patch().to(claims::renew))
-        .route(web::delete().to(claims::release)),
-    )
-    .service(
-        resource("/v2/queues/{queue:[^/]*}", "DELETE, GET, PATCH, PUT, OPTIONS", Asks::Queue)
-            .route(web::get().to(queues::get))
-            .route(web::put().to(queues::create))
-            .route(web::patch().to(queues::patch))
-            .route(web::delete().to(queues::delete)),
-    )
-    .service(
-        resource("/v2/queues/{queue:[^/]*}/stats", "GET, OPTIONS", Asks::Queue)
-            .route(web::get().to(stats::stats)),
-    )
-    .service(
-        resource("/v2/queues/{queue:[^/]*}/purge", "POST, OPTIONS", Asks::Queue)
-            .route(web::post().to(stats::purge)),
-    )
-    .service(
-        resource("/v2/queues", "GET, OPTIONS", Asks::Caller).route(web::get().to(queues::list)),
-    )
-    .service(
-        resource("/v2/ping", "GET, HEAD, OPTIONS", Asks::Caller)
-            .route(web::get().to(health::ping))
-            .route(web::head().to(health::head)),
-    )
-    .service(resource("/v2/", "GET, OPTIONS", Asks::Caller).route(web::get().to(home::home)))
-    .service(resource("/", "GET, OPTIONS", Asks::Accept).route(web::get().to(root::versions)));
-    if admin {
-        app.service(
-            resource("/v2/health", "GET, OPTIONS", Asks::Caller)
-                .route(web::get().to(health::health)),
-        );
+    for resource in resources(admin) {
+        resource.register(app);
     }
-    configure_groups(app);
     app.default_service(web::to(no_route));
 }
 
-/// The routes of consumer groups.
-fn configure_groups(app: &mut ServiceConfig) {
-    app.service(
-        resource(
-            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/claims",
-            "POST, OPTIONS",
-            Asks::Queue,
-        )
-        .route(web::post().to(groups::claim)),
-    )
-    .service(
-        resource(
-            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/acknowledge",
-            "POST, OPTIONS",
-            Asks::Queue,
-        )
-        .route(web::post().to(groups::acknowledge)),
-    )
-    .service(
-        resource(
-            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/claims/{claim:[^/]*}",
-            "DELETE, GET, PATCH, OPTIONS",
-            Asks::Queue,
-        )
-        .route(web::get().to(groups::get_claim))
-        .route(web::patch().to(groups::renew))
-        .route(web::delete().to(groups::release)),
-    )
-    .service(
-        resource(
-            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}/seek",
-            "POST, OPTIONS",
-            Asks::Queue,
-        )
-        .route(web::post().to(groups::seek)),
-    )
-    .service(
-        resource(
-            "/v2/queues/{queue:[^/]*}/groups/{group:[^/]*}",
-            "DELETE, GET, PUT, OPTIONS",
-            Asks::Queue,
-        )
-        .route(web::get().to(groups::get))
-        .route(web::put().to(groups::create))
-        .route(web::delete().to(groups::delete)),
-    )
-    .service(
-        resource("/v2/queues/{queue:[^/]*}/groups", "GET, OPTIONS", Asks::Queue)
-            .route(web::get().to(groups::list)),
-    );
+/// Every route with what is said of it.
+pub(crate) fn described(
+    config: &Config,
+) -> impl Iterator<Item = (&'static str, Method, Operation)> {
+    resources(config.admin.enabled).into_iter().flat_map(|resource| resource.described(config))
 }
 
-/// A resource that refuses other methods after it has asked what it asks of all.
-fn resource(path: &'static str, allow: &'static str, asks: Asks) -> Resource {
-    let route = path.replace(":[^/]*", "");
-    // Leaked once a worker at start: labels are compared and copied with every request.
-    let route = Route(Box::leak(route.into_boxed_str()));
-    let refuse = move || ApiError::Method(allow);
-    let resource = web::resource(path).app_data(route);
-    match asks {
-        Asks::Accept => resource.default_service(web::to(move |_: Accepted| refused(refuse()))),
-        Asks::Caller => resource.default_service(web::to(move |_: Caller| refused(refuse()))),
-        Asks::Queue => resource.default_service(web::to(move |_: InQueue| refused(refuse()))),
+/// What is served. Routes are tried in this order: those of the hot path come first.
+fn resources(admin: bool) -> Vec<Resource> {
+    const DELETE: Method = Method::DELETE;
+    const GET: Method = Method::GET;
+    const PATCH: Method = Method::PATCH;
+    const POST: Method = Method::POST;
+    let mut resources = vec![
+        Resource::new("/v2/queues/{queue}/messages", Asks::Queue)
+            .on(POST, post::post, about::messages::post)
+            .on(GET, messages::list, about::messages::list)
+            .on(DELETE, messages::delete_many, about::messages::delete_many),
+        Resource::new("/v2/queues/{queue}/claims", Asks::Queue).on(
+            POST,
+            claims::create,
+            about::claims::create,
+        ),
+        Resource::new("/v2/queues/{queue}/messages/{message}", Asks::Queue)
+            .on(GET, messages::get, about::messages::get)
+            .on(DELETE, messages::delete, about::messages::delete),
+        Resource::new("/v2/queues/{queue}/claims/{claim}", Asks::Queue)
+            .on(GET, claims::get, about::claims::get)
+            .on(PATCH, claims::renew, about::claims::renew)
+            .on(DELETE, claims::release, about::claims::release),
+        Resource::new("/v2/queues/{queue}", Asks::Queue)
+            .on(GET, queues::get, about::queues::get)
+            .on(Method::PUT, queues::create, about::queues::create)
+            .on(PATCH, queues::patch, about::queues::patch)
+            .on(DELETE, queues::delete, about::queues::delete),
+        Resource::new("/v2/queues/{queue}/stats", Asks::Queue).on(
+            GET,
+            stats::stats,
+            about::queues::stats,
+        ),
+        Resource::new("/v2/queues/{queue}/purge", Asks::Queue).on(
+            POST,
+            stats::purge,
+            about::queues::purge,
+        ),
+        Resource::new("/v2/queues", Asks::Caller).on(GET, queues::list, about::queues::list),
+        Resource::new("/v2/ping", Asks::Caller).on(GET, health::ping, about::service::ping).on(
+            Method::HEAD,
+            health::head,
+            about::service::head,
+        ),
+        Resource::new("/v2/", Asks::Caller).on(GET, home::home, about::service::home),
+        Resource::new("/", Asks::Accept).on(GET, root::versions, about::service::versions),
+    ];
+    resources.extend(of_groups());
+    if admin {
+        resources.push(Resource::new("/v2/health", Asks::Caller).on(
+            GET,
+            health::health,
+            about::service::health,
+        ));
     }
+    resources.extend([
+        Resource::new("/v2/openapi.json", Asks::Accept).on(
+            GET,
+            docs::openapi,
+            about::service::openapi,
+        ),
+        Resource::new("/docs", Asks::Nothing).on(GET, docs::page, about::service::docs),
+    ]);
+    resources
 }
 
-fn refused(error: ApiError) -> Ready<Result<String, ApiError>> {
-    ready(Err(error))
+/// The resources of consumer groups.
+fn of_groups() -> [Resource; 6] {
+    const DELETE: Method = Method::DELETE;
+    const GET: Method = Method::GET;
+    const POST: Method = Method::POST;
+    let resource = |path| Resource::new(path, Asks::Queue);
+    [
+        resource("/v2/queues/{queue}/groups/{group}/claims").on(
+            POST,
+            groups::claim,
+            about::groups::claim,
+        ),
+        resource("/v2/queues/{queue}/groups/{group}/acknowledge").on(
+            POST,
+            groups::acknowledge,
+            about::groups::acknowledge,
+        ),
+        resource("/v2/queues/{queue}/groups/{group}/claims/{claim}")
+            .on(GET, groups::get_claim, about::groups::get_claim)
+            .on(Method::PATCH, groups::renew, about::groups::renew)
+            .on(DELETE, groups::release, about::groups::release),
+        resource("/v2/queues/{queue}/groups/{group}/seek").on(
+            POST,
+            groups::seek,
+            about::groups::seek,
+        ),
+        resource("/v2/queues/{queue}/groups/{group}")
+            .on(GET, groups::get, about::groups::get)
+            .on(Method::PUT, groups::create, about::groups::create)
+            .on(DELETE, groups::delete, about::groups::delete),
+        resource("/v2/queues/{queue}/groups").on(GET, groups::list, about::groups::list),
+    ]
 }
 
 fn no_route() -> Ready<Result<String, ApiError>> {

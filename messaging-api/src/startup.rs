@@ -27,7 +27,8 @@ use crate::{
     front::{InFlight, front},
     metered::Metered,
     metrics::Metrics,
-    operator, routes,
+    operator,
+    routes::{self, Documents},
     services::Services,
 };
 
@@ -123,6 +124,7 @@ impl Application {
         let services = Data::new(self.services.clone());
         let metrics = Data::from(Arc::clone(&self.metrics));
         let in_flight = Data::new(Arc::clone(&self.in_flight));
+        let documents = Data::new(Documents::default());
         let connections = Arc::clone(&self.connections);
         let origins = Arc::new(self.config.cors.allowed_origins.clone());
         let admin = self.config.admin.enabled;
@@ -136,6 +138,7 @@ impl Application {
                 .app_data(services.clone())
                 .app_data(metrics.clone())
                 .app_data(in_flight.clone())
+                .app_data(documents.clone())
                 .configure(|app| routes::configure(app, admin))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
                 .wrap(from_fn(front))

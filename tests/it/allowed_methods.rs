@@ -4,9 +4,11 @@ use serde_json::json;
 use tests::{Client, TestApp, call};
 
 /// Each route with the methods that it serves, sorted.
-const ROUTES: [(&str, &[&str]); 10] = [
+pub(crate) const ROUTES: [(&str, &[&str]); 12] = [
     ("/", &["GET"]),
+    ("/docs", &["GET"]),
     ("/v2/", &["GET"]),
+    ("/v2/openapi.json", &["GET"]),
     ("/v2/ping", &["GET", "HEAD"]),
     ("/v2/queues", &["GET"]),
     ("/v2/queues/q", &["DELETE", "GET", "PATCH", "PUT"]),
@@ -17,9 +19,9 @@ const ROUTES: [(&str, &[&str]); 10] = [
     ("/v2/queues/q/claims/c", &["DELETE", "GET", "PATCH"]),
 ];
 
-const MESSAGE_ROUTE: (&str, &[&str]) = ("/v2/queues/q/messages/m", &["DELETE", "GET"]);
+pub(crate) const MESSAGE_ROUTE: (&str, &[&str]) = ("/v2/queues/q/messages/m", &["DELETE", "GET"]);
 
-const METHODS: [&str; 6] = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"];
+pub(crate) const METHODS: [&str; 6] = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"];
 
 #[tokio::test]
 async fn a_method_that_a_route_does_not_serve_is_refused_with_the_list_of_those_it_does() {

@@ -57,3 +57,4 @@ mod overload;
 mod shutdown;
 
 mod clients;
+mod openapi;

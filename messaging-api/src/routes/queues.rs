@@ -13,7 +13,7 @@ use crate::{
     services::{QueueListing, Services, parse_patch},
 };
 
-const PATCH_TYPE: &str = "application/openstack-messaging-v2.0-json-patch";
+pub(crate) const PATCH_TYPE: &str = "application/openstack-messaging-v2.0-json-patch";
 
 /// `GET /v2/queues`: 200 with a page of the project's queues.
 pub(super) async fn list(
