@@ -1,11 +1,13 @@
 //! The description of what is served, and the page that shows it, against what is served.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::process::Command;
 
 use serde_json::Value;
 use tests::{Answer, Client, TestApp, call, get};
 
 use crate::allowed_methods::{MESSAGE_ROUTE, METHODS, ROUTES};
+use crate::clients::{python, scripts, succeeds};
 
 const DESCRIPTION: &str = "/v2/openapi.json";
 
@@ -172,4 +174,22 @@ async fn the_page_loads_nothing_and_runs_nothing() {
     }
     let again = self::page(app).await;
     assert_ne!(again.header("content-security-policy"), Some(policy), "a nonce is used once");
+}
+
+/// Calls made up from the description, right ones and wrong ones, and what is answered to them.
+#[test]
+fn what_is_answered_is_what_is_described() {
+    let (app, folder) = (with_admin(), scripts().join("schemathesis"));
+    // What it writes goes with the folder that it runs in.
+    let scratch = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut command = Command::new(python().with_file_name("schemathesis"));
+    command
+        .current_dir(scratch.path())
+        .env("PYTHONPATH", &folder)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    command.arg("--config-file").arg(folder.join("schemathesis.toml"));
+    command.args(["run", &format!("http://{}{DESCRIPTION}", app.address())]);
+    command.args(["--seed", "1", "--max-examples", "15"]);
+    command.args(["--request-timeout", "20", "--continue-on-failure"]);
+    succeeds(command, "the service and its description differ");
 }

@@ -1,0 +1,29 @@
+"""What has to be told about this API to those who test it by its description."""
+
+import json
+
+import schemathesis
+
+# The contract's dialect of JSON Patch, and the home document: their types do not say +json.
+schemathesis.serializer.alias(
+    "application/openstack-messaging-v2.0-json-patch", "application/json"
+)
+
+
+@schemathesis.deserializer("application/json-home")
+def json_home(ctx, response):
+    return json.loads(response.content)
+
+
+@schemathesis.hook
+def map_body(ctx, body):
+    """Writes numbers as the contract has them: an integer without a point, and within 64 bits."""
+    if isinstance(body, float) and body.is_integer() and abs(body) < 2**63:
+        return int(body)
+    if isinstance(body, int) and not -(2**63) <= body < 2**63:
+        return float(body)
+    if isinstance(body, list):
+        return [map_body(ctx, item) for item in body]
+    if isinstance(body, dict):
+        return {key: map_body(ctx, value) for key, value in body.items()}
+    return body
