@@ -1,7 +1,8 @@
 //! The description of what is served, in OpenAPI's words, and the page that shows it.
 //!
 //! `routes.rs` names for every method the handler and, beside it, the function of one of these
-//! modules that says what the handler takes and answers.
+//! modules that says what the handler takes and answers. The description is built, not derived from
+//! types, because its bounds are those of the configuration.
 
 pub(crate) mod claims;
 pub(crate) mod messages;
@@ -25,14 +26,14 @@ pub(crate) use page::{NONCE, page};
 const ABOUT: &str = "A messaging service that speaks the OpenStack Zaqar v2 API.
 
 Every request but those for the versions and for this description names a client (`Client-ID`) \
-and a project (`X-Project-ID`). Every answer carries `x-openstack-request-id`, \
-which names the request in the log.
+and a project (`X-Project-ID`). Every answer carries `x-openstack-request-id`, which names the \
+request in the log. Every resource answers `OPTIONS` with 200 and an empty body, and a method that \
+it does not serve with 405 and `Allow`.
 
-Errors are objects with a title and, mostly, a description; a client that prefers XML gets them \
-in XML. Every resource answers `OPTIONS` with 200 and an empty \
-body, and any other method that it does not serve with 405 and `Allow`. Keys of bodies that are \
-not described are ignored. Of a parameter that is repeated the last value counts, and an empty \
-one counts as none.";
+Errors are objects with a title and, mostly, a description; a client that prefers XML gets them in \
+XML. Where a body has keys that are not described they are ignored; only metadata are kept as they \
+are. Of a parameter that is repeated the last value counts, unless it is a list, and one without a \
+value counts as not given.";
 
 /// The tags, in the order of the page.
 const TAGS: [(&str, &str); 4] = [

@@ -131,6 +131,28 @@ async fn bounds_are_those_of_the_configuration() {
     assert_eq!((&ttl["minimum"], &ttl["maximum"]), (&60.into(), &500.into()));
 }
 
+#[tokio::test]
+async fn what_the_configuration_asks_for_is_described() {
+    let document = description(TestApp::shared()).await;
+    let client = &document["components"]["parameters"]["ClientId"]["schema"];
+    assert_eq!(client["format"], "uuid");
+    let names = |document: &Value| -> Vec<String> {
+        let delete = &document["paths"]["/v2/queues/{queue}/messages"]["delete"]["parameters"];
+        let names = delete.as_array().expect("parameters").iter();
+        names.filter_map(|one| Some(one["name"].as_str()?.to_owned())).collect()
+    };
+    assert_eq!(names(&document), ["ids", "pop"]);
+
+    let app = TestApp::builder()
+        .set("COMPAT__CLIENT_ID_UUID_SAFE", "off")
+        .set("COMPAT__MESSAGE_DELETE_WITH_CLAIM_ID", "true")
+        .start();
+    let document = description(&app).await;
+    let client = &document["components"]["parameters"]["ClientId"]["schema"];
+    assert_eq!((&client["minLength"], &client["maxLength"]), (&10.into(), &36.into()));
+    assert_eq!(names(&document), ["ids", "pop", "claim_ids"]);
+}
+
 async fn page(app: &TestApp) -> Answer {
     let browser = get("/docs").header("accept", "text/html");
     Client::new(app.address()).send(browser).await.expect(200, "the page")
@@ -182,7 +204,8 @@ fn what_is_answered_is_what_is_described() {
     let (app, folder) = (with_admin(), scripts().join("schemathesis"));
     // What it writes goes with the folder that it runs in.
     let scratch = tempfile::tempdir().expect("a temporary folder can be made");
-    let mut command = Command::new(python().with_file_name("schemathesis"));
+    let mut command = Command::new(python());
+    command.args(["-m", "schemathesis.cli"]);
     command
         .current_dir(scratch.path())
         .env("PYTHONPATH", &folder)

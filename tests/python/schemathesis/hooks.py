@@ -27,3 +27,17 @@ def map_body(ctx, body):
     if isinstance(body, dict):
         return {key: map_body(ctx, value) for key, value in body.items()}
     return body
+
+
+@schemathesis.hook
+def filter_query(ctx, query):
+    """To the contract a parameter without a name or a value is not there, which breaks no rule."""
+    return query is None or not is_blank(query)
+
+
+def is_blank(value):
+    if isinstance(value, dict):
+        return any(not key or is_blank(item) for key, item in value.items())
+    if isinstance(value, list):
+        return not value or any(is_blank(item) for item in value)
+    return value is None or value == ""
