@@ -5,6 +5,7 @@
 //! types, because its bounds are those of the configuration.
 
 pub(crate) mod claims;
+pub(crate) mod groups;
 pub(crate) mod messages;
 mod page;
 mod parts;
@@ -36,9 +37,10 @@ are. Of a parameter that is repeated the last value counts, unless it is a list,
 value counts as not given.";
 
 /// The tags, in the order of the page.
-const TAGS: [(&str, &str); 4] = [
+const TAGS: [(&str, &str); 5] = [
     ("messages", "Post messages, look at them, delete them."),
     ("claims", "Reserve messages for a while, so that no other consumer sees them."),
+    ("groups", "Read a queue by several groups of consumers, each for itself."),
     ("queues", "Make queues, set their metadata, count and purge what is in them."),
     ("service", "What the service is, and how it is."),
 ];

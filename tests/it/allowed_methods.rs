@@ -4,7 +4,7 @@ use serde_json::json;
 use tests::{Client, TestApp, call};
 
 /// Each route with the methods that it serves, sorted.
-pub(crate) const ROUTES: [(&str, &[&str]); 12] = [
+pub(crate) const ROUTES: [(&str, &[&str]); 18] = [
     ("/", &["GET"]),
     ("/docs", &["GET"]),
     ("/v2/", &["GET"]),
@@ -17,6 +17,12 @@ pub(crate) const ROUTES: [(&str, &[&str]); 12] = [
     ("/v2/queues/q/messages", &["DELETE", "GET", "POST"]),
     ("/v2/queues/q/claims", &["POST"]),
     ("/v2/queues/q/claims/c", &["DELETE", "GET", "PATCH"]),
+    ("/v2/queues/q/groups", &["GET"]),
+    ("/v2/queues/q/groups/g", &["DELETE", "GET", "PUT"]),
+    ("/v2/queues/q/groups/g/acknowledge", &["POST"]),
+    ("/v2/queues/q/groups/g/claims", &["POST"]),
+    ("/v2/queues/q/groups/g/claims/c", &["DELETE", "GET", "PATCH"]),
+    ("/v2/queues/q/groups/g/seek", &["POST"]),
 ];
 
 pub(crate) const MESSAGE_ROUTE: (&str, &[&str]) = ("/v2/queues/q/messages/m", &["DELETE", "GET"]);

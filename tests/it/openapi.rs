@@ -23,7 +23,8 @@ fn described(document: &Value) -> Described {
     paths
         .map(|(path, item)| {
             let methods = item.as_object().expect("methods").keys().map(|name| name.to_uppercase());
-            let path = path.replace("{queue}", "q").replace("{message}", "m");
+            let path =
+                path.replace("{queue}", "q").replace("{message}", "m").replace("{group}", "g");
             (path.replace("{claim}", "c"), methods.collect())
         })
         .collect()

@@ -197,7 +197,7 @@ pub(super) fn add(components: ComponentsBuilder, config: &Config) -> ComponentsB
     })
 }
 
-fn parameters(config: &Config) -> [(&'static str, Parameter); 9] {
+fn parameters(config: &Config) -> [(&'static str, Parameter); 10] {
     use ParameterIn::{Header, Path, Query};
     let limits = &config.limits;
     let needed = |parameter: Parameter, example: &str| {
@@ -221,6 +221,8 @@ fn parameters(config: &Config) -> [(&'static str, Parameter); 9] {
     };
     let queue = text().pattern(Some("^[A-Za-z0-9_.-]{1,64}$"));
     let queue = parameter(Path, "queue", queue, "The name of the queue.");
+    let group = text().pattern(Some("^[A-Za-z0-9_.-]{1,64}$"));
+    let group = parameter(Path, "group", group, "The name of the group.");
     let roles = parameter(Header, "X-Roles", text(), "The caller's roles, joined by commas.");
     let marker = "The marker of the `next` link: where the page before ended.";
     let wait = integer(0, crate::long_poll::MAX_WAIT).default(Some(0.into()));
@@ -231,6 +233,7 @@ fn parameters(config: &Config) -> [(&'static str, Parameter); 9] {
         ("AnyProjectId", project(text().min_length(Some(1)))),
         ("Roles", needed(roles, "admin")),
         ("Queue", needed(queue, "orders")),
+        ("Group", needed(group, "billing")),
         ("Message", id("message", "The id of the message.")),
         ("Claim", id("claim", "The id of the claim.")),
         ("Marker", parameter(Query, "marker", text(), marker)),

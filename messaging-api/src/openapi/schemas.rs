@@ -67,6 +67,7 @@ fn seconds(text: &str, min: i64, max: i64, default: i64) -> ObjectBuilder {
 pub(super) fn add(components: ComponentsBuilder, config: &Config) -> ComponentsBuilder {
     let components = messages(components, &config.limits);
     let components = claims(components, &config.limits);
+    let components = super::groups::schemas(components, &config.limits);
     let components = metadata(components, &config.limits);
     service(queues(components))
 }
@@ -101,6 +102,12 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
             "deduplication_id",
             text().min_length(Some(1)).max_length(Some(128)).pattern(Some(PRINTABLE)).description(
                 Some("Of messages with the same id, within the queue's window, one is stored."),
+            ),
+        )
+        .property(
+            "ordering_key",
+            text().min_length(Some(1)).max_length(Some(128)).pattern(Some(PRINTABLE)).description(
+                Some("Messages with one key are handed out in order, to one claim at a time."),
             ),
         )
         .required("body");
@@ -213,6 +220,11 @@ fn metadata(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
         .property(
             "_deduplication_window",
             number(1, 86_400, "Seconds for which a `deduplication_id` counts; 300 if not set."),
+        )
+        .property(
+            "_fifo",
+            either([Type::Boolean, Type::Null])
+                .description(Some("Whether all messages are in one order.")),
         )
         .property(
             "_enable_encrypt_messages",

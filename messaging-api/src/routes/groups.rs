@@ -77,7 +77,7 @@ pub(super) async fn create(
         None => Map::new(),
     };
     let start = match document.remove("start") {
-        None | Some(Value::Null) => StartPoint::End,
+        None => StartPoint::End,
         Some(value) => start_point("start", &value)?,
     };
     let name = segment(&request, "group");
@@ -106,7 +106,7 @@ fn start_point(key: &str, value: &Value) -> Result<StartPoint, ApiError> {
                 Ok(StartPoint::Time(time))
             }
             (_, Some(sequence)) => {
-                let sequence = json::integer(sequence).and_then(Sequence::new);
+                let sequence = sequence.as_i64().and_then(Sequence::new);
                 sequence.map(StartPoint::Sequence).ok_or_else(wrong)
             }
             _ => Err(wrong()),
@@ -271,20 +271,16 @@ pub(super) async fn acknowledge(
     let document = json::object(&bytes)?;
     let claim = document.get("claim_id").and_then(Value::as_str);
     let claim = claim.ok_or_else(|| ApiError::Body("\"claim_id\" must be a string".into()))?;
+    let max = limits.max_messages_per_claim_or_pop as usize;
     let mut said = Vec::new();
-    for item in array(&document, "acknowledged")? {
+    for item in array(&document, "acknowledged", max)? {
         let id = item.as_str().ok_or_else(|| {
             ApiError::Body("\"acknowledged\" must hold the ids of messages".into())
         })?;
         said.push((id, Handling::Done));
     }
-    for item in array(&document, "failed")? {
+    for item in array(&document, "failed", max)? {
         said.push(failure(item, limits.max_claim_ttl)?);
-    }
-    let max = limits.max_messages_per_claim_or_pop as usize;
-    if !(1..=max).contains(&said.len()) {
-        let text = format!("\"acknowledged\" and \"failed\" must name 1 to {max} messages");
-        return Err(ApiError::Invalid(text));
     }
     // Ids that cannot be read are nobody's.
     let known = |(id, handling): &(&str, Handling)| {
@@ -309,10 +305,17 @@ pub(super) async fn acknowledge(
     Ok(ok(json!({"results": results}).to_string()))
 }
 
-fn array<'d>(document: &'d Map<String, Value>, key: &str) -> Result<&'d [Value], ApiError> {
+fn array<'d>(
+    document: &'d Map<String, Value>,
+    key: &str,
+    max: usize,
+) -> Result<&'d [Value], ApiError> {
     match document.get(key) {
-        None | Some(Value::Null) => Ok(&[]),
-        Some(Value::Array(items)) => Ok(items),
+        None => Ok(&[]),
+        Some(Value::Array(items)) if items.len() <= max => Ok(items),
+        Some(Value::Array(_)) => {
+            Err(ApiError::Invalid(format!("\"{key}\" must name at most {max} messages")))
+        }
         Some(_) => Err(ApiError::Body(format!("\"{key}\" must be an array"))),
     }
 }
@@ -322,7 +325,12 @@ fn failure(item: &Value, max_delay: i64) -> Result<(&str, Handling), ApiError> {
     let wrong = || ApiError::Body("\"failed\" must hold objects with an \"id\"".into());
     let item = item.as_object().ok_or_else(wrong)?;
     let id = item.get("id").and_then(Value::as_str).ok_or_else(wrong)?;
-    let delay = seconds(item, "delay")?.unwrap_or(0);
+    let delay = match item.get("delay") {
+        None | Some(Value::Null) => 0,
+        Some(delay) => {
+            delay.as_i64().ok_or_else(|| ApiError::Body("\"delay\" must be an integer".into()))?
+        }
+    };
     if !(0..=max_delay).contains(&delay) {
         return Err(ApiError::Invalid(format!("\"delay\" must be 0 to {max_delay} seconds")));
     }

@@ -13,7 +13,7 @@ use storage_traits::{
 };
 
 use super::{Services, directory::Known, metadata::DeadLetters, queues::page_limit};
-use crate::{error::ApiError, json, long_poll::Patience};
+use crate::{error::ApiError, long_poll::Patience};
 
 /// How many groups a queue may have: each post costs work for each of them.
 const MAX_GROUPS: u32 = 100;
@@ -272,13 +272,16 @@ fn check_settings(settings: &Map<String, Value>, max_ttl: i64) -> Result<(), Api
             DEAD_LETTER_TTL => crate::config::check::MIN_TTL..=max_ttl,
             _ => return text(format!("a group has no setting \"{key}\"")),
         };
-        let number = json::integer(value)
+        let number = value
+            .as_i64()
             .ok_or_else(|| ApiError::Body(format!("\"{key}\" must be an integer")))?;
         if !range.contains(&number) {
             return text(format!("\"{key}\" must be {} to {}", range.start(), range.end()));
         }
     }
-    if settings.contains_key(DEAD_LETTER_QUEUE) == settings.contains_key(MAX_CLAIM_COUNT) {
+    let set = |key| settings.contains_key(key);
+    let whole = set(DEAD_LETTER_QUEUE) && set(MAX_CLAIM_COUNT);
+    if whole || settings.is_empty() {
         Ok(())
     } else {
         text(format!("\"{DEAD_LETTER_QUEUE}\" and \"{MAX_CLAIM_COUNT}\" go together"))

@@ -19,6 +19,7 @@ impl WakeUps for ReferencePool {
         let mut before = self.look(queue, now)?;
         if !self.state()?.queues.contains_key(&queue.incarnation) {
             self.1.wake(queue.incarnation);
+            return Ok(watch);
         }
         self.1.claimable(queue.incarnation, usize::from(!before.1.is_empty()));
         let (pool, queue, start) = (self.clone(), queue.clone(), Instant::now());
