@@ -1,6 +1,7 @@
 //! End to end: how long a message takes from the start of its post to the claim that holds it.
 //!
-//! Posts go out on a schedule, whatever the server does; consumers claim without a pause. Both are
+//! Posts go out on a schedule, whatever the server does; consumers claim by
+//! long polling. Both are
 //! tasks of one process, so the moment in the body and the moment of the claim share a clock.
 
 use std::sync::Arc;

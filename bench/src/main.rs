@@ -38,8 +38,10 @@ mod pool;
 
 mod compare;
 mod depth;
+mod groups;
 mod soak;
 mod startup;
+mod waiters;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -66,6 +68,10 @@ enum Command {
     Compare(compare::Args),
     /// Whether post, claim and delete cost the same in a long queue as in a short one
     Depth(depth::Args),
+    /// What consumer groups cost the producers of their queue
+    Groups(groups::Args),
+    /// What claims cost that wait on idle queues
+    Waiters(waiters::Args),
     /// Whether memory stays level under lasting load
     Soak(soak::Args),
     /// Time from the start of the service to its first answers
@@ -124,6 +130,8 @@ async fn run(command: Command) -> Result<()> {
         Command::Constant(args) => constant::run(&args).await,
         Command::Compare(args) => compare::run(&args).await,
         Command::Depth(args) => depth::run(&args).await,
+        Command::Groups(args) => groups::run(&args).await,
+        Command::Waiters(args) => waiters::run(&args).await,
         Command::Soak(args) => soak::run(&args).await,
         Command::Startup(args) => startup::run(&args).await,
         Command::RunBaseline(run) => run.here().await,
@@ -147,6 +155,8 @@ mod tests {
             "bench naive --direct --sync-delay 500us",
             "bench compare --rounds 1 --seconds 1 --sync-delay 1ms",
             "bench load post --sync-delay 4ms",
+            "bench groups --groups 8 --rounds 1",
+            "bench waiters --waiters 100",
             "bench run-baseline group-commit --dir d --connections 1 --length 1000 --body-bytes 64 \
              --round 1",
             "bench sync-cost --dir d",

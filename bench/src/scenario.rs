@@ -99,7 +99,13 @@ impl Subject {
 pub(crate) async fn run(subject: &Subject, plan: &Plan, name: &str) -> Result<Outcome> {
     let target = subject.target();
     let queues: Vec<_> = (0..plan.queues)
-        .map(|index| Queue::new(&format!("{name}-{index}"), 10))
+        .map(|index| {
+            let name = format!("{name}-{index}");
+            match plan.scenario {
+                Scenario::Latency => Queue::patient(&name, 10),
+                _ => Queue::new(&name, 10),
+            }
+        })
         .collect::<Result<_>>()?;
     if matches!(plan.scenario, Scenario::List | Scenario::ClaimDelete) {
         for queue in &queues {

@@ -32,6 +32,15 @@ impl Queue {
         }))
     }
 
+    /// The same, whose consumers wait for a second where there is nothing to claim.
+    pub(crate) fn patient(name: &str, claim_limit: u64) -> Result<Arc<Self>> {
+        let mut queue = Self::new(name, claim_limit)?;
+        if let Some(queue) = Arc::get_mut(&mut queue) {
+            queue.claims = format!("{}&wait=1", queue.claims).parse()?;
+        }
+        Ok(queue)
+    }
+
     pub(crate) fn path(&self) -> &str {
         &self.path
     }

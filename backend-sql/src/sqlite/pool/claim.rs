@@ -7,22 +7,20 @@ use rusqlite::{Connection, OptionalExtension, params};
 use storage_traits::{
     Limit, Result, StoreError,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Handling,
-        Message, QueueRef, Timestamp,
+        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Message,
+        QueueRef, Timestamp,
     },
     pool::ClaimStore,
 };
 
 use super::{
     Progress, STEP,
+    acknowledge::{acknowledge, put_back},
     arrival::{Arrival, append},
-    line::{Shift, first_open, send_to_end, shift},
-    message::{Target, target},
-    rows::{
-        CLAIMED, DELAYED, Entry, entries, execute, seconds, select_held, select_ready,
-        whole_seconds,
-    },
-    settle::{Place, erase_place, free, leave, place_of, places, remove, settle},
+    line::send_to_end,
+    rows::{CLAIMED, Entry, entries, execute, seconds, select_held, whole_seconds},
+    settle::{erase_place, leave, place_of, places, remove, settle},
+    side::next_side,
 };
 use crate::sqlite::{
     Sqlite,
@@ -178,61 +176,6 @@ fn claim(
         ttl: spec.terms.ttl,
         messages: taken,
     })))
-}
-
-/// Where free messages are taken from: an open line, or the messages without a key.
-struct Side {
-    key: Option<String>,
-}
-
-/// The side whose turn it is; `after` is how far the messages without a key were looked at.
-fn next_side(tx: &Tx<'_>, row: &QueueRow, after: i64) -> Result<Option<Side>> {
-    let line = first_open(tx, row)?;
-    let plain = row.ready > 0
-        && line.as_ref().is_none_or(|(_, turn)| after == 0 && row.plain_turn <= *turn);
-    Ok(match line {
-        _ if plain => Some(Side { key: None }),
-        Some((key, _)) => Some(Side { key: Some(key) }),
-        None => None,
-    })
-}
-
-impl Side {
-    fn entries(&self, tx: &Tx<'_>, row: &QueueRow, after: i64, limit: usize) -> Result<Vec<Entry>> {
-        match &self.key {
-            None => entries(
-                tx.connection,
-                row.ids(),
-                select_ready!(
-                    "WHERE m.queue = ?1 AND m.sequence > ?2 ORDER BY m.sequence LIMIT ?3"
-                ),
-                params![row.id, after, limit],
-            ),
-            Some(key) => entries(
-                tx.connection,
-                row.ids(),
-                select_held!(
-                    "held_line",
-                    "WHERE m.queue = ?1 AND m.ordering_key = ?2 AND m.state = 3
-                     ORDER BY m.sequence LIMIT ?3"
-                ),
-                params![row.id, key, limit],
-            ),
-        }
-    }
-
-    /// Closes the line that `taken` messages were claimed from, until they are acknowledged; the
-    /// messages without a key go to the end, if anybody waits behind them.
-    fn close(&self, tx: &Tx<'_>, row: &mut QueueRow, taken: usize) -> Result<()> {
-        if let Some(key) = &self.key {
-            let taken = i64::try_from(taken).unwrap_or(i64::MAX);
-            return shift(tx, row, key, Shift { waiting: -taken, busy: taken });
-        }
-        if row.open_lines > 0 {
-            row.plain_turn = row.next_turn();
-        }
-        Ok(())
-    }
 }
 
 /// Puts a free message under the claim.
@@ -465,69 +408,6 @@ fn release(tx: &mut Tx<'_>, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Re
     row.claimed -= freed;
     row.ready += freed;
     tx.put(row);
-    Ok(())
-}
-
-fn acknowledge(
-    tx: &mut Tx<'_>,
-    queue: &QueueRef,
-    id: ClaimId,
-    said: &[Acknowledgement],
-    now: Timestamp,
-) -> Result<Vec<Acknowledged>> {
-    let Some(mut row) = tx.queue(queue.incarnation)? else {
-        return Ok(vec![Acknowledged::NotHeld; said.len()]);
-    };
-    let mut answers = Vec::with_capacity(said.len());
-    for one in said {
-        let found = if one.id.incarnation == row.ids() {
-            target(tx, row.id, one.id.sequence.get(), now)?
-        } else {
-            None
-        };
-        answers.push(match found {
-            Some(Target { place, holder }) if holder == Some(id) => {
-                match one.handling {
-                    Handling::Done => remove(tx, &mut row, &place)?,
-                    Handling::Failed { retry_after } => {
-                        put_back(tx, &mut row, &place, now.plus(retry_after), now)?;
-                    }
-                }
-                Acknowledged::Taken
-            }
-            _ => Acknowledged::NotHeld,
-        });
-    }
-    tx.put(row);
-    Ok(answers)
-}
-
-/// Takes a message out of its claim: free at once, or at a later moment.
-fn put_back(
-    tx: &Tx<'_>,
-    row: &mut QueueRow,
-    place: &Place,
-    retry_at: Timestamp,
-    now: Timestamp,
-) -> Result<()> {
-    if retry_at <= now {
-        execute(
-            tx.connection,
-            "UPDATE held SET claim = NULL WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
-            params![row.id, CLAIMED, place.sequence],
-        )?;
-        return free(tx, row, place);
-    }
-    row.claimed -= 1;
-    row.delayed += 1;
-    // It may expire before, which then is what comes next.
-    row.due(retry_at.as_millis());
-    execute(
-        tx.connection,
-        "UPDATE held SET state = ?4, claim = NULL, visible_at = ?5, due_at = min(?5, expires_at)
-         WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
-        params![row.id, CLAIMED, place.sequence, DELAYED, retry_at.as_millis()],
-    )?;
     Ok(())
 }
 

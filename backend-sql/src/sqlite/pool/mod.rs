@@ -4,6 +4,7 @@
 //! on them settles the queue first ([`settle`]): a bounded step, repeated until nothing is due, so
 //! that time passing costs each message a constant amount of work, once.
 
+mod acknowledge;
 mod arrival;
 mod claim;
 mod group;
@@ -12,6 +13,7 @@ mod maintenance;
 mod message;
 mod rows;
 mod settle;
+mod side;
 mod wake;
 
 use storage_traits::{

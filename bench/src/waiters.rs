@@ -1,0 +1,82 @@
+//! `waiters`: what claims cost that wait on idle queues.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use hyper::Method;
+use serde_json::json;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use crate::args::{Output, Place, connections};
+use crate::checks::{Check, Target, checks_table};
+use crate::client::Connection;
+use crate::process::mib;
+use crate::report::write_json;
+use crate::server::Server;
+
+/// The longest that the API lets a claim wait, in seconds.
+const WAIT: u64 = 30;
+/// How long the service may take to have them all waiting.
+const SETTLE: Duration = Duration::from_secs(6);
+
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Claims that wait, each on a queue of its own
+    #[arg(long, default_value = "5000", value_parser = connections())]
+    waiters: usize,
+    /// Length of the measurement in seconds, within one wait
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..=20))]
+    seconds: u64,
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(crate) async fn run(args: &Args) -> Result<()> {
+    let program = args.place.server()?;
+    let dir = args.place.fresh_dir()?;
+    let server = Server::start(Command::new(program), dir.path()).await?;
+    let mut first = Connection::open(server.target()).await?;
+    for number in 0..args.waiters {
+        let path = format!("/v2/queues/idle-{number}").parse()?;
+        let answer = first.send(Method::PUT, path, Bytes::new()).await?;
+        ensure!(answer.status == 201, "a queue could not be made: {}", answer.status);
+    }
+    let before = server.usage()?;
+
+    let mut connections = Connection::open_many(server.target(), args.waiters).await?;
+    let begun = Instant::now();
+    let mut waiting = JoinSet::new();
+    for (number, mut connection) in connections.drain(..).enumerate() {
+        let path = format!("/v2/queues/idle-{number}/claims?wait={WAIT}").parse()?;
+        waiting.spawn(async move {
+            connection.send(Method::POST, path, Bytes::from_static(b"{}")).await
+        });
+    }
+    sleep_until(begun + SETTLE).await;
+    ensure!(waiting.try_join_next().is_none(), "a claim was answered before its time");
+    let start = server.usage()?;
+    sleep_until(begun + SETTLE + Duration::from_secs(args.seconds)).await;
+    let end = server.usage()?;
+    while let Some(answer) = waiting.join_next().await {
+        let answer = answer.context("a claim came to a bad end")??;
+        ensure!(answer.status == 204, "a claim on an idle queue was answered {}", answer.status);
+    }
+    let usage = server.stop().await?;
+
+    let busy = end.cpu.saturating_sub(start.cpu).as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "seconds are few")]
+    let percent = 100.0 * busy / args.seconds as f64;
+    let memory = mib(end.rss_kib.saturating_sub(before.rss_kib));
+    let of = |what: &str| format!("{} waiting claims: {what}", args.waiters);
+    let checks = [
+        Check::value(of("percent of a core"), &[percent], Target::Below(2.0)),
+        Check::value(of("memory, MiB"), &[memory], Target::Below(40.0)),
+    ];
+    println!("{}\n{}", checks_table(&checks), usage.line());
+    write_json(&args.output, "waiters", json!({ "checks": checks, "server": usage }))
+}
