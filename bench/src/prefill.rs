@@ -1,6 +1,7 @@
 //! Fills queues through the API, as fast as batches go.
 
 use anyhow::{Result, anyhow, ensure};
+use bytes::Bytes;
 use hyper::Method;
 use tokio::task::JoinSet;
 
@@ -32,6 +33,14 @@ pub(crate) async fn fill(
     while let Some(poster) = posters.join_next().await {
         poster.map_err(|failed| anyhow!("filling a queue failed: {failed}"))??;
     }
+    Ok(())
+}
+
+/// Makes the queue.
+pub(crate) async fn create(target: &Target, queue: &Queue) -> Result<()> {
+    let mut connection = Connection::open(target).await?;
+    let answer = connection.send(Method::PUT, queue.path().parse()?, Bytes::new()).await?;
+    ensure!(answer.status == 201, "a queue could not be made: {}", answer.status);
     Ok(())
 }
 

@@ -19,6 +19,8 @@ use crate::server::Server;
 
 /// The longest that the API lets a claim wait, in seconds.
 const WAIT: u64 = 30;
+/// Between one ten of claims and the next.
+const GAP: Duration = Duration::from_millis(5);
 /// How long the service may take to have them all waiting.
 const SETTLE: Duration = Duration::from_secs(6);
 
@@ -52,6 +54,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
     let mut waiting = JoinSet::new();
     for (number, mut connection) in connections.drain(..).enumerate() {
+        // Not all at once, which would be another measurement.
+        if number % 10 == 0 {
+            sleep_until(begun + GAP * u32::try_from(number / 10)?).await;
+        }
         let path = format!("/v2/queues/idle-{number}/claims?wait={WAIT}").parse()?;
         waiting.spawn(async move {
             connection.send(Method::POST, path, Bytes::from_static(b"{}")).await

@@ -282,6 +282,16 @@ async fn a_purge_empties_the_groups_as_well() {
 }
 
 #[tokio::test]
+async fn a_post_has_a_bound_by_the_groups_that_get_it() {
+    let client = with_group("end").await;
+    let post = |count: usize| json!({"messages": vec![json!({"body": 1}); count]});
+    client.post("/v2/queues/q/messages", &post(5_000)).await.expect(201, "two readings");
+    let refused = client.post("/v2/queues/q/messages", &post(5_001)).await;
+    assert_eq!(refused.status, 400, "{}", refused.text());
+    client.post("/v2/queues/plain/messages", &post(5_001)).await.expect(201, "one reading");
+}
+
+#[tokio::test]
 async fn a_queue_has_a_bounded_number_of_groups() {
     let client = TestApp::shared().client();
     for n in 0..100 {

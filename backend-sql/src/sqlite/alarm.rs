@@ -111,8 +111,14 @@ impl Alarm {
         let (mut version, mut looked) = (None, Instant::now());
         while let Some(duty) = self.next(&mut looked) {
             let outcome = match duty {
-                Duty::Settle(queue, now) => step(writer, move |tx| settle_until(tx, queue, now))
-                    .map(|next| self.lower(queue, next.unwrap_or(NEVER))),
+                Duty::Settle(queue, now) => {
+                    let next = step(writer, move |tx| settle_until(tx, queue, now));
+                    // If it failed it is tried again.
+                    let again = now.plus(LOOK_EVERY).as_millis();
+                    let due = next.as_ref().map_or(again, |next| next.unwrap_or(NEVER));
+                    self.lower(queue, due);
+                    next.map(drop)
+                }
                 Duty::Look => step(writer, |tx| data_version(tx.connection)).map(|seen| {
                     if version.replace(seen).is_some_and(|before| before != seen) {
                         self.bells.wake_all();

@@ -162,6 +162,10 @@ fn receive(commands: &mut mpsc::Receiver<Command>, received: &mut Vec<Command>) 
 /// Runs steps in one transaction; if that fails, each in its own, so that one step that cannot be
 /// done does not take its neighbours with it.
 fn run(connection: &Connection, counters: &Counters, alarm: &Alarm, mut steps: Vec<Box<dyn Step>>) {
+    if !connection.is_autocommit() {
+        // A rollback has failed before; without it nothing goes on.
+        drop(execute(connection, "ROLLBACK"));
+    }
     if let Err(error) = execute(connection, "BEGIN IMMEDIATE") {
         // Another process writes, or the file is out of reach: nobody's own fault.
         tracing::warn!(%error, steps = steps.len(), "a transaction cannot begin");
@@ -401,8 +405,9 @@ impl Tx<'_> {
             if posted {
                 alarm.bells.posted(*queue);
             }
-            let (before, claimable) = (saved.map_or(0, |saved| saved.claimable()), row.claimable());
-            if posted || before < claimable {
+            // Compared with the start it may be less, and yet have been nothing in between.
+            let claimable = row.claimable();
+            if *saved != Some(*row) && claimable > 0 {
                 alarm.bells.claimable(*queue, usize::try_from(claimable).unwrap_or(0));
             }
             alarm.set(*queue, row.next_due);

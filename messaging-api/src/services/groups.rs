@@ -17,6 +17,8 @@ use crate::{error::ApiError, long_poll::Patience};
 
 /// How many groups a queue may have: each post costs work for each of them.
 const MAX_GROUPS: u32 = 100;
+/// How many messages a post may make, those of the groups counted.
+const MAX_COPIES: usize = 10_000;
 
 const DEAD_LETTER_QUEUE: &str = "dead_letter_queue";
 const MAX_CLAIM_COUNT: &str = "max_claim_count";
@@ -55,6 +57,24 @@ impl Services {
         };
         let (_, new) = self.directory.with_queue(key, now, create).await?;
         Ok(new)
+    }
+
+    /// Refuses a post that would make too much work at once, of which the groups have a share.
+    pub(super) async fn check_post_to_groups(
+        &self,
+        known: &Known,
+        messages: usize,
+    ) -> Result<(), ApiError> {
+        if messages <= MAX_COPIES / (MAX_GROUPS as usize + 1) {
+            return Ok(());
+        }
+        let groups = self.all_groups(known).await?.len();
+        let max = MAX_COPIES / (groups + 1);
+        if groups == 0 || messages <= max {
+            return Ok(());
+        }
+        let text = format!("a post to a queue with {groups} groups has at most {max} messages");
+        Err(ApiError::Invalid(text))
     }
 
     /// The groups of a queue.

@@ -85,6 +85,7 @@ impl Services {
         let PostTarget(known) = target;
         let now = self.now();
         let messages = new_messages(&known, drafts, &self.config.limits, &self.config.compat, now)?;
+        self.check_post_to_groups(&known, messages.len()).await?;
         let posted = self.pool.post(known.queue(), client, messages.clone(), now).await;
         match posted {
             // The pool does not know the queue (any more).

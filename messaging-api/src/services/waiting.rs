@@ -24,10 +24,12 @@ impl Services {
         if !patience.is_left() {
             return Ok(false);
         }
-        match known {
-            Some(known) => self.wait_for_reading(known.queue(), what, watched, patience).await,
-            None => patience.wait_for_queue().await,
+        if let Some(known) = known {
+            return self.wait_for_reading(known.queue(), what, watched, patience).await;
         }
+        // Whoever watches the queue's last life as well is told that it is over.
+        *watched = None;
+        patience.wait_for_queue().await
     }
 
     /// The same for a queue, or a group's reading of one, that exists.

@@ -14,7 +14,7 @@ use crate::{
         Acknowledged, GroupName, MessageId, Metadata, NewMessage, Sequence,
         StartPoint::{self, End, Start, Time},
     },
-    pool::{DeleteOutcome, WatchFor},
+    pool::{DeleteOutcome, Rescheduled, WatchFor},
 };
 
 /// Longer than any wake-up takes.
@@ -170,6 +170,38 @@ pub async fn a_delayed_message_comes_to_all_at_its_time(pool: &TestPool) {
     queue.advance(MILLISECOND);
     for reading in [&queue, &before, &after] {
         assert_eq!(take_ids(reading, 1).await, [id]);
+    }
+}
+
+pub async fn what_a_producer_puts_off_or_cancels_is_so_for_all(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let group = queue.group("g", End).await;
+    let posted = queue.post(["1", "2", "3"].map(|body| hidden(body, MINUTE)).to_vec()).await;
+    let later = queue.now().plus(HOUR);
+    assert_eq!(queue.reschedule(posted[0], later).await, Rescheduled::Moved);
+    assert_eq!(queue.delete(posted[1], None).await, DeleteOutcome::Deleted);
+    queue.advance(MINUTE);
+    for reading in [&queue, &group] {
+        assert_eq!(take_ids(reading, 10).await, posted[2..]);
+    }
+    // From then on each reading has its own.
+    assert_eq!(queue.delete_many(&posted[2..], &[]).await, Some(1));
+    assert_eq!(ids(&group.get(&posted).await), [posted[0], posted[2]]);
+    queue.advance(HOUR);
+    for reading in [&queue, &group] {
+        assert!(take_ids(reading, 10).await.contains(&posted[0]));
+    }
+}
+
+pub async fn a_point_beyond_the_end_is_the_end(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post_n(2).await;
+    let ahead = StartPoint::Sequence(Sequence::new(99).unwrap());
+    let groups =
+        [queue.group("one", ahead).await, queue.group("two", Time(queue.now().plus(HOUR))).await];
+    let posted = queue.post_n(1).await;
+    for group in groups {
+        assert_eq!(take_ids(&group, 10).await, posted);
     }
 }
 

@@ -111,6 +111,8 @@ macro_rules! pool_conformance_tests {
                 what_the_queue_deletes_stays_for_its_groups,
                 a_message_expires_for_all,
                 a_delayed_message_comes_to_all_at_its_time,
+                what_a_producer_puts_off_or_cancels_is_so_for_all,
+                a_point_beyond_the_end_is_the_end,
                 a_group_keeps_the_order_of_keys,
                 a_group_buries_for_itself,
                 dead_letters_come_to_the_groups_of_the_grave,

@@ -1,6 +1,6 @@
 use super::{GroupName, Metadata, QueueRef, Sequence, Timestamp};
 
-/// Where a group begins to read.
+/// Where a group begins to read. A point beyond the end of the queue is the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartPoint {
     /// With the first message that the queue has.

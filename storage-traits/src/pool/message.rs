@@ -106,7 +106,8 @@ pub trait MessageStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<Message>>;
 
-    /// Deletes one message: a free one without a claim, a claimed one by its live claim.
+    /// Deletes one message: a free one without a claim, a claimed one by its live claim. One that
+    /// is not visible yet, and was never claimed, is cancelled for all groups as well.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -119,7 +120,7 @@ pub trait MessageStore: Send + Sync {
     ) -> Result<DeleteOutcome>;
 
     /// Moves a message that is not visible yet to another time, or to now if that has passed. Its
-    /// ttl counts from then on.
+    /// ttl counts from then on. As long as nobody has seen it, this is so for all groups as well.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

@@ -33,14 +33,15 @@ pub(super) fn append(
     if queue.groups == 0 {
         return Ok(());
     }
+    let mut copies = 0;
     for reading in tx.readings(queue.incarnation)?.iter() {
         if let Some(mut row) = tx.queue(*reading)? {
             put(tx, &mut row, arrival, now)?;
-            share(tx, arrival.body)?;
             tx.put(row);
+            copies += 1;
         }
     }
-    Ok(())
+    share(tx, arrival.body, copies)
 }
 
 /// Puts a message into one reading.
@@ -85,14 +86,16 @@ pub(super) fn put(
     Ok(())
 }
 
-/// One more message has this body.
-pub(super) fn share(tx: &Tx<'_>, body: i64) -> Result<()> {
-    execute(
-        tx.connection,
-        "INSERT INTO body_share (body, messages) VALUES (?1, 2)
-         ON CONFLICT (body) DO UPDATE SET messages = messages + 1",
-        [body],
-    )?;
+/// So many messages more have this body.
+pub(super) fn share(tx: &Tx<'_>, body: i64, copies: i64) -> Result<()> {
+    if copies > 0 {
+        execute(
+            tx.connection,
+            "INSERT INTO body_share (body, messages) VALUES (?1, 1 + ?2)
+             ON CONFLICT (body) DO UPDATE SET messages = messages + ?2",
+            [body, copies],
+        )?;
+    }
     Ok(())
 }
 

@@ -130,9 +130,8 @@ fn claim(
             after = if side.key.is_none() { entry.sequence() } else { after };
             let dead = rule.filter(|rule| entry.message.claim_count >= rule.max_claim_count);
             if let Some(rule) = dead {
-                move_to_dead_letters(tx, &mut row, &entry, rule, now)?;
+                moved += move_to_dead_letters(tx, &mut row, &entry, rule, now)?;
                 tx.tally.dead_lettered += 1;
-                moved += 1;
             } else {
                 take(tx, &mut row, &mut entry, spec, now)?;
                 taken.push(entry.message);
@@ -247,14 +246,15 @@ fn hold(message: &mut Message, claim: ClaimId, terms: ClaimTerms, now: Timestamp
     }
 }
 
-/// Moves a free message to the end of the dead-letter queue, where it starts anew.
+/// Moves a free message to the end of the dead-letter queue, where it starts anew; answers how many
+/// messages that makes, those of groups counted.
 fn move_to_dead_letters(
     tx: &mut Tx<'_>,
     row: &mut QueueRow,
     entry: &Entry,
     rule: &DeadLetter,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<usize> {
     let Some(mut target) = tx.queue(rule.queue.incarnation)? else {
         return Err(StoreError::not_found("queue", &rule.queue.key));
     };
@@ -272,11 +272,12 @@ fn move_to_dead_letters(
         body: place.body,
     };
     append(tx, &mut target, &arrival, now)?;
+    let made = 1 + usize::try_from(target.groups).unwrap_or(0);
     tx.put(target);
     leave(tx, row, &place)?;
     erase_place(tx, row.id, &place)?;
     tx.put(*row);
-    Ok(())
+    Ok(made)
 }
 
 fn get_claim(
@@ -427,6 +428,9 @@ fn pop(
     while taken.len() < limit.get() {
         let Some(side) = next_side(tx, &row, after)? else { break };
         let entries = side.entries(tx, &row, after, limit.get() - taken.len())?;
+        if entries.is_empty() {
+            return Err(unexpected("the queue's counters are wrong"));
+        }
         for entry in &entries {
             after = if side.key.is_none() { entry.sequence() } else { after };
             remove(tx, &mut row, &entry.place())?;

@@ -272,7 +272,7 @@ pub(super) fn fill(tx: &mut Tx<'_>, row: &mut QueueRow, fill: Fill, now: Timesta
             },
             now,
         )?;
-        share(tx, original.body)?;
+        share(tx, original.body, 1)?;
     }
     Ok(())
 }

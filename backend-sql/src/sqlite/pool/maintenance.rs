@@ -325,6 +325,11 @@ fn remove_dropped(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(u64, bool)> {
 /// Marks an emptied queue, at its next turn removes its row. In between nobody can open it again,
 /// not even a node that was slow to hear that it is gone: its ids would be given out twice.
 fn retire(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<()> {
+    // Readings are drawn by chance: nobody knows of one before it is there.
+    let reading = "DELETE FROM pool_queue WHERE id = ?1 AND mirrors IS NOT NULL";
+    if execute(tx.connection, reading, [id])? > 0 {
+        return Ok(());
+    }
     let marked = execute(
         tx.connection,
         "UPDATE pool_queue SET last_sequence = -1, next_due = ?2

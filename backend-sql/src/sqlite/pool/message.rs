@@ -333,7 +333,7 @@ fn delete(
     if let Some(refusal) = refusal {
         return Ok(DeleteOutcome::Refused(refusal));
     }
-    remove(tx, &mut row, &found.place)?;
+    remove_everywhere(tx, &mut row, &found.place, now)?;
     tx.put(row);
     Ok(DeleteOutcome::Deleted)
 }
@@ -352,28 +352,73 @@ fn reschedule(
     let Some(found) = target(tx, row.id, id.sequence.get(), now)? else {
         return Ok(Rescheduled::Missing);
     };
+    if !move_delayed(tx, &mut row, &found.place, visible_at, now)? {
+        return Ok(Rescheduled::Visible);
+    }
+    tx.put(row);
+    for (mut reading, place) in scheduled_copies(tx, &row, &found.place, now)? {
+        move_delayed(tx, &mut reading, &place, visible_at, now)?;
+        tx.put(reading);
+    }
+    Ok(Rescheduled::Moved)
+}
+
+/// Moves a message that is not visible yet; `false` if it is.
+fn move_delayed(
+    tx: &Tx<'_>,
+    row: &mut QueueRow,
+    place: &Place,
+    visible_at: Timestamp,
+    now: Timestamp,
+) -> Result<bool> {
     let moved = execute(
         tx.connection,
         "UPDATE held SET due_at = ?5, visible_at = ?5, expires_at = ?5 + 1000 * ttl
          WHERE queue = ?1 AND state = ?2 AND sequence = ?3 AND visible_at > ?4",
-        params![
-            row.id,
-            DELAYED,
-            id.sequence.get(),
-            now.as_millis(),
-            visible_at.max(now).as_millis()
-        ],
+        params![row.id, DELAYED, place.sequence, now.as_millis(), visible_at.max(now).as_millis()],
     )?;
-    if moved == 0 {
-        return Ok(Rescheduled::Visible);
+    if moved > 0 {
+        if visible_at > now {
+            row.due(visible_at.as_millis());
+        } else {
+            free(tx, row, place)?;
+        }
     }
-    if visible_at > now {
-        row.due(visible_at.as_millis());
-    } else {
-        free(tx, &mut row, &found.place)?;
+    Ok(moved > 0)
+}
+
+/// The copies that groups have of a message which nobody has seen yet: what its producer does with
+/// it counts for them as well.
+fn scheduled_copies(
+    tx: &mut Tx<'_>,
+    queue: &QueueRow,
+    place: &Place,
+    now: Timestamp,
+) -> Result<Vec<(QueueRow, Place)>> {
+    let mut copies = Vec::new();
+    if queue.groups == 0 || !place.is_scheduled() {
+        return Ok(copies);
     }
-    tx.put(row);
-    Ok(Rescheduled::Moved)
+    for reading in tx.readings(queue.incarnation)?.iter() {
+        let Some(row) = tx.queue(*reading)? else { continue };
+        let copy = target(tx, row.id, place.sequence, now)?.map(|found| found.place);
+        copies.extend(copy.filter(Place::is_scheduled).map(|copy| (row, copy)));
+    }
+    Ok(copies)
+}
+
+/// Removes a message, and with it the copies of groups if nobody has seen it yet.
+fn remove_everywhere(
+    tx: &mut Tx<'_>,
+    row: &mut QueueRow,
+    place: &Place,
+    now: Timestamp,
+) -> Result<()> {
+    for (mut reading, copy) in scheduled_copies(tx, row, place, now)? {
+        remove(tx, &mut reading, &copy)?;
+        tx.put(reading);
+    }
+    remove(tx, row, place)
 }
 
 fn delete_many(
@@ -397,7 +442,7 @@ fn delete_many(
     targets.sort_by_key(|found| found.place.sequence);
     targets.dedup_by_key(|found| found.place.sequence);
     for found in &targets {
-        remove(tx, &mut row, &found.place)?;
+        remove_everywhere(tx, &mut row, &found.place, now)?;
     }
     tx.put(row);
     Ok(Some(targets.len() as u64))

@@ -3,7 +3,10 @@ use async_trait::async_trait;
 use super::{Queue, ReferencePool, State};
 use crate::{
     Limit, Page, Result, StoreError,
-    domain::{Group, GroupName, Incarnation, Message, Metadata, QueueRef, StartPoint, Timestamp},
+    domain::{
+        Group, GroupName, Incarnation, Message, MessageId, Metadata, QueueRef, StartPoint,
+        Timestamp,
+    },
     pool::GroupStore,
 };
 
@@ -38,6 +41,37 @@ impl State {
     /// The queue that a group reads.
     pub(super) fn source(&self, reading: &QueueRef) -> Option<Incarnation> {
         self.groups.iter().find(|(_, group)| group.reading == *reading).map(|((of, _), _)| *of)
+    }
+}
+
+impl ReferencePool {
+    /// The copies that groups have of messages which nobody has seen yet, by reading.
+    pub(super) fn scheduled_copies(
+        &self,
+        queue: &QueueRef,
+        ids: &[MessageId],
+        now: Timestamp,
+    ) -> Result<Vec<(Incarnation, MessageId)>> {
+        let state = self.state()?;
+        let scheduled = |of: &Incarnation, id: &MessageId| {
+            let message = state.queues.get(of).and_then(|queue| queue.find(*id, now));
+            message.is_some_and(|m| m.visible_at > now && m.claim_count == 0)
+        };
+        let mut copies = Vec::new();
+        for id in ids.iter().filter(|id| scheduled(&queue.incarnation, id)) {
+            let groups = state.groups.iter().filter(|((of, _), _)| *of == queue.incarnation);
+            let readings = groups.map(|(_, group)| group.reading.incarnation);
+            copies.extend(readings.filter(|of| scheduled(of, id)).map(|of| (of, *id)));
+        }
+        Ok(copies)
+    }
+
+    pub(super) fn remove_copies(&self, copies: &[(Incarnation, MessageId)]) -> Result<()> {
+        let mut state = self.state()?;
+        for (reading, id) in copies {
+            state.queues.get_mut(reading).unwrap().remove(&[*id]);
+        }
+        Ok(())
     }
 }
 

@@ -98,7 +98,8 @@ impl MessageStore for ReferencePool {
         claim: Option<ClaimId>,
         now: Timestamp,
     ) -> Result<DeleteOutcome> {
-        self.with(queue, |queue| {
+        let copies = self.scheduled_copies(queue, &[id], now)?;
+        let outcome = self.with(queue, |queue| {
             let Some(message) = queue.find(id, now) else { return DeleteOutcome::Missing };
             let holder = queue.holder(message, now);
             let alive = claim.is_some_and(|claim| queue.claim(claim, now).is_some());
@@ -114,7 +115,11 @@ impl MessageStore for ReferencePool {
             }
             queue.remove(&[id]);
             DeleteOutcome::Deleted
-        })
+        })?;
+        if outcome == DeleteOutcome::Deleted {
+            self.remove_copies(&copies)?;
+        }
+        Ok(outcome)
     }
 
     async fn reschedule(
@@ -124,7 +129,8 @@ impl MessageStore for ReferencePool {
         visible_at: Timestamp,
         now: Timestamp,
     ) -> Result<Rescheduled> {
-        self.with(queue, |queue| {
+        let copies = self.scheduled_copies(queue, &[id], now)?;
+        let moved = self.with(queue, |queue| {
             let Some(message) =
                 queue.messages.iter_mut().find(|m| m.id == id && m.expires_at > now)
             else {
@@ -137,7 +143,16 @@ impl MessageStore for ReferencePool {
             message.visible_at = visible_at.max(now);
             message.expires_at = message.visible_at.plus(message.ttl);
             Rescheduled::Moved
-        })
+        })?;
+        let mut state = self.state()?;
+        for (reading, _) in copies {
+            let reading = state.queues.get_mut(&reading).unwrap();
+            for message in reading.messages.iter_mut().filter(|message| message.id == id) {
+                message.visible_at = visible_at.max(now);
+                message.expires_at = message.visible_at.plus(message.ttl);
+            }
+        }
+        Ok(moved)
     }
 
     async fn delete_many(
@@ -147,7 +162,8 @@ impl MessageStore for ReferencePool {
         claims: &[ClaimId],
         now: Timestamp,
     ) -> Result<Option<u64>> {
-        self.with(queue, |queue| {
+        let copies = self.scheduled_copies(queue, ids, now)?;
+        let deleted = self.with(queue, |queue| {
             let holders: Vec<_> =
                 ids.iter().filter_map(|id| queue.holder(queue.find(*id, now)?, now)).collect();
             if !claims.iter().all(|claim| holders.contains(claim)) {
@@ -156,6 +172,10 @@ impl MessageStore for ReferencePool {
             let before = queue.unexpired(now).count();
             queue.remove(ids);
             Some((before - queue.unexpired(now).count()) as u64)
-        })
+        })?;
+        if deleted.is_some() {
+            self.remove_copies(&copies)?;
+        }
+        Ok(deleted)
     }
 }
