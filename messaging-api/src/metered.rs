@@ -12,8 +12,9 @@ use storage_traits::{
         QueueRecord, QueueRef, StartPoint, Timestamp,
     },
     pool::{
-        ClaimStore, DeleteOutcome, Durability, GroupStore, ListSpec, MessagePool, MessageStore,
-        PoolCounters, PoolMaintenance, Rescheduled, Stats, Swept, WakeUps, Watch, WatchFor,
+        ClaimStore, DeadLetterStore, DeleteOutcome, Durability, GroupStore, ListSpec, MessagePool,
+        MessageStore, PoolCounters, PoolMaintenance, RedriveSpec, Redriven, Rescheduled, Stats,
+        Swept, WakeUps, Watch, WatchFor,
     },
 };
 
@@ -171,6 +172,20 @@ impl ClaimStore for Metered<dyn MessagePool> {
         let messages = self.time("pop", self.store.pop(queue, limit, now)).await?;
         self.metrics.deleted.inc_by(messages.len() as u64);
         Ok(messages)
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for Metered<dyn MessagePool> {
+    async fn redrive(
+        &self,
+        queue: &QueueRef,
+        spec: RedriveSpec,
+        now: Timestamp,
+    ) -> Result<Redriven> {
+        let done = self.time("redrive", self.store.redrive(queue, spec, now)).await?;
+        self.metrics.redriven.inc_by(done.moved);
+        Ok(done)
     }
 }
 

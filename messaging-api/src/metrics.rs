@@ -63,6 +63,7 @@ pub(crate) struct Metrics {
     pub posted: Counter,
     pub claimed: Counter,
     pub deleted: Counter,
+    pub redriven: Counter,
     expired: Counter,
     dead_lettered: Counter,
 }
@@ -79,6 +80,7 @@ impl Metrics {
             posted: Counter::default(),
             claimed: Counter::default(),
             deleted: Counter::default(),
+            redriven: Counter::default(),
             expired: Counter::default(),
             dead_lettered: Counter::default(),
         };
@@ -108,6 +110,7 @@ impl Metrics {
             ("messages_posted", "Messages stored", &self.posted),
             ("messages_claimed", "Messages handed out by claims", &self.claimed),
             ("messages_deleted", "Messages deleted, popped or purged", &self.deleted),
+            ("messages_redriven", "Dead letters moved back", &self.redriven),
             ("messages_expired", "Messages removed because their ttl had ended", &self.expired),
             (
                 "messages_dead_lettered",

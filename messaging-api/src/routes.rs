@@ -9,6 +9,7 @@ mod links;
 mod messages;
 mod post;
 mod queues;
+mod redrive;
 mod render;
 mod resource;
 mod root;
@@ -84,6 +85,16 @@ fn resources(admin: bool) -> Vec<Resource> {
             POST,
             stats::purge,
             about::queues::purge,
+        ),
+        Resource::new("/v2/queues/{queue}/messages/{message}/reschedule", Asks::Queue).on(
+            POST,
+            messages::reschedule,
+            about::messages::reschedule,
+        ),
+        Resource::new("/v2/queues/{queue}/redrive", Asks::Queue).on(
+            POST,
+            redrive::redrive,
+            about::queues::redrive,
         ),
         Resource::new("/v2/queues", Asks::Caller).on(GET, queues::list, about::queues::list),
         Resource::new("/v2/ping", Asks::Caller).on(GET, health::ping, about::service::ping).on(

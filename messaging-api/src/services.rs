@@ -9,6 +9,7 @@ mod messages;
 mod metadata;
 mod patch;
 mod queues;
+mod redrive;
 mod retry_policy;
 mod waiting;
 
@@ -20,9 +21,10 @@ use self::directory::Directory;
 use crate::config::Config;
 
 pub(crate) use groups::GroupState;
-pub(crate) use messages::{Listing, MessageDraft, PopOrIds};
+pub(crate) use messages::{Delayed, Listing, MessageDraft, PopOrIds};
 pub(crate) use patch::parse as parse_patch;
 pub(crate) use queues::QueueListing;
+pub(crate) use redrive::{DEFAULT_REDRIVEN, MAX_RATE, MAX_REDRIVEN};
 
 /// Everything that the service does, for any transport.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use serde_json::json;
 use tests::{Client, TestApp, call};
 
 /// Each route with the methods that it serves, sorted.
-pub(crate) const ROUTES: [(&str, &[&str]); 18] = [
+pub(crate) const ROUTES: [(&str, &[&str]); 20] = [
     ("/", &["GET"]),
     ("/docs", &["GET"]),
     ("/v2/", &["GET"]),
@@ -14,6 +14,8 @@ pub(crate) const ROUTES: [(&str, &[&str]); 18] = [
     ("/v2/queues/q", &["DELETE", "GET", "PATCH", "PUT"]),
     ("/v2/queues/q/stats", &["GET"]),
     ("/v2/queues/q/purge", &["POST"]),
+    ("/v2/queues/q/redrive", &["POST"]),
+    ("/v2/queues/q/messages/m/reschedule", &["POST"]),
     ("/v2/queues/q/messages", &["DELETE", "GET", "POST"]),
     ("/v2/queues/q/claims", &["POST"]),
     ("/v2/queues/q/claims/c", &["DELETE", "GET", "PATCH"]),

@@ -113,6 +113,7 @@ async fn a_group_can_be_described_listed_and_deleted() {
     assert_eq!(shown["max_claim_count"], 3);
     assert_eq!([&shown["backlog"], &shown["in_flight"]], [1, 1]);
     assert!(shown["oldest_age"].as_u64().is_some(), "{shown}");
+    assert_eq!(shown["rate"], 0.0);
     let page = client.get(format!("{GROUPS}?limit=2")).await.expect(200, "list").json();
     let next = page["links"][0]["href"].as_str().unwrap();
     let rest = client.get(next).await.expect(200, "next").json();
@@ -300,4 +301,18 @@ async fn a_queue_has_a_bounded_number_of_groups() {
     let one_more = client.put(format!("{GROUPS}/more"), &json!({})).await;
     assert_eq!(one_more.status, 409, "{}", one_more.text());
     client.put(format!("{GROUPS}/7"), &json!({})).await.expect(204, "it is there");
+}
+
+#[tokio::test]
+async fn the_rate_is_what_was_acknowledged_in_a_second_of_the_last_minute() {
+    let client = with_group("end").await;
+    client.post_bodies("q", (0..12).map(|n| json!(n))).await;
+    let (id, messages) = claim(&client, "g", 12).await.unwrap();
+    let ids: Vec<_> = messages.iter().map(|message| message["id"].clone()).collect();
+    let done = json!({"claim_id": id, "acknowledged": ids});
+    acknowledge(&client, &done).await.expect(200, "acknowledge");
+    let shown = client.get(format!("{GROUPS}/g")).await.expect(200, "read").json();
+    // A little less if a minute of the clock has just ended.
+    let rate = shown["rate"].as_f64().unwrap();
+    assert!((0.15..=0.2).contains(&rate), "{shown}");
 }

@@ -36,6 +36,8 @@ mod delay;
 mod groups;
 mod long_poll;
 mod ordering;
+mod redrive;
+mod retention;
 mod schedules;
 
 mod checksum;

@@ -78,3 +78,61 @@ async fn a_bad_moment_is_refused() {
     }
     assert_eq!(client.counts("q").await, [0, 0, 0]);
 }
+
+#[tokio::test]
+async fn scheduled_messages_are_listed_by_themselves() {
+    let client = TestApp::shared().client();
+    client.post_bodies("q", [json!(0)]).await;
+    let all = (1..=3).map(|n| json!({"body": n, "ttl": 600, "deliver_at": ahead(3_000)}));
+    client.post_messages("q", all).await;
+    let page = client.list("q", "echo=true&scheduled=true&limit=2").await;
+    let next = page["links"][0]["href"].as_str().unwrap();
+    assert!(next.contains("scheduled=true"), "{next}");
+    let rest = client.get(next).await.expect(200, "next").json();
+    let bodies = |page: &Value| -> Vec<Value> {
+        let messages = page["messages"].as_array().unwrap();
+        messages.iter().map(|message| message["body"].clone()).collect()
+    };
+    assert_eq!([bodies(&page), bodies(&rest)].concat(), [1, 2, 3]);
+    let none = client.bodies("q", "echo=true&scheduled=true&include_claimed=true&marker=").await;
+    assert_eq!(none, [1, 2, 3], "claimed ones are visible");
+    let wrong = client.get("/v2/queues/q/messages?scheduled=2").await;
+    assert_eq!(wrong.status, 400, "{}", wrong.text());
+}
+
+#[tokio::test]
+async fn a_scheduled_message_can_be_moved() {
+    let client = TestApp::shared().client();
+    let posted = post_at(&client, &ahead(3_000)).await.expect(201, "post").json();
+    let path = format!("{}/reschedule", posted["resources"][0].as_str().unwrap());
+    let to = |moment: Value| post(&path).json(&json!({"deliver_at": moment}));
+    client.send(to(ahead(2_000))).await.expect(204, "later");
+    assert!(client.claim("q", 1).await.is_none(), "not yet");
+    client.send(to(json!("2001-02-03T04:05:06Z"))).await.expect(204, "at once");
+    let claim = client.claim("q", 1).await.unwrap();
+    assert_eq!(claim.messages[0]["ttl"], 600);
+    client.send(to(ahead(60))).await.expect_error(409, "Resource conflict", "it is visible");
+}
+
+#[tokio::test]
+async fn a_message_is_moved_to_a_moment_only() {
+    let client = TestApp::shared().client();
+    let posted = post_at(&client, &ahead(3_000)).await.expect(201, "post").json();
+    let path = format!("{}/reschedule", posted["resources"][0].as_str().unwrap());
+    for bad in [json!("tomorrow"), json!(1_900_000_000), Value::Null, json!("2030-01-31")] {
+        let moved = client.send(post(&path).json(&json!({"deliver_at": bad}))).await;
+        moved.expect_error(400, "Invalid request body", &bad.to_string());
+    }
+    for body in [json!({}), json!([])] {
+        let moved = client.send(post(&path).json(&body)).await;
+        moved.expect_error(400, "Invalid request body", &body.to_string());
+    }
+    let far = json!({"deliver_at": "2999-01-31T08:00:00Z"});
+    let moved = client.send(post(&path).json(&far)).await;
+    moved.expect_error(400, "Invalid API request", "too far ahead");
+    let gone = json!({"deliver_at": ahead(60)});
+    for queue in ["q", "none"] {
+        let path = format!("/v2/queues/{queue}/messages/none/reschedule");
+        client.post(path, &gone).await.expect_error(404, "Not found", queue);
+    }
+}

@@ -29,11 +29,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Says in the file's header whose it is.
 const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ChPR");
 /// The steps from one version of the tables to the next (`PRAGMA user_version`).
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../migrations/sqlite/0001_first.sql"),
     include_str!("../../migrations/sqlite/0002_deduplication.sql"),
     include_str!("../../migrations/sqlite/0003_ordering.sql"),
     include_str!("../../migrations/sqlite/0004_groups.sql"),
+    include_str!("../../migrations/sqlite/0005_retention.sql"),
 ];
 
 enum ReadCommand {

@@ -12,7 +12,7 @@ use storage_traits::{
         Deduplication, Delivery, GroupName, Handling, Metadata, NewMessage, QueueKey, QueueRef,
         StartPoint, Timestamp,
     },
-    pool::{ListSpec, MessagePool, WatchFor},
+    pool::{ListSpec, MessagePool, RedriveSpec, WatchFor},
 };
 
 use super::{Sqlite, SqliteOptions, error::store_error};
@@ -24,7 +24,15 @@ fn message(delay: u64) -> NewMessage {
     let id = ClaimId::random().to_string().parse().unwrap();
     let deduplication = Some(Deduplication { id, window: TTL });
     let delivery = Delivery::After(Duration::from_secs(delay));
-    NewMessage { body, ttl: TTL, delivery, ordering_key: None, deduplication, checksum: None }
+    NewMessage {
+        body,
+        ttl: TTL,
+        delivery,
+        ordering_key: None,
+        deduplication,
+        retained: true,
+        checksum: None,
+    }
 }
 
 /// The same with an ordering key, one of two.
@@ -128,7 +136,8 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     store.watch(&work, WatchFor::Claimable, now).await.unwrap();
     store.reschedule(&work, ids[24], now.plus(TTL / 2), now).await.unwrap();
     store.reschedule(&work, ids[23], now, now).await.unwrap();
-    let rule = DeadLetter { queue: dead.clone(), max_claim_count: 1, ttl: None };
+    store.delete(&work, ids[22], None, now).await.unwrap();
+    let rule = DeadLetter { queue: dead.clone(), max_claim_count: 1, ttl: None, retained: true };
     let spec = |id| ClaimSpec { id, terms, limit, dead_letter: Some(rule.clone()) };
 
     let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
@@ -143,7 +152,7 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
         };
         store.list(&work, &list, now).await.unwrap();
     }
-    assert_eq!(store.get(&work, &ids, now).await.unwrap().len(), ids.len());
+    assert_eq!(store.get(&work, &ids, now).await.unwrap().len(), ids.len() - 1);
     store.get_claim(&work, claim.id, now).await.unwrap().unwrap();
     store.renew(&work, claim.id, terms, now).await.unwrap();
     store.delete(&work, claim.messages[0].id, Some(claim.id), now).await.unwrap();
@@ -165,7 +174,7 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     store.pop(&work, limit, now).await.unwrap();
 
     exercise_lines(store, &dead, now).await;
-    exercise_groups(store, &work, now).await;
+    exercise_groups(store, &work, &dead, now).await;
 
     // Delays end, the claim lapses, and all that is left expires.
     for minutes in [2, 6] {
@@ -217,7 +226,12 @@ async fn exercise_lines(store: &dyn MessagePool, queue: &QueueRef, now: Timestam
     store.stats(queue, now).await.unwrap();
 }
 
-async fn exercise_groups(store: &dyn MessagePool, queue: &QueueRef, now: Timestamp) {
+async fn exercise_groups(
+    store: &dyn MessagePool,
+    queue: &QueueRef,
+    dead: &QueueRef,
+    now: Timestamp,
+) {
     let (client, limit) = (ClientId::new("plans"), Limit::new(2).unwrap());
     let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(1) };
     let name: GroupName = "group".parse().unwrap();
@@ -234,11 +248,20 @@ async fn exercise_groups(store: &dyn MessagePool, queue: &QueueRef, now: Timesta
     let taken = store.acknowledge(&group.reading, claim.id, &said, now).await.unwrap();
     assert_eq!(taken, [Acknowledged::Taken]);
     store.stats(&group.reading, now).await.unwrap();
+    let rule = DeadLetter { queue: dead.clone(), max_claim_count: 0, ttl: None, retained: true };
+    let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: Some(rule) };
+    assert_eq!(store.claim(&group.reading, &spec, now).await.unwrap(), None);
+    let some = RedriveSpec { limit, rate: None };
+    assert_eq!(store.redrive(dead, some, now).await.unwrap().moved, 2);
+    assert_eq!(store.claim(&group.reading, &spec, now).await.unwrap(), None);
     store.seek_group(queue, &name, StartPoint::Time(now), now).await.unwrap().unwrap();
     let other = "other".parse().unwrap();
     store.create_group(queue, &other, StartPoint::End, &settings, now).await.unwrap();
     assert_eq!(store.list_groups(queue, None, limit).await.unwrap().items.len(), 2);
     assert!(store.delete_group(queue, &other).await.unwrap());
+    assert!(store.delete_group(queue, &name).await.unwrap());
+    let all = RedriveSpec { limit: Limit::new(100).unwrap(), rate: None };
+    assert!(store.redrive(dead, all, now).await.unwrap().stranded > 2);
 }
 
 /// How many rows are left that messages had.

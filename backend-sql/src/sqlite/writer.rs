@@ -13,7 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use storage_traits::{
     Result,
     domain::{Incarnation, Timestamp},
-    pool::PoolCounters,
+    pool::{PoolCounters, Recent},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -252,6 +252,12 @@ pub(super) struct QueueRow {
     /// What a reading has still to copy.
     pub(super) fill: Option<Fill>,
     pub(super) next_due: i64,
+    /// Where it keeps what it retains.
+    pub(super) log: Option<Incarnation>,
+    /// From when on the next redriven message may be visible.
+    pub(super) next_redrive: i64,
+    /// What consumers were done with.
+    pub(super) handled: Recent,
 }
 
 /// A range of messages of a queue, and since when they count.
@@ -297,7 +303,8 @@ pub(super) fn read_queue_row(
     connection
         .prepare_cached(
             "SELECT id, last_sequence, ready, delayed, claimed, next_due, in_line, lines, open_lines,
-                 turns, plain_turn, groups, mirrors, fill_after, fill_up_to, fill_since
+                 turns, plain_turn, groups, mirrors, fill_after, fill_up_to, fill_since, log,
+                 next_redrive, minute, handled, handled_before
              FROM pool_queue WHERE incarnation = ?1",
         )
         .and_then(|mut statement| {
@@ -323,6 +330,13 @@ pub(super) fn read_queue_row(
                                 Some(Fill { after, up_to: row.get(14)?, since: row.get(15)? })
                             }
                             None => None,
+                        },
+                        log: row.get::<_, Option<i64>>(16)?.and_then(Incarnation::new),
+                        next_redrive: row.get(17)?,
+                        handled: Recent {
+                            minute: row.get(18)?,
+                            count: row.get(19)?,
+                            before: row.get(20)?,
                         },
                     })
                 })
@@ -421,7 +435,9 @@ impl Tx<'_> {
                     .prepare_cached(
                         "UPDATE pool_queue SET last_sequence = ?2, ready = ?3, delayed = ?4,
                          claimed = ?5, next_due = ?6, in_line = ?7, lines = ?8, open_lines = ?9,
-                         turns = ?10, plain_turn = ?11, groups = ?12, fill_after = ?13
+                         turns = ?10, plain_turn = ?11, groups = ?12, fill_after = ?13,
+                         log = ?14, next_redrive = ?15, minute = ?16, handled = ?17,
+                         handled_before = ?18
                          WHERE id = ?1",
                     )
                     .and_then(|mut statement| {
@@ -438,7 +454,12 @@ impl Tx<'_> {
                             row.turns,
                             row.plain_turn,
                             row.groups,
-                            row.fill.map(|fill| fill.after)
+                            row.fill.map(|fill| fill.after),
+                            row.log.map(Incarnation::get),
+                            row.next_redrive,
+                            row.handled.minute,
+                            row.handled.count,
+                            row.handled.before
                         ])
                     })
                     .map_err(store_error)?;

@@ -226,10 +226,16 @@ pub(super) fn schemas(components: ComponentsBuilder, limits: &Limits) -> Compone
             .required("href")
             .required("created_at")
     };
+    let rate = ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .minimum(Some(0))
+        .description(Some("Messages that were done with in a second, over the last minute."));
     let state = group()
         .property("backlog", amount().description(Some("Messages that are still to be claimed.")))
         .property("in_flight", amount().description(Some("Messages under a claim.")))
         .property("oldest_age", amount().schema_type(nullable(Type::Integer)))
+        .property("rate", rate)
+        .required("rate")
         .required("backlog")
         .required("in_flight")
         .required("oldest_age");

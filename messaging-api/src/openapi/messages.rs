@@ -43,6 +43,7 @@ pub(crate) fn list(config: &Config) -> Operation {
     .flag("echo", "Whether to list messages that this client posted.")
     .flag("include_claimed", "Whether to list messages that are claimed.")
     .flag("include_delayed", "Whether to list messages that are not due yet.")
+    .flag("scheduled", "Whether to list nothing but messages that are not due yet.")
     .shared("Wait")
     .list("ids", max, "The messages to read; then no other parameter counts.")
     .example_query("echo=true")
@@ -85,6 +86,23 @@ pub(crate) fn get(_: &Config) -> Operation {
         .json("200", "Message", "The message.")
         .fails(["404"])
         .done()
+}
+
+pub(crate) fn reschedule(_: &Config) -> Operation {
+    let example = json!({"deliver_at": "2030-01-31T08:00:00Z"});
+    about(
+        TAG,
+        "reschedule_message",
+        "Reschedule a message",
+        "Delivers a message that is not due yet at another time, or at once if that has passed. Its \
+         ttl counts from then on.",
+    )
+    .in_queue()
+    .shared("Message")
+    .body(JSON, "Reschedule", true, example)
+    .empty("204", "It is delivered then.")
+    .fails(["404", "409"])
+    .done()
 }
 
 pub(crate) fn delete(_: &Config) -> Operation {

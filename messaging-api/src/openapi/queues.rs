@@ -89,6 +89,23 @@ pub(crate) fn stats(_: &Config) -> Operation {
     .done()
 }
 
+pub(crate) fn redrive(_: &Config) -> Operation {
+    about(
+        TAG,
+        "redrive_queue",
+        "Redrive dead letters",
+        "Moves free dead letters, the oldest first, back to the end of the queue or the group that \
+         they came from, each as a new message with the ttl that it had. With a `rate`, each becomes \
+         visible so much later than the one before, over several calls. Call again while there are \
+         `more`: what has moved has moved.",
+    )
+    .in_queue()
+    .body(JSON, "Redrive", false, json!({"limit": 1000, "rate": 50}))
+    .json("200", "Redriven", "What became of them.")
+    .fails(["404"])
+    .done()
+}
+
 pub(crate) fn purge(_: &Config) -> Operation {
     about(
         TAG,

@@ -4,10 +4,13 @@ use serde_json::{Value, json};
 use utoipa::openapi::{
     ArrayBuilder, ComponentsBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, SchemaFormat,
     Type,
-    schema::{AnyOfBuilder, SchemaType},
+    schema::{AdditionalProperties, AnyOfBuilder, SchemaType},
 };
 
-use crate::config::{Config, Limits, check::MIN_TTL};
+use crate::{
+    config::{Config, Limits, check::MIN_TTL},
+    services::{DEFAULT_REDRIVEN, MAX_RATE, MAX_REDRIVEN},
+};
 
 pub(super) fn text() -> ObjectBuilder {
     typed(Type::String)
@@ -114,6 +117,10 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
     let post = object()
         .property("messages", array(named("NewMessage")).min_items(Some(1)))
         .required("messages");
+    let moment = format("date-time").description(Some(
+        "The moment from which on it can be claimed; no further ahead than a message may live.",
+    ));
+    let reschedule = object().property("deliver_at", moment).required("deliver_at");
     let posted = object()
         .property("resources", array(text()).description(Some("Their paths, in order.")))
         .required("resources");
@@ -149,6 +156,7 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
     components
         .schema("NewMessage", new)
         .schema("PostMessages", post)
+        .schema("Reschedule", reschedule)
         .schema("PostedMessages", posted)
         .schema("Message", message(linked))
         .schema("MessageList", linked_list)
@@ -227,6 +235,15 @@ fn metadata(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
                 .description(Some("Whether all messages are in one order.")),
         )
         .property(
+            "_retention",
+            either([Type::String, Type::Null])
+                .enum_values(Some([json!("acknowledged"), json!("ttl"), Value::Null]))
+                .description(Some(
+                    "How long messages that are posted from now on can be replayed: until the queue \
+                     and all groups are done with them, or until their ttl ends.",
+                )),
+        )
+        .property(
             "_enable_encrypt_messages",
             either([Type::Boolean, Type::Null])
                 .enum_values(Some([json!(false), Value::Null]))
@@ -297,6 +314,27 @@ fn queues(components: ComponentsBuilder) -> ComponentsBuilder {
         .required("claimed")
         .required("free")
         .required("total");
+    let redrive = object()
+        .property(
+            "limit",
+            integer(1, MAX_REDRIVEN.into()).description(Some(format!(
+                "How many to move at most; {DEFAULT_REDRIVEN} if not set."
+            ))),
+        )
+        .property(
+            "rate",
+            integer(1, MAX_RATE.into())
+                .description(Some("How many become visible in a second; all at once if not set.")),
+        )
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
+    let redriven = object()
+        .property("redriven", amount("Messages that went back."))
+        .property("stranded", amount("Messages that stay: where they came from is gone."))
+        .property("more", typed(Type::Boolean).description(Some("Whether to call again.")))
+        .property("until", format("date-time").description(Some("When the last becomes visible.")));
+    let redriven = ["redriven", "stranded", "more", "until"]
+        .into_iter()
+        .fold(redriven, ObjectBuilder::required);
     let stats = object().property("messages", named("MessageCounts")).required("messages");
     let types = array(one_of(["messages", "subscriptions"]));
     let purge = object().property("resource_types", types).required("resource_types");
@@ -307,6 +345,8 @@ fn queues(components: ComponentsBuilder) -> ComponentsBuilder {
         .schema("MessageMark", mark)
         .schema("MessageCounts", counts)
         .schema("QueueStats", stats)
+        .schema("Redrive", redrive)
+        .schema("Redriven", redriven)
         .schema("Purge", purge)
 }
 

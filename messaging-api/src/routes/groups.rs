@@ -128,6 +128,9 @@ pub(super) async fn get(
     out.insert("in_flight".into(), stats.claimed.into());
     let oldest = stats.oldest.map(|mark| age(mark.posted_at, services.now()));
     out.insert("oldest_age".into(), oldest.into());
+    // Of the last minute, for a second of it.
+    let rate = f64::from(u32::try_from(stats.handled).unwrap_or(u32::MAX)) / 60.0;
+    out.insert("rate".into(), ((rate * 100.0).round() / 100.0).into());
     Ok(ok(Value::Object(out).to_string()))
 }
 

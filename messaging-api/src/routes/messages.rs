@@ -1,17 +1,22 @@
-//! `/v2/queues/{queue}/messages` and `/v2/queues/{queue}/messages/{message}`.
+//! `/v2/queues/{queue}/messages` and what is below.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 
+use serde_json::Value;
+
 use super::{
     links::NextLink,
+    post::deliver_at,
     queues::path,
     render::{self, Shape},
 };
 use crate::{
+    config::Config,
     error::ApiError,
-    extract::{InQueue, PlaceTaken, Query, segment},
+    extract::{BodyReader, InQueue, PlaceTaken, Query, segment},
+    json,
     long_poll::Patience,
-    services::{Listing, PopOrIds, Services},
+    services::{Delayed, Listing, PopOrIds, Services},
 };
 
 /// `GET …/messages`: 200 with a page of messages, or with those that `ids` names.
@@ -29,13 +34,18 @@ pub(super) async fn list(
     let echo = query.flag("echo")?;
     let include_claimed = query.flag("include_claimed")?;
     let include_delayed = query.flag("include_delayed")?;
+    let scheduled = query.flag("scheduled")?;
     let patience = Patience::of(&query, place.0)?;
     let listing = Listing {
         marker: marker.map(ToOwned::to_owned),
         limit,
         echo: echo.unwrap_or(false),
         include_claimed: include_claimed.unwrap_or(false),
-        include_delayed: include_delayed.unwrap_or(false),
+        delayed: match (scheduled, include_delayed) {
+            (Some(true), _) => Delayed::Alone,
+            (_, Some(true)) => Delayed::Included,
+            _ => Delayed::Hidden,
+        },
     };
     let (page, delays) =
         services.list_messages(&queue.key, &queue.caller.client, &listing, &patience).await?;
@@ -49,6 +59,7 @@ pub(super) async fn list(
             .with("echo", echo)
             .with("include_claimed", include_claimed)
             .with("include_delayed", if delays { include_delayed } else { Some(true) })
+            .with("scheduled", scheduled)
             .href(&(path(queue.key.name.as_str()) + "/messages"), &last.id.to_string());
         out.extend([r#"{"rel":"next","href":""#, &href, r#""}"#]);
     }
@@ -89,6 +100,21 @@ pub(super) async fn get(
     let mut out = String::new();
     render::message(&mut out, &queue.key.name, message, Shape::Linked, services.now());
     Ok(ok(out))
+}
+
+/// `POST …/messages/{message}/reschedule`: 204, it is delivered at another time.
+pub(super) async fn reschedule(
+    queue: InQueue,
+    request: HttpRequest,
+    body: BodyReader,
+    config: Data<Config>,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    let bytes = body.read_small(config.limits.max_queue_metadata).await?.unwrap_or_default();
+    let document = json::object(&bytes)?;
+    let moment = deliver_at(document.get("deliver_at").and_then(Value::as_str))?;
+    services.reschedule_message(&queue.key, &segment(&request, "message"), moment).await?;
+    Ok(HttpResponse::NoContent().finish())
 }
 
 /// `DELETE …/messages/{message}`: 204, also if it was gone.

@@ -194,12 +194,15 @@ pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
 }
 
 fn moment(raw: &RawValue) -> Result<Timestamp, ApiError> {
-    serde_json::from_str::<String>(raw.get()).ok().and_then(|text| rfc3339(&text)).ok_or_else(
-        || {
-            let text = "\"deliver_at\" must be a moment such as \"2030-01-31T08:00:00Z\"";
-            ApiError::Body(text.into())
-        },
-    )
+    deliver_at(serde_json::from_str::<String>(raw.get()).ok().as_deref())
+}
+
+/// The moment at which a message is to be delivered.
+pub(super) fn deliver_at(text: Option<&str>) -> Result<Timestamp, ApiError> {
+    text.and_then(rfc3339).ok_or_else(|| {
+        let text = "\"deliver_at\" must be a moment such as \"2030-01-31T08:00:00Z\"";
+        ApiError::Body(text.into())
+    })
 }
 
 fn integer(raw: &RawValue) -> Option<i64> {

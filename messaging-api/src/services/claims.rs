@@ -98,6 +98,7 @@ impl Services {
             queue: target.queue().clone(),
             max_claim_count: rule.max_claim_count,
             ttl: rule.ttl,
+            retained: target.settings.retained,
         })
     }
 

@@ -69,7 +69,7 @@ impl Services {
             return Ok(());
         }
         let groups = self.all_groups(known).await?.len();
-        let max = MAX_COPIES / (groups + 1);
+        let max = MAX_COPIES / (1 + groups + usize::from(known.settings.retained));
         if groups == 0 || messages <= max {
             return Ok(());
         }

@@ -99,6 +99,7 @@ impl Services {
             delivery: Delivery::AT_ONCE,
             ordering_key: None,
             deduplication: None,
+            retained: false,
             checksum: None,
         };
         let messages = vec![message; MESSAGES as usize];

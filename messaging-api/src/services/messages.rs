@@ -9,7 +9,7 @@ use storage_traits::{
         Body, ClaimId, ClientId, Deduplication, DeduplicationId, Delivery, Message, MessageId,
         Metadata, NewMessage, OrderingKey, Posted, QueueKey, Timestamp,
     },
-    pool::{DeleteOutcome, DeleteRefusal, ListSpec, WatchFor},
+    pool::{DeleteOutcome, DeleteRefusal, ListSpec, Rescheduled, WatchFor},
 };
 
 use super::{Services, directory::Known, queues::page_limit};
@@ -41,7 +41,18 @@ pub(crate) struct Listing {
     pub limit: Option<i64>,
     pub echo: bool,
     pub include_claimed: bool,
-    pub include_delayed: bool,
+    pub delayed: Delayed,
+}
+
+/// What becomes of messages that are not visible yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delayed {
+    /// They are left out, in a queue that delays.
+    Hidden,
+    /// They are listed with the others.
+    Included,
+    /// Nothing else is listed.
+    Alone,
 }
 
 /// What to delete in bulk.
@@ -142,9 +153,9 @@ impl Services {
             after,
             limit,
             hide_client: (!listing.echo).then(|| client.clone()),
-            include_free: true,
-            include_claimed: listing.include_claimed,
-            include_delayed: listing.include_delayed || !delays,
+            include_free: listing.delayed != Delayed::Alone,
+            include_claimed: listing.include_claimed && listing.delayed != Delayed::Alone,
+            include_delayed: listing.delayed != Delayed::Hidden || !delays,
         };
         Ok((self.pool.list(known.queue(), &spec, self.now()).await?, delays))
     }
@@ -168,6 +179,27 @@ impl Services {
             return Err(ApiError::Invalid(format!("\"ids\" must name 1 to {max} messages")));
         }
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
+    /// Moves a message that is not visible yet to another time.
+    pub(crate) async fn reschedule_message(
+        &self,
+        key: &QueueKey,
+        id: &str,
+        moment: Timestamp,
+    ) -> Result<(), ApiError> {
+        let missing = || ApiError::NotFound(format!("the message {id:?} does not exist"));
+        let now = self.now();
+        let moment = scheduled(moment, now, &self.config.limits)?;
+        let known = self.directory.find(key).await?.ok_or_else(missing)?;
+        let message = id.parse().map_err(|_| missing())?;
+        match self.pool.reschedule(known.queue(), message, moment, now).await? {
+            Rescheduled::Moved => Ok(()),
+            Rescheduled::Missing => Err(missing()),
+            Rescheduled::Visible => {
+                Err(ApiError::Conflict(format!("the message {id} is visible already")))
+            }
+        }
     }
 
     /// Deletes one message.
@@ -296,6 +328,7 @@ fn new_messages(
                 delivery,
                 ordering_key,
                 deduplication,
+                retained: known.settings.retained,
                 checksum,
             })
         })

@@ -22,6 +22,12 @@ pub(super) const ENCRYPT: &str = "_enable_encrypt_messages";
 const FIFO: &str = "_fifo";
 /// For how many seconds a deduplication id counts.
 const DEDUPLICATION_WINDOW: &str = "_deduplication_window";
+/// How long messages are kept for groups.
+const RETENTION: &str = "_retention";
+/// Until the queue and its groups are done with them, or their ttl ends.
+const UNTIL_ACKNOWLEDGED: &str = "acknowledged";
+/// Until their ttl ends.
+const UNTIL_TTL: &str = "ttl";
 const MAX_DEDUPLICATION_WINDOW: i64 = 24 * 60 * 60;
 const DEFAULT_DEDUPLICATION_WINDOW: Duration = Duration::from_mins(5);
 const RETRY_POLICY: &str = "_retry_policy";
@@ -56,6 +62,12 @@ pub(super) fn check(metadata: &Map<String, Value>, limits: &Limits) -> Result<()
     }
     if set(metadata, FIFO).is_some_and(|value| !value.is_boolean()) {
         return Err(format!("\"{FIFO}\" must be true or false"));
+    }
+    if set(metadata, RETENTION)
+        .is_some_and(|value| *value != UNTIL_ACKNOWLEDGED && *value != UNTIL_TTL)
+    {
+        let text = format!("\"{RETENTION}\" must be \"{UNTIL_ACKNOWLEDGED}\" or \"{UNTIL_TTL}\"");
+        return Err(text);
     }
     match set(metadata, ENCRYPT) {
         None | Some(Value::Bool(false)) => {}
@@ -101,6 +113,8 @@ pub(super) struct Settings {
     pub(super) dead_letters: Option<DeadLetters>,
     pub(super) deduplication_window: Duration,
     pub(super) fifo: bool,
+    /// Whether messages are kept for groups until their ttl ends.
+    pub(super) retained: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +145,7 @@ impl Settings {
             deduplication_window: seconds(DEDUPLICATION_WINDOW)
                 .unwrap_or(DEFAULT_DEDUPLICATION_WINDOW),
             fifo: metadata.get(FIFO) == Some(&Value::Bool(true)),
+            retained: metadata.get(RETENTION).is_some_and(|value| value == UNTIL_TTL),
         }
     }
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::{
     TestPool, TestQueue,
-    words::{HOUR, MINUTE, assert_not_found, burying, client, ids, message, terms, texts, up_to},
+    words::{
+        HOUR, MINUTE, assert_not_found, bury, burying, client, ids, message, terms, texts, up_to,
+    },
 };
-use crate::domain::{ClaimSpec, DeadLetter, Message, NewMessage};
+use crate::domain::{ClaimSpec, DeadLetter, Message, NewMessage, Origin};
 
 /// Claims up to `n` free messages and releases them, `times` times.
 async fn wear_out(queue: &TestQueue, n: u32, times: usize) {
@@ -44,6 +46,7 @@ pub async fn a_message_claimed_too_often_is_moved(pool: &TestPool) {
         claim: None,
         claim_count: 0,
         ordering_key: None,
+        origin: Some(Origin { queue: queue.queue.incarnation, group: None, ttl: new.ttl }),
         client: by,
         checksum: new.checksum,
         body: new.body,
@@ -59,7 +62,7 @@ pub async fn the_rule_may_set_the_ttl(pool: &TestPool) {
         wear_out(&queue, 1, 2).await;
         queue.advance(Duration::from_secs(5));
         let ttl = Duration::from_secs(ttl);
-        let rule = DeadLetter { queue: grave.queue.clone(), max_claim_count: 2, ttl: Some(ttl) };
+        let rule = DeadLetter { ttl: Some(ttl), ..bury(2, &grave) };
         let spec = ClaimSpec { dead_letter: Some(rule), ..up_to(10) };
         assert_eq!(queue.claim(&spec).await, None);
         let moved = grave.all().await.pop().unwrap();

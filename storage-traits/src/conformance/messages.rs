@@ -53,6 +53,7 @@ pub async fn a_message_is_kept_as_it_was_posted(pool: &TestPool) {
         claim_count: 0,
         ordering_key: None,
         client: by,
+        origin: None,
         checksum: new.checksum,
         body: new.body,
     };

@@ -46,6 +46,8 @@ pub mod model;
 pub mod ordering;
 pub mod pops;
 pub mod races;
+pub mod redrive;
+pub mod retention;
 pub mod schedules;
 pub mod stats;
 pub mod wake_ups;

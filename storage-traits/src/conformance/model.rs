@@ -1,6 +1,6 @@
 //! Random steps, done by the pool under test and by the reference: every answer must be the same.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, num::NonZeroU32, time::Duration};
 
 use proptest::{
     collection, option,
@@ -19,7 +19,7 @@ use crate::{
         ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Deduplication, Delivery, GroupName,
         MessageId, Metadata, NewMessage, QueueRef, Sequence, StartPoint, Timestamp,
     },
-    pool::{ListSpec, MessagePool, PoolMaintenance},
+    pool::{ListSpec, MessagePool, PoolMaintenance, RedriveSpec},
 };
 
 const CASES: u32 = 64;
@@ -40,6 +40,7 @@ struct Draft {
     scheduled: bool,
     /// Which of a few deduplication ids, and its window.
     deduplication: Option<(u8, u64)>,
+    retained: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -55,6 +56,8 @@ enum Step {
     Release { claim: Back },
     Acknowledge { claim: Back, picks: Vec<(Pick, Option<u64>)> },
     Reschedule { pick: Pick, seconds: u64 },
+    Redrive { limit: u32, rate: Option<u32> },
+    Seek { to: StartPoint },
     Pop { limit: u32 },
     Purge,
     Stats,
@@ -84,9 +87,18 @@ fn step() -> impl Strategy<Value = Step> {
     let times =
         (prop_oneof![1 => 1..6_u64, 2 => 5..40_u64], prop_oneof![3 => Just(0), 1 => 1..6_u64]);
     let deduplication = option::weighted(0.3, (0..4_u8, 1..20_u64));
-    let draft = (times, any::<bool>(), deduplication).prop_map(
-        |((ttl, delay), scheduled, deduplication)| Draft { ttl, delay, scheduled, deduplication },
+    let draft = (times, any::<bool>(), deduplication, any::<bool>()).prop_map(
+        |((ttl, delay), scheduled, deduplication, retained)| Draft {
+            ttl,
+            delay,
+            scheduled,
+            deduplication,
+            retained,
+        },
     );
+    let position = (1..16_i64).prop_map(|n| StartPoint::Sequence(Sequence::new(n).unwrap()));
+    let point =
+        prop_oneof![3 => Just(StartPoint::Start), 1 => Just(StartPoint::End), 2 => position];
     let retry = option::of(prop_oneof![1 => Just(0), 1 => 1..10_u64]);
     let to_itself = prop_oneof![9 => Just(false), 1 => Just(true)];
     let dead_letter = (0..4_u32, option::of(1..20_u64), to_itself);
@@ -107,6 +119,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (back(), collection::vec((pick(), retry), 0..4))
             .prop_map(|(claim, picks)| Step::Acknowledge { claim, picks }),
         2 => (pick(), 0..20_u64).prop_map(|(pick, seconds)| Step::Reschedule { pick, seconds }),
+        2 => (1..4_u32, option::of(1..4_u32))
+            .prop_map(|(limit, rate)| Step::Redrive { limit, rate }),
+        1 => point.prop_map(|to| Step::Seek { to }),
         2 => (1..4_u32).prop_map(|limit| Step::Pop { limit }),
         1 => Just(Step::Purge),
         3 => Just(Step::Stats),
@@ -155,6 +170,12 @@ async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
         if let Step::Claim { .. } = step {
             world.claims.push(ClaimId::from_bytes((n as u128).to_be_bytes()));
         }
+        if let Step::Seek { to } = step {
+            for (n, pool) in [&*pool.pool, &reference as &dyn MessagePool].into_iter().enumerate() {
+                let moved = pool.seek_group(&world.queues[0].queue, &name, *to, world.now).await;
+                readings[n] = moved.unwrap().unwrap().reading;
+            }
+        }
         let answer = world.answer(&*pool.pool, &readings[0], *queue, step).await;
         let expected = world.answer(&reference, &readings[1], *queue, step).await;
         assert_eq!(answer, expected, "step {n}: {step:?} on queue {queue}");
@@ -179,8 +200,8 @@ impl Draft {
             id: id.to_string().parse().unwrap(),
             window: Duration::from_secs(window),
         });
-        let ttl = Duration::from_secs(self.ttl);
-        NewMessage { ttl, delivery, deduplication, ..message("1") }
+        let (ttl, retained) = (Duration::from_secs(self.ttl), self.retained);
+        NewMessage { ttl, delivery, deduplication, retained, ..message("1") }
     }
 }
 
@@ -240,6 +261,7 @@ impl World {
                     queue: if to_itself { on } else { other }.clone(),
                     max_claim_count,
                     ttl: ttl.map(Duration::from_secs),
+                    retained: max_claim_count == 1,
                 });
                 let (id, terms, limit) = (self.claim(0), *terms, limit(*n));
                 said(pool.claim(on, &ClaimSpec { id, terms, limit, dead_letter }, now).await)
@@ -261,10 +283,15 @@ impl World {
                 let moment = now.plus(Duration::from_secs(*seconds));
                 said(pool.reschedule(on, self.id(*pick), moment, now).await)
             }
+            Step::Redrive { limit: n, rate } => {
+                let rate = rate.and_then(NonZeroU32::new);
+                said(pool.redrive(on, RedriveSpec { limit: limit(*n), rate }, now).await)
+            }
             Step::Pop { limit: n } => said(pool.pop(on, limit(*n), now).await),
             Step::Purge => said(pool.purge(on, now).await),
             Step::Stats => said(pool.stats(on, now).await),
-            Step::Advance { .. } => String::new(), // nobody is asked, so nobody tidies up
+            // Nobody is asked, so nobody tidies up.
+            Step::Advance { .. } | Step::Seek { .. } => String::new(),
             // What a sweep handles is its own affair.
             Step::Sweep => said(pool.sweep(now).await.map(drop)),
         }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    TestPool,
-    words::{HOUR, MILLISECOND, MINUTE, hidden, message, nearly, terms, up_to},
+    TestPool, TestQueue,
+    words::{
+        HOUR, MILLISECOND, MINUTE, burying, done, failed, hidden, message, nearly, terms, up_to,
+    },
 };
 use crate::{
-    domain::{ClaimSpec, NewMessage},
+    domain::{ClaimSpec, NewMessage, StartPoint},
     pool::{MessageMark, Stats},
 };
 
@@ -39,7 +41,7 @@ pub async fn counts_follow_every_step(pool: &TestPool) {
     queue.release(claim.id).await;
     assert_eq!(queue.counts().await, (9, 0));
     queue.purge().await;
-    assert_eq!(queue.stats().await, Stats::default());
+    assert_eq!(queue.stats().await, Stats { handled: 11, ..Stats::default() });
 }
 
 pub async fn counts_follow_expiry_and_lapse(pool: &TestPool) {
@@ -100,8 +102,53 @@ pub async fn the_ends_are_the_first_and_the_last_message(pool: &TestPool) {
         queue.advance(Duration::from_millis(1_001));
     }
     queue.take(2).await;
-    let stats = Stats { free: 1, claimed: 2, oldest: Some(marks[0]), newest: Some(marks[2]) };
+    let (oldest, newest) = (Some(marks[0]), marks.last().copied());
+    let stats = Stats { free: 1, claimed: 2, oldest, newest, handled: 0 };
     assert_eq!(queue.stats().await, stats);
+}
+
+pub async fn what_was_handled_in_the_last_minute_is_counted(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let group = queue.group("g", StartPoint::End).await;
+    // To the start of one of the clock's minutes.
+    let left = 60_000 - queue.now().as_millis().rem_euclid(60_000);
+    queue.advance(Duration::from_millis(left.unsigned_abs()));
+    let handled = async |reading: &TestQueue| reading.stats().await.handled;
+    let posted = queue.post_n(40).await;
+    let claim = queue.take(10).await;
+    queue.acknowledge(claim.id, &[done(posted[0]), failed(posted[1], Duration::ZERO)]).await;
+    queue.delete(posted[2], Some(claim.id)).await;
+    queue.delete(posted[2], None).await;
+    queue.delete_many(&posted[3..5], &[]).await;
+    assert_eq!(handled(&queue).await, 4);
+    queue.advance(MINUTE / 2);
+    assert_eq!(queue.pop(6).await.len(), 6);
+    assert_eq!(handled(&queue).await, 10);
+    assert_eq!(handled(&group).await, 0);
+    // A minute later, and half way through it, and at its end.
+    queue.advance(MINUTE / 2);
+    assert_eq!(handled(&queue).await, 10);
+    queue.advance(MINUTE / 2);
+    assert_eq!(handled(&queue).await, 5);
+    group.delete(posted[0], None).await;
+    assert_eq!((handled(&queue).await, handled(&group).await), (5, 1));
+    queue.pop(1).await;
+    assert_eq!(handled(&queue).await, 6);
+    queue.advance(nearly(MINUTE / 2));
+    assert_eq!(handled(&queue).await, 1);
+    queue.advance(MILLISECOND);
+    assert_eq!(handled(&queue).await, 1);
+    queue.advance(MINUTE);
+    assert_eq!(handled(&queue).await, 0);
+    // Nobody has handled what time or a rule takes away.
+    queue.claim(&burying(100, 0, &grave)).await;
+    group.purge().await;
+    queue.post_n_with(3, MINUTE, Duration::ZERO).await;
+    queue.advance(MINUTE);
+    pool.sweep_all().await;
+    for reading in [&queue, &grave, &group] {
+        assert_eq!(handled(reading).await, 0);
+    }
 }
 
 pub async fn the_ends_move_when_messages_go(pool: &TestPool) {

@@ -49,6 +49,7 @@ pub(super) fn message(body: &str) -> NewMessage {
         delivery: Delivery::AT_ONCE,
         ordering_key: None,
         deduplication: None,
+        retained: false,
         checksum: None,
     }
 }
@@ -56,6 +57,11 @@ pub(super) fn message(body: &str) -> NewMessage {
 /// A message of an hour with an ordering key.
 pub(super) fn keyed(key: &str, body: &str) -> NewMessage {
     NewMessage { ordering_key: Some(key.parse().unwrap()), ..message(body) }
+}
+
+/// A message of an hour that is retained.
+pub(super) fn retained(body: &str) -> NewMessage {
+    NewMessage { retained: true, ..message(body) }
 }
 
 /// A message of an hour, hidden for a while.
@@ -104,10 +110,14 @@ pub(super) fn up_to(n: u32) -> ClaimSpec {
     ClaimSpec { id, terms: terms(60, 60), limit: limit(n), dead_letter: None }
 }
 
+/// A rule that lets messages keep their ttl.
+pub(super) fn bury(max_claim_count: u32, grave: &TestQueue) -> DeadLetter {
+    DeadLetter { queue: grave.queue.clone(), max_claim_count, ttl: None, retained: false }
+}
+
 /// A claim for a minute that moves what was claimed too often.
 pub(super) fn burying(n: u32, max_claim_count: u32, grave: &TestQueue) -> ClaimSpec {
-    let dead_letter = DeadLetter { queue: grave.queue.clone(), max_claim_count, ttl: None };
-    ClaimSpec { dead_letter: Some(dead_letter), ..up_to(n) }
+    ClaimSpec { dead_letter: Some(bury(max_claim_count, grave)), ..up_to(n) }
 }
 
 pub(super) fn ids(messages: &[Message]) -> Vec<MessageId> {

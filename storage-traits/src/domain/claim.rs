@@ -69,13 +69,16 @@ pub struct ClaimSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where the message is moved to: a queue in the same pool. There it is a new message, with a
-    /// new id, no claim and a claim count of 0. A rule that names the claimed queue itself does
+    /// new id, no claim and a claim count of 0, and remembers its origin. A rule that names the claimed queue itself does
     /// nothing.
     pub queue: QueueRef,
     /// How many claims a message may see.
     pub max_claim_count: u32,
     /// The ttl that it gets, from the move on; its own if `None`.
     pub ttl: Option<Duration>,
+    /// Whether it is retained there, as a message that is posted with
+    /// [`retained`](super::NewMessage::retained).
+    pub retained: bool,
 }
 
 /// A consumer's hold on some messages.

@@ -15,7 +15,8 @@ pub enum StartPoint {
 
 /// A consumer group: another reading of a queue, with its own claims, claim counts and
 /// acknowledgements. It gets a copy of every message from its starting point on, under the same
-/// id; a message is stored until the queue and all groups are done with it, or its ttl ends.
+/// id; a message is stored until the queue and all groups are done with it, or its ttl ends; one that
+/// is [`retained`](super::NewMessage::retained), until its ttl ends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
     /// Its name within the queue.

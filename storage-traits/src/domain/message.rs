@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
-use super::{ClaimId, MessageId, Timestamp, name::InvalidName};
+use super::{ClaimId, MessageId, Origin, Timestamp, name::InvalidName};
 
 /// A message's body: JSON text, kept byte by byte as it was posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,6 +147,9 @@ pub struct NewMessage {
     pub ordering_key: Option<OrderingKey>,
     /// If it may have been posted before.
     pub deduplication: Option<Deduplication>,
+    /// Whether groups that start later, or move back, find it until its ttl ends, even if the queue
+    /// and all groups are done with it by then.
+    pub retained: bool,
     /// What was computed over the body, if the service keeps checksums.
     pub checksum: Option<String>,
 }
@@ -195,6 +198,8 @@ pub struct Message {
     pub client: ClientId,
     /// As posted.
     pub ordering_key: Option<OrderingKey>,
+    /// Where it was buried, if it is a dead letter.
+    pub origin: Option<Origin>,
     /// As posted.
     pub checksum: Option<String>,
     /// As posted.

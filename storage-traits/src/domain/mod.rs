@@ -6,6 +6,7 @@ mod id;
 mod message;
 mod metadata;
 mod name;
+mod origin;
 mod queue;
 mod time;
 
@@ -20,5 +21,6 @@ pub use message::{
 };
 pub use metadata::Metadata;
 pub use name::{GroupName, InvalidName, ProjectId, QueueName};
+pub use origin::Origin;
 pub use queue::{QueueKey, QueueRecord, QueueRef};
 pub use time::Timestamp;

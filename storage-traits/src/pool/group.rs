@@ -9,7 +9,8 @@ use crate::{
 #[async_trait]
 pub trait GroupStore: Send + Sync {
     /// Creates a group; one that exists stays as it is. Says whether it is new. The messages that
-    /// the queue has from the starting point on are copied in bounded steps, before the call ends.
+    /// the queue has or retains from the starting point on are copied in bounded steps, before the
+    /// call ends.
     ///
     /// # Errors
     /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the queue;
@@ -41,7 +42,7 @@ pub trait GroupStore: Send + Sync {
     ) -> Result<Page<Group>>;
 
     /// Moves a group to another point, backward too: what it has, claims and all, is replaced by
-    /// what the queue has from there on. Its reading changes, so that what was claimed before cannot
+    /// what the queue has or retains from there on. Its reading changes, so that what was claimed before cannot
     /// be acknowledged any more. `None` if there is no such group.
     ///
     /// # Errors

@@ -25,6 +25,9 @@ pub struct Stats {
     pub oldest: Option<MessageMark>,
     /// The last message, claimed or not.
     pub newest: Option<MessageMark>,
+    /// How many were acknowledged, deleted or popped in the last minute, as
+    /// [`Recent::last_minute`](super::Recent::last_minute) counts.
+    pub handled: u64,
 }
 
 /// What a sweep did.
@@ -70,7 +73,7 @@ pub trait PoolMaintenance: Send + Sync {
     async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats>;
 
     /// Deletes every message that was in the queue when the call began, delayed ones too, but for
-    /// those under a live claim (Zaqar v2 API, purge). Works in bounded steps, so it is not atomic:
+    /// those under a live claim (Zaqar v2 API, purge); what the queue retains goes too. Works in bounded steps, so it is not atomic:
     /// a caller that gets an error calls again. Answers how many it deleted.
     ///
     /// # Errors

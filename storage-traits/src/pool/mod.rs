@@ -8,16 +8,22 @@ mod claim;
 mod group;
 mod maintenance;
 mod message;
+mod recent;
+mod redrive;
 mod wake;
 
 pub use claim::ClaimStore;
 pub use group::GroupStore;
 pub use maintenance::{MessageMark, PoolCounters, PoolMaintenance, Stats, Swept};
 pub use message::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled};
+pub use recent::Recent;
+pub use redrive::{DeadLetterStore, Pace, RedriveSpec, Redriven};
 pub use wake::{Bells, WakeUps, Watch, WatchFor};
 
 /// Everything a data plane does.
-pub trait MessagePool: MessageStore + ClaimStore + GroupStore + WakeUps + PoolMaintenance {
+pub trait MessagePool:
+    MessageStore + ClaimStore + DeadLetterStore + GroupStore + WakeUps + PoolMaintenance
+{
     /// What an acknowledgement of this pool means.
     fn durability(&self) -> Durability;
 }

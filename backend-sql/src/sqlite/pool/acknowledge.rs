@@ -33,7 +33,10 @@ pub(super) fn acknowledge(
         answers.push(match found {
             Some(Target { place, holder }) if holder == Some(id) => {
                 match one.handling {
-                    Handling::Done => remove(tx, &mut row, &place)?,
+                    Handling::Done => {
+                        remove(tx, &mut row, &place)?;
+                        row.handled.add(1, now);
+                    }
                     Handling::Failed { retry_after } => {
                         put_back(tx, &mut row, &place, now.plus(retry_after), now)?;
                     }

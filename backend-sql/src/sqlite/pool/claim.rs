@@ -1,6 +1,6 @@
 //! Claims and pops.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -8,7 +8,7 @@ use storage_traits::{
     Limit, Result, StoreError,
     domain::{
         Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Message,
-        QueueRef, Timestamp,
+        Origin, QueueRef, Timestamp,
     },
     pool::ClaimStore,
 };
@@ -17,6 +17,7 @@ use super::{
     Progress, STEP,
     acknowledge::{acknowledge, put_back},
     arrival::{Arrival, append},
+    group::group_of,
     line::send_to_end,
     rows::{CLAIMED, Entry, entries, execute, seconds, select_held, whole_seconds},
     settle::{erase_place, leave, place_of, places, remove, settle},
@@ -93,7 +94,7 @@ pub(super) fn is_alive(tx: &Tx<'_>, queue: i64, id: ClaimId, now: Timestamp) -> 
 }
 
 /// The queue's row, settled; `None` if the pool does not know the queue.
-fn settled(
+pub(super) fn settled(
     tx: &mut Tx<'_>,
     queue: &QueueRef,
     now: Timestamp,
@@ -217,8 +218,8 @@ fn take(
     execute(
         tx.connection,
         "INSERT INTO held (queue, state, sequence, due_at, expires_at, visible_at, posted_at, ttl,
-             claim, claim_count, client, body)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             claim, claim_count, client, body, origin)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             row.id,
             CLAIMED,
@@ -232,6 +233,7 @@ fn take(
             message.claim_count,
             message.client.as_str(),
             place.body,
+            message.origin.as_ref().map(Origin::to_text),
         ],
     )?;
     Ok(())
@@ -269,15 +271,25 @@ fn move_to_dead_letters(
         ttl: whole_seconds(ttl),
         client: entry.message.client.as_str(),
         key: place.key.as_deref(),
+        origin: Some(&origin(tx, row, entry.message.ttl)?),
         body: place.body,
     };
-    append(tx, &mut target, &arrival, now)?;
+    append(tx, &mut target, &arrival, rule.retained, now)?;
     let made = 1 + usize::try_from(target.groups).unwrap_or(0);
     tx.put(target);
     leave(tx, row, &place)?;
     erase_place(tx, row.id, &place)?;
     tx.put(*row);
     Ok(made)
+}
+
+/// Where a dead letter of this reading comes from, in the form that is stored.
+fn origin(tx: &Tx<'_>, row: &QueueRow, ttl: Duration) -> Result<String> {
+    let group = match row.mirrors {
+        None => None,
+        Some(queue) => group_of(tx, queue, row.incarnation)?,
+    };
+    Ok(Origin { queue: row.ids(), group, ttl }.to_text())
 }
 
 fn get_claim(
@@ -395,8 +407,9 @@ fn release(tx: &mut Tx<'_>, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Re
     let freed = execute(
         tx.connection,
         "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count,
-             client, body)
-         SELECT queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count, client, body
+             client, body, origin)
+         SELECT queue, sequence, expires_at, visible_at, posted_at, ttl, claim_count, client, body,
+             origin
          FROM held INDEXED BY held_claim WHERE queue = ?1 AND claim = ?2 AND state = 2",
         params![row.id, id.to_bytes()],
     )?;
@@ -435,6 +448,7 @@ fn pop(
             after = if side.key.is_none() { entry.sequence() } else { after };
             remove(tx, &mut row, &entry.place())?;
         }
+        row.handled.add(entries.len() as u64, now);
         taken.extend(entries.into_iter().map(|entry| entry.message));
         match &side.key {
             Some(key) => send_to_end(tx, &mut row, key)?,

@@ -12,11 +12,11 @@ use super::{
     STEP,
     arrival::{Arrival, put, share},
     maintenance::forget_reading,
-    rows::{CLAIMED, DELAYED, IN_LINE, READY, execute},
+    rows::{CLAIMED, DELAYED, IN_LINE, READY, RETAINED, execute},
 };
 use crate::sqlite::{
     Sqlite,
-    error::store_error,
+    error::{store_error, unexpected},
     writer::{Fill, QueueRow, Tx},
 };
 
@@ -102,6 +102,38 @@ fn find(connection: &Connection, queue: &QueueRef, name: &GroupName) -> Result<O
             statement.query_row(place, |row| read_group(queue, row)).optional()
         })
         .map_err(store_error)
+}
+
+/// The reading of a group, by name.
+pub(super) fn find_reading(
+    tx: &Tx<'_>,
+    queue: Incarnation,
+    name: &GroupName,
+) -> Result<Option<Incarnation>> {
+    let reading: Option<i64> = tx
+        .connection
+        .prepare_cached("SELECT reading FROM pool_group WHERE queue = ?1 AND name = ?2")
+        .and_then(|mut statement| {
+            statement.query_row(params![queue.get(), name.as_str()], |row| row.get(0)).optional()
+        })
+        .map_err(store_error)?;
+    Ok(reading.and_then(Incarnation::new))
+}
+
+/// The name of the group that has this reading of a queue.
+pub(super) fn group_of(
+    tx: &Tx<'_>,
+    queue: Incarnation,
+    reading: Incarnation,
+) -> Result<Option<GroupName>> {
+    let name: Option<String> = tx
+        .connection
+        .prepare_cached("SELECT name FROM pool_group WHERE queue = ?1 AND reading = ?2")
+        .and_then(|mut statement| {
+            statement.query_row([queue.get(), reading.get()], |row| row.get(0)).optional()
+        })
+        .map_err(store_error)?;
+    name.map(|name| name.parse().map_err(|_| unexpected("a group has a wrong name"))).transpose()
 }
 
 fn list(
@@ -234,6 +266,7 @@ struct Original {
     ttl: i64,
     client: String,
     key: Option<String>,
+    origin: Option<String>,
     body: i64,
 }
 
@@ -249,7 +282,12 @@ pub(super) fn fill(tx: &mut Tx<'_>, row: &mut QueueRow, fill: Fill, now: Timesta
     for state in [READY, DELAYED, CLAIMED, IN_LINE] {
         found.extend(originals(tx, source.id, state, fill)?);
     }
+    if let Some(log) = source.log.map(|log| tx.queue(log)).transpose()?.flatten() {
+        found.extend(originals(tx, log.id, RETAINED, fill)?);
+    }
+    // Of a message that the queue has and retains, what it has.
     found.sort_by_key(|original| original.sequence);
+    found.dedup_by_key(|original| original.sequence);
     let more = found.len() >= STEP;
     found.truncate(STEP);
     row.fill = found.last().filter(|_| more).map(|last| Fill { after: last.sequence, ..fill });
@@ -268,6 +306,7 @@ pub(super) fn fill(tx: &mut Tx<'_>, row: &mut QueueRow, fill: Fill, now: Timesta
                 ttl: original.ttl,
                 client: &original.client,
                 key: original.key.as_deref(),
+                origin: original.origin.as_deref(),
                 body: original.body,
             },
             now,
@@ -288,17 +327,18 @@ fn originals(tx: &Tx<'_>, queue: i64, state: i64, fill: Fill) -> Result<Vec<Orig
             ttl: row.get(4)?,
             client: row.get(5)?,
             key: row.get(6)?,
+            origin: row.get(8)?,
             body: row.get(7)?,
         })
     };
     let sql = if state == READY {
         "SELECT sequence, expires_at, iif(claim_count > 0, posted_at, visible_at), posted_at, ttl,
-             client, NULL, body
+             client, NULL, body, origin
          FROM ready WHERE queue = ?1 AND ?2 = 0 AND sequence > ?3 AND sequence <= ?4
          ORDER BY sequence LIMIT ?5"
     } else {
         "SELECT sequence, expires_at, iif(claim_count > 0, posted_at, visible_at), posted_at, ttl,
-             client, ordering_key, body
+             client, ordering_key, body, origin
          FROM held WHERE queue = ?1 AND state = ?2 AND sequence > ?3 AND sequence <= ?4
          ORDER BY sequence LIMIT ?5"
     };

@@ -12,7 +12,7 @@ use storage_traits::{
 
 use super::{
     Progress, STEP,
-    rows::{DELAYED, IN_LINE, count, execute},
+    rows::{DELAYED, IN_LINE, RETAINED, count, execute},
     settle::{erase, place_of, places, remove, settle},
 };
 use crate::sqlite::{
@@ -56,6 +56,9 @@ impl PoolMaintenance for Sqlite {
             .write(move |tx| {
                 for reading in tx.readings(queue.incarnation)?.iter() {
                     forget_reading(tx, *reading)?;
+                }
+                if let Some(log) = tx.queue(queue.incarnation)?.and_then(|row| row.log) {
+                    forget_reading(tx, log)?;
                 }
                 tx.forget_readings(queue.incarnation);
                 execute(
@@ -103,10 +106,14 @@ impl PoolMaintenance for Sqlite {
             let queue = queue.clone();
             let step = move |tx: &mut Tx<'_>| purge_step(tx, &queue, row.last_sequence);
             match self.file.write(step).await? {
-                0 => return Ok(purged),
+                0 => break,
                 deleted => purged += deleted,
             }
         }
+        let Some(log) = row.log else { return Ok(purged) };
+        let step = move |tx: &mut Tx<'_>| purge_log_step(tx, log, row.last_sequence);
+        while self.file.write(step).await? > 0 {}
+        Ok(purged)
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept> {
@@ -198,6 +205,7 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
         claimed: count(row.claimed)?,
         oldest: first.into_iter().min_by_key(|mark| mark.id),
         newest: last.into_iter().max_by_key(|mark| mark.id),
+        handled: row.handled.last_minute(now),
     }))
 }
 
@@ -238,6 +246,25 @@ fn purge_step(tx: &mut Tx<'_>, queue: &QueueRef, last: i64) -> Result<u64> {
     }
     tx.put(row);
     Ok(found.len() as u64)
+}
+
+/// Deletes some of what is retained up to `last`; answers how many, 0 when none is left.
+fn purge_log_step(tx: &mut Tx<'_>, log: Incarnation, last: i64) -> Result<usize> {
+    let Some(mut row) = tx.queue(log)? else { return Ok(0) };
+    let found = places(
+        tx,
+        concat!(
+            "SELECT ",
+            place_of!(held),
+            " FROM held
+             WHERE queue = ?1 AND state = ?2 AND sequence <= ?3 ORDER BY sequence LIMIT ?4"
+        ),
+        params![row.id, RETAINED, last, STEP],
+    )?;
+    for place in &found {
+        remove(tx, &mut row, place)?;
+    }
+    Ok(found.len())
 }
 
 fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Swept> {

@@ -15,7 +15,7 @@ use storage_traits::{
 
 use super::{
     Progress,
-    arrival::{Arrival, append},
+    arrival::{Arrival, append, retained},
     claim::is_alive,
     rows::{
         CLAIMED, DELAYED, Entry, IN_LINE, entries, execute, own_sequences, select_held,
@@ -139,9 +139,10 @@ fn post(
             ttl: whole_seconds(message.ttl),
             client: client.as_str(),
             key: message.ordering_key.as_ref().map(OrderingKey::as_str),
+            origin: None,
             body,
         };
-        append(tx, &mut row, &arrival, now)?;
+        append(tx, &mut row, &arrival, message.retained, now)?;
         posted.push(Posted { id: message_id(queue, row.last_sequence)?, duplicate: false });
     }
     tx.put(row);
@@ -334,6 +335,7 @@ fn delete(
         return Ok(DeleteOutcome::Refused(refusal));
     }
     remove_everywhere(tx, &mut row, &found.place, now)?;
+    row.handled.add(1, now);
     tx.put(row);
     Ok(DeleteOutcome::Deleted)
 }
@@ -360,6 +362,9 @@ fn reschedule(
         move_delayed(tx, &mut reading, &place, visible_at, now)?;
         tx.put(reading);
     }
+    if found.place.is_scheduled() {
+        move_retained(tx, &row, found.place.sequence, visible_at.max(now))?;
+    }
     Ok(Rescheduled::Moved)
 }
 
@@ -385,6 +390,30 @@ fn move_delayed(
         }
     }
     Ok(moved > 0)
+}
+
+/// Moves what a queue retains of a message along with it.
+fn move_retained(
+    tx: &mut Tx<'_>,
+    queue: &QueueRow,
+    sequence: i64,
+    visible_at: Timestamp,
+) -> Result<()> {
+    let Some((mut log, place)) = retained(tx, queue, sequence)? else { return Ok(()) };
+    let expires_at = tx
+        .connection
+        .prepare_cached(
+            "UPDATE held SET visible_at = ?4, expires_at = ?4 + 1000 * ttl, due_at = ?4 + 1000 * ttl
+             WHERE queue = ?1 AND state = ?2 AND sequence = ?3 RETURNING expires_at",
+        )
+        .and_then(|mut statement| {
+            let moved = [log.id, place.state, place.sequence, visible_at.as_millis()];
+            statement.query_row(moved, |row| row.get(0))
+        })
+        .map_err(store_error)?;
+    log.due(expires_at);
+    tx.put(log);
+    Ok(())
 }
 
 /// The copies that groups have of a message which nobody has seen yet: what its producer does with
@@ -418,6 +447,11 @@ fn remove_everywhere(
         remove(tx, &mut reading, &copy)?;
         tx.put(reading);
     }
+    if place.is_scheduled()
+        && let Some((mut log, copy)) = retained(tx, row, place.sequence)?
+    {
+        remove(tx, &mut log, &copy)?;
+    }
     remove(tx, row, place)
 }
 
@@ -444,6 +478,7 @@ fn delete_many(
     for found in &targets {
         remove_everywhere(tx, &mut row, &found.place, now)?;
     }
+    row.handled.add(targets.len() as u64, now);
     tx.put(row);
     Ok(Some(targets.len() as u64))
 }

@@ -11,6 +11,7 @@ mod group;
 mod line;
 mod maintenance;
 mod message;
+mod redrive;
 mod rows;
 mod settle;
 mod side;

@@ -7,7 +7,8 @@ use rusqlite::{Connection, Params, Row};
 use storage_traits::{
     Result,
     domain::{
-        Body, ClaimId, ClientId, Incarnation, Message, MessageId, OrderingKey, Sequence, Timestamp,
+        Body, ClaimId, ClientId, Incarnation, Message, MessageId, OrderingKey, Origin, Sequence,
+        Timestamp,
     },
 };
 
@@ -23,13 +24,15 @@ pub(super) const DELAYED: i64 = 1;
 pub(super) const CLAIMED: i64 = 2;
 /// Free, with an ordering key.
 pub(super) const IN_LINE: i64 = 3;
+/// Kept for groups that start later or move back.
+pub(super) const RETAINED: i64 = 4;
 
 /// Selects from `ready` what [`Entry::read`] reads; a `WHERE` on `m` follows.
 macro_rules! select_ready {
     ($rest:literal) => {
         concat!(
             "SELECT m.sequence, 0, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
-             m.claim_count, m.client, m.body, b.checksum, b.json, NULL \
+             m.claim_count, m.client, m.body, b.checksum, b.json, NULL, m.origin \
              FROM ready m JOIN body b ON b.id = m.body ",
             $rest
         )
@@ -46,7 +49,7 @@ macro_rules! select_held {
     (@ $by:expr, $rest:literal) => {
         concat!(
             "SELECT m.sequence, m.state, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
-             m.claim_count, m.client, m.body, b.checksum, b.json, m.ordering_key \
+             m.claim_count, m.client, m.body, b.checksum, b.json, m.ordering_key, m.origin \
              FROM held m ", $by, " JOIN body b ON b.id = m.body ",
             $rest
         )
@@ -93,6 +96,7 @@ impl Entry {
                 claim_count: row.get(7)?,
                 client: ClientId::new(row.get_ref(8)?.as_str()?),
                 ordering_key: row.get_ref(12)?.as_str_or_null()?.map(OrderingKey::from_store),
+                origin: row.get_ref(13)?.as_str_or_null()?.and_then(Origin::from_text),
                 checksum: row.get(10)?,
                 body: Body::from_json(Bytes::copy_from_slice(row.get_ref(11)?.as_blob()?)),
             },

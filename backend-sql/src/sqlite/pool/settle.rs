@@ -189,9 +189,9 @@ pub(super) fn free(tx: &Tx<'_>, queue: &mut QueueRow, place: &Place) -> Result<(
     execute(
         tx.connection,
         "INSERT INTO ready (queue, sequence, expires_at, visible_at, posted_at, ttl, claim,
-             claim_count, client, body)
+             claim_count, client, body, origin)
          SELECT queue, sequence, expires_at, visible_at, posted_at, ttl, claim, claim_count, client,
-             body FROM held WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
+             body, origin FROM held WHERE queue = ?1 AND state = ?2 AND sequence = ?3",
         [queue.id, place.state, place.sequence],
     )?;
     erase_place(tx, queue.id, place)

@@ -48,9 +48,10 @@ impl ClaimStore for ReferencePool {
         for (rule, message) in dead {
             let (old, ttl) = (message.id, rule.ttl.unwrap_or(message.ttl));
             let (visible_at, expires_at) = (now, now.plus(ttl));
+            let origin = Some(state.origin(queue, message.ttl));
             let moved = Message { posted_at: now, visible_at, expires_at, ttl, ..message };
-            let moved = Message { claim: None, claim_count: 0, ..moved };
-            state.push(&rule.queue, moved);
+            let moved = Message { claim: None, claim_count: 0, origin, ..moved };
+            state.push(&rule.queue, moved, rule.retained);
             state.queues.get_mut(&queue.incarnation).unwrap().remove(&[old]);
             state.counters.dead_lettered += 1;
         }
@@ -119,7 +120,10 @@ impl ClaimStore for ReferencePool {
                 return Acknowledged::NotHeld;
             }
             match said.handling {
-                Handling::Done => queue.remove(&[said.id]),
+                Handling::Done => {
+                    queue.remove(&[said.id]);
+                    queue.recent.add(1, now);
+                }
                 Handling::Failed { retry_after } => {
                     let message = queue.messages.iter_mut().find(|m| m.id == said.id).unwrap();
                     message.claim = None;
@@ -140,6 +144,7 @@ impl ClaimStore for ReferencePool {
             queue.served(&popped);
             popped.sort_by_key(|message| message.id);
             queue.remove(&popped.iter().map(|message| message.id).collect::<Vec<_>>());
+            queue.recent.add(popped.len() as u64, now);
             popped
         })
     }

@@ -1,10 +1,12 @@
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::{Queue, ReferencePool, State};
 use crate::{
     Limit, Page, Result, StoreError,
     domain::{
-        Group, GroupName, Incarnation, Message, MessageId, Metadata, QueueRef, StartPoint,
+        Group, GroupName, Incarnation, Message, MessageId, Metadata, Origin, QueueRef, StartPoint,
         Timestamp,
     },
     pool::GroupStore,
@@ -31,7 +33,12 @@ impl State {
             ..message.clone()
         };
         let source = &self.queues[&queue.incarnation];
-        let messages = source.unexpired(now).filter(wanted).map(fresh).collect();
+        let there = |message: &&Message| source.find(message.id, now).is_some();
+        let retained = self.logs.get(&queue.incarnation).into_iter().flatten();
+        let done = retained.filter(|message| !there(message) && message.expires_at > now);
+        let all = source.unexpired(now).chain(done);
+        let mut messages: Vec<_> = all.filter(wanted).map(fresh).collect();
+        messages.sort_by_key(|message| message.id);
         let reading = Queue { messages, posted: source.posted, ..Queue::default() };
         let incarnation = Incarnation::draw(now);
         self.queues.insert(incarnation, reading);
@@ -42,10 +49,20 @@ impl State {
     pub(super) fn source(&self, reading: &QueueRef) -> Option<Incarnation> {
         self.groups.iter().find(|(_, group)| group.reading == *reading).map(|((of, _), _)| *of)
     }
+
+    /// Where a message of a queue, or of a group's reading, comes from.
+    pub(super) fn origin(&self, of: &QueueRef, ttl: Duration) -> Origin {
+        let group = self.groups.iter().find(|(_, group)| group.reading == *of);
+        match group {
+            Some(((queue, name), _)) => Origin { queue: *queue, group: Some(name.clone()), ttl },
+            None => Origin { queue: of.incarnation, group: None, ttl },
+        }
+    }
 }
 
 impl ReferencePool {
-    /// The copies that groups have of messages which nobody has seen yet, by reading.
+    /// The copies that groups have of messages which nobody has seen yet, by reading; those that the
+    /// queue retains stand under the queue.
     pub(super) fn scheduled_copies(
         &self,
         queue: &QueueRef,
@@ -62,6 +79,7 @@ impl ReferencePool {
             let groups = state.groups.iter().filter(|((of, _), _)| *of == queue.incarnation);
             let readings = groups.map(|(_, group)| group.reading.incarnation);
             copies.extend(readings.filter(|of| scheduled(of, id)).map(|of| (of, *id)));
+            copies.push((queue.incarnation, *id));
         }
         Ok(copies)
     }
@@ -69,7 +87,28 @@ impl ReferencePool {
     pub(super) fn remove_copies(&self, copies: &[(Incarnation, MessageId)]) -> Result<()> {
         let mut state = self.state()?;
         for (reading, id) in copies {
-            state.queues.get_mut(reading).unwrap().remove(&[*id]);
+            if *reading == id.incarnation {
+                state.logs.entry(*reading).or_default().retain(|message| message.id != *id);
+            } else {
+                state.queues.get_mut(reading).unwrap().remove(&[*id]);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn each_copy(
+        &self,
+        copies: &[(Incarnation, MessageId)],
+        change: impl Fn(&mut Message),
+    ) -> Result<()> {
+        let mut state = self.state()?;
+        for (reading, id) in copies {
+            let messages = if *reading == id.incarnation {
+                state.logs.entry(*reading).or_default()
+            } else {
+                &mut state.queues.get_mut(reading).unwrap().messages
+            };
+            messages.iter_mut().filter(|message| message.id == *id).for_each(&change);
         }
         Ok(())
     }

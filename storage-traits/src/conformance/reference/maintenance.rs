@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use super::ReferencePool;
 use crate::{
     Result,
-    domain::{GroupName, Incarnation, Message, MessageId, QueueRef, Timestamp},
+    domain::{GroupName, Incarnation, Message, QueueRef, Timestamp},
     pool::{Durability, MessageMark, MessagePool, PoolCounters, PoolMaintenance, Stats, Swept},
 };
 
@@ -39,11 +39,13 @@ impl PoolMaintenance for ReferencePool {
                 claimed,
                 oldest: queue.unexpired(now).next().map(mark),
                 newest: queue.unexpired(now).next_back().map(mark),
+                handled: queue.recent.last_minute(now),
             }
         })
     }
 
     async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
+        self.state()?.logs.remove(&queue.incarnation);
         self.with(queue, |queue| {
             let free = |message: &&Message| queue.holder(message, now).is_none();
             let gone: Vec<_> =
@@ -57,23 +59,19 @@ impl PoolMaintenance for ReferencePool {
         const STEP: usize = 100;
         let mut state = self.state()?;
         let expired = |m: &&Message| m.expires_at <= now;
-        let queues = state.queues.values();
-        let due = queues.flat_map(|queue| queue.messages.iter().filter(expired));
-        let mut due: Vec<_> = due.map(|message| message.id).collect();
-        due.sort_unstable();
-        due.dedup();
+        let all = state.queues.iter();
+        let mut due: Vec<_> = all
+            .flat_map(|(of, queue)| queue.messages.iter().filter(expired).map(|m| (*of, m.id)))
+            .collect();
         let more = due.len() > STEP;
         due.truncate(STEP);
-        // Of a message that expires in groups as well, or in groups alone, the queue is counted.
-        let own = |id: &&MessageId| {
-            let queue = state.queues.get(&id.incarnation);
-            queue.is_some_and(|queue| queue.messages.iter().any(|message| message.id == **id))
-        };
-        state.counters.expired += due.iter().filter(own).count() as u64;
-        for id in &due {
-            for queue in state.queues.values_mut() {
-                queue.remove(&[*id]);
-            }
+        for (of, id) in &due {
+            // Of a message that expires in groups as well, the queue is counted.
+            state.counters.expired += u64::from(*of == id.incarnation);
+            state.queues.get_mut(of).unwrap().remove(&[*id]);
+        }
+        for log in state.logs.values_mut() {
+            log.retain(|message| message.expires_at > now);
         }
         Ok(Swept { handled: due.len() as u64, more })
     }

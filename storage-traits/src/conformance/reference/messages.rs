@@ -47,9 +47,11 @@ impl MessageStore for ReferencePool {
                     claim_count: 0,
                     client: client.clone(),
                     ordering_key: new.ordering_key,
+                    origin: None,
                     checksum: new.checksum,
                     body: new.body,
                 },
+                new.retained,
             );
             if let Some(d) = deduplication {
                 let found = state.queues.get_mut(&queue.incarnation).unwrap();
@@ -114,6 +116,7 @@ impl MessageStore for ReferencePool {
                 return DeleteOutcome::Refused(refusal);
             }
             queue.remove(&[id]);
+            queue.recent.add(1, now);
             DeleteOutcome::Deleted
         })?;
         if outcome == DeleteOutcome::Deleted {
@@ -144,14 +147,10 @@ impl MessageStore for ReferencePool {
             message.expires_at = message.visible_at.plus(message.ttl);
             Rescheduled::Moved
         })?;
-        let mut state = self.state()?;
-        for (reading, _) in copies {
-            let reading = state.queues.get_mut(&reading).unwrap();
-            for message in reading.messages.iter_mut().filter(|message| message.id == id) {
-                message.visible_at = visible_at.max(now);
-                message.expires_at = message.visible_at.plus(message.ttl);
-            }
-        }
+        self.each_copy(&copies, |copy| {
+            copy.visible_at = visible_at.max(now);
+            copy.expires_at = copy.visible_at.plus(copy.ttl);
+        })?;
         Ok(moved)
     }
 
@@ -171,7 +170,9 @@ impl MessageStore for ReferencePool {
             }
             let before = queue.unexpired(now).count();
             queue.remove(ids);
-            Some((before - queue.unexpired(now).count()) as u64)
+            let deleted = (before - queue.unexpired(now).count()) as u64;
+            queue.recent.add(deleted, now);
+            Some(deleted)
         })?;
         if deleted.is_some() {
             self.remove_copies(&copies)?;

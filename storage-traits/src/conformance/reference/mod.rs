@@ -4,6 +4,7 @@ mod claims;
 mod groups;
 mod maintenance;
 mod messages;
+mod redrive;
 mod wake;
 
 use std::{
@@ -18,7 +19,7 @@ use crate::{
         ClaimId, ClaimTerms, DeduplicationId, Group, GroupName, Incarnation, Message, MessageId,
         OrderingKey, QueueRef, Sequence, Timestamp,
     },
-    pool::{Bells, PoolCounters},
+    pool::{Bells, PoolCounters, Recent},
 };
 
 /// A pool in memory that is slow and obviously right: what others are compared with.
@@ -31,6 +32,8 @@ struct State {
     queues: HashMap<Incarnation, Queue>,
     /// By queue and name.
     groups: BTreeMap<(Incarnation, GroupName), Group>,
+    /// What queues retain.
+    logs: HashMap<Incarnation, Vec<Message>>,
     dropped: HashSet<Incarnation>,
     counters: PoolCounters,
 }
@@ -44,6 +47,9 @@ struct Queue {
     turns: Vec<Option<OrderingKey>>,
     /// What was posted with a deduplication id, and until when that counts.
     seen: HashMap<DeduplicationId, (MessageId, Timestamp)>,
+    recent: Recent,
+    /// From when on the next redriven message may be visible, in milliseconds.
+    pace: i64,
 }
 
 struct Held {
@@ -133,12 +139,15 @@ impl Queue {
 
 impl State {
     /// Puts a message at the end of a queue, and of its groups.
-    fn push(&mut self, to: &QueueRef, mut message: Message) -> MessageId {
+    fn push(&mut self, to: &QueueRef, mut message: Message, retained: bool) -> MessageId {
         let queue = self.queues.get_mut(&to.incarnation).unwrap();
         queue.posted += 1;
         let sequence = Sequence::new(queue.posted).unwrap();
         message.id = MessageId { incarnation: to.incarnation, sequence };
         queue.messages.push(message.clone());
+        if retained {
+            self.logs.entry(to.incarnation).or_default().push(message.clone());
+        }
         let groups = self.groups.iter().filter(|((of, _), _)| *of == to.incarnation);
         for (_, group) in groups {
             let reading = self.queues.get_mut(&group.reading.incarnation).unwrap();
@@ -151,6 +160,7 @@ impl State {
     /// Forgets a queue or the reading of a group.
     fn drop_queue(&mut self, queue: Incarnation) {
         self.queues.remove(&queue);
+        self.logs.remove(&queue);
         self.dropped.insert(queue);
     }
 }

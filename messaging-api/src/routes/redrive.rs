@@ -1,0 +1,47 @@
+//! `/v2/queues/{queue}/redrive`.
+
+use actix_web::{HttpResponse, web::Data};
+use serde_json::{Map, Value, json};
+
+use super::render::utc;
+use crate::{
+    config::Config,
+    error::ApiError,
+    extract::{BodyReader, InQueue},
+    json,
+    services::Services,
+};
+
+/// `POST …/redrive`: 200 with what went back to where it came from.
+pub(super) async fn redrive(
+    queue: InQueue,
+    body: BodyReader,
+    config: Data<Config>,
+    services: Data<Services>,
+) -> Result<HttpResponse, ApiError> {
+    let document = match body.read_small(config.limits.max_queue_metadata).await? {
+        Some(bytes) => json::object(&bytes)?,
+        None => Map::new(),
+    };
+    if let Some(key) = document.keys().find(|key| !["limit", "rate"].contains(&key.as_str())) {
+        return Err(ApiError::Invalid(format!("a redrive has no \"{key}\"")));
+    }
+    let (limit, rate) = (integer(&document, "limit")?, integer(&document, "rate")?);
+    let done = services.redrive(&queue.key, limit, rate).await?;
+    Ok(HttpResponse::Ok().json(json!({
+        "redriven": done.moved,
+        "stranded": done.stranded,
+        "more": done.more,
+        "until": utc(done.until),
+    })))
+}
+
+fn integer(document: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
+    match document.get(key) {
+        None => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(ApiError::Body(format!("\"{key}\" must be an integer"))),
+        },
+    }
+}

@@ -1,0 +1,62 @@
+//! Dead letters that go back to where they came from.
+
+use std::num::NonZeroU32;
+
+use storage_traits::{
+    Limit,
+    domain::QueueKey,
+    pool::{RedriveSpec, Redriven},
+};
+
+use super::Services;
+use crate::error::ApiError;
+
+/// How many messages a call may move.
+pub(crate) const MAX_REDRIVEN: u32 = 10_000;
+/// How many it moves if nothing is said.
+pub(crate) const DEFAULT_REDRIVEN: u32 = 1_000;
+/// How many may become visible in a second, if a rate is set.
+pub(crate) const MAX_RATE: u32 = 100_000;
+/// How many the pool moves at a time: others go between.
+const STEP: u32 = 200;
+
+impl Services {
+    /// Moves dead letters back, at most `limit`, so that `rate` of them become visible in a second.
+    pub(crate) async fn redrive(
+        &self,
+        key: &QueueKey,
+        limit: Option<i64>,
+        rate: Option<i64>,
+    ) -> Result<Redriven, ApiError> {
+        let limit =
+            bounded("limit", limit, MAX_REDRIVEN)?.map_or(DEFAULT_REDRIVEN, NonZeroU32::get);
+        let rate = bounded("rate", rate, MAX_RATE)?;
+        let known =
+            self.directory.find(key).await?.ok_or_else(|| {
+                ApiError::NotFound(format!("the queue {} does not exist", key.name))
+            })?;
+        let now = self.now();
+        let mut done = Redriven { moved: 0, stranded: 0, more: true, until: now };
+        let mut left = limit;
+        while let Some(limit) = Limit::new(left.min(STEP)).filter(|_| done.more) {
+            let spec = RedriveSpec { limit, rate };
+            let step = self.pool.redrive(known.queue(), spec, now).await?;
+            done.moved += step.moved;
+            done.stranded += step.stranded;
+            done.more = step.more;
+            done.until = done.until.max(step.until);
+            left -= left.min(STEP);
+        }
+        Ok(done)
+    }
+}
+
+fn bounded(name: &str, number: Option<i64>, max: u32) -> Result<Option<NonZeroU32>, ApiError> {
+    let Some(number) = number else { return Ok(None) };
+    u32::try_from(number)
+        .ok()
+        .filter(|number| *number <= max)
+        .and_then(NonZeroU32::new)
+        .map(Some)
+        .ok_or_else(|| ApiError::Invalid(format!("\"{name}\" must be 1 to {max}")))
+}

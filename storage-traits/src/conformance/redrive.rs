@@ -1,0 +1,243 @@
+//! Dead letters that go back to where they came from.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::{
+    TestPool, TestQueue,
+    words::{HOUR, MINUTE, bury, burying, ids, keyed, limit, message, side_by_side, texts, up_to},
+};
+use crate::{
+    domain::{
+        ClaimSpec, DeadLetter, Message, MessageId, NewMessage,
+        StartPoint::{End, Start},
+    },
+    pool::{RedriveSpec, Redriven},
+};
+
+fn at_once(n: u32) -> RedriveSpec {
+    RedriveSpec { limit: limit(n), rate: None }
+}
+
+fn paced(n: u32, rate: u32) -> RedriveSpec {
+    RedriveSpec { limit: limit(n), rate: NonZeroU32::new(rate) }
+}
+
+async fn redrive(grave: &TestQueue, spec: RedriveSpec) -> Redriven {
+    grave.pool.redrive(&grave.queue, spec, grave.now()).await.unwrap()
+}
+
+/// How many were moved and stranded, and whether there are more.
+async fn outcome(grave: &TestQueue, n: u32) -> (u64, u64, bool) {
+    let Redriven { moved, stranded, more, until } = redrive(grave, at_once(n)).await;
+    assert_eq!(until, grave.now());
+    (moved, stranded, more)
+}
+
+/// Moves all that is free to the dead letters.
+async fn bury_all(reading: &TestQueue, grave: &TestQueue) {
+    assert_eq!(reading.claim(&burying(1_000, 0, grave)).await, None);
+}
+
+fn spread(messages: &[Message], start: crate::domain::Timestamp) -> Vec<i64> {
+    messages.iter().map(|m| m.visible_at.as_millis() - start.as_millis()).collect()
+}
+
+pub async fn a_dead_letter_goes_back_to_its_queue(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let new = NewMessage { ttl: 5 * MINUTE, checksum: Some("c".into()), ..keyed("a", "{ }") };
+    let old = queue.post_one(new.clone()).await;
+    let claim = queue.take(1).await;
+    queue.release(claim.id).await;
+    let rule = DeadLetter { ttl: Some(HOUR), ..bury(1, &grave) };
+    let spec = ClaimSpec { dead_letter: Some(rule), ..up_to(1) };
+    assert_eq!(queue.claim(&spec).await, None);
+    let before = claim.messages[0].clone();
+    queue.advance(MINUTE);
+
+    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
+    assert_eq!(grave.all().await, []);
+    assert_eq!(grave.counts().await, (0, 0));
+    let now = queue.now();
+    let back = Message {
+        id: queue.id(2),
+        posted_at: now,
+        visible_at: now,
+        expires_at: now.plus(5 * MINUTE),
+        claim: None,
+        claim_count: 0,
+        origin: None,
+        ..before
+    };
+    assert_eq!(queue.all().await, [back]);
+    assert_eq!(queue.get(&[old]).await, []);
+    assert_eq!(ids(&queue.take(1).await.messages), [queue.id(2)]);
+}
+
+pub async fn the_oldest_go_first_and_a_limit_is_kept(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let new = |n: usize| {
+        if n.is_multiple_of(2) { keyed("a", &n.to_string()) } else { message(&n.to_string()) }
+    };
+    queue.post((0..10).map(new).collect()).await;
+    bury_all(&queue, &grave).await;
+    let order: Vec<_> = texts(&grave.all().await).into_iter().map(ToOwned::to_owned).collect();
+    assert_eq!(outcome(&grave, 4).await, (4, 0, true));
+    assert_eq!(texts(&queue.all().await), order[..4]);
+    assert_eq!(texts(&grave.all().await), order[4..]);
+    assert_eq!(outcome(&grave, 6).await, (6, 0, false));
+    assert_eq!(texts(&queue.all().await), order);
+    assert_eq!(outcome(&grave, 6).await, (0, 0, false));
+    assert_eq!(queue.counts().await, (10, 0));
+    assert_eq!(grave.counts().await, (0, 0));
+    // Lines and all are as they should be.
+    let claim = queue.take(20).await;
+    assert_eq!(claim.messages.len(), 10);
+    assert_eq!(grave.claim(&up_to(1)).await, None);
+}
+
+pub async fn a_group_gets_back_what_it_gave_up(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let (one, other) = (queue.group("one", End).await, queue.group("other", End).await);
+    let posted = queue.post_n(2).await;
+    bury_all(&one, &grave).await;
+    assert_eq!(outcome(&grave, 10).await, (2, 0, false));
+    assert_eq!(ids(&one.all().await), [queue.id(3), queue.id(4)]);
+    assert_eq!(queue.plain().await, posted);
+    assert_eq!(ids(&other.all().await), posted);
+    // The next message comes behind, for all.
+    let next = queue.post_n(1).await;
+    assert_eq!(next, [queue.id(5)]);
+    assert_eq!(ids(&one.pop(3).await), [queue.id(3), queue.id(4), next[0]]);
+}
+
+pub async fn the_queue_gets_back_what_it_gave_up_alone(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let group = queue.group("g", End).await;
+    let posted = queue.post_n(1).await;
+    bury_all(&queue, &grave).await;
+    assert_eq!(outcome(&grave, 1).await, (1, 0, false));
+    assert_eq!(queue.plain().await, [queue.id(2)]);
+    assert_eq!(ids(&group.all().await), posted);
+    // A group that starts now finds what the queue has.
+    assert_eq!(ids(&queue.group("late", Start).await.all().await), [queue.id(2)]);
+}
+
+pub async fn a_group_that_was_moved_gets_it_where_it_is(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let group = queue.group("g", End).await;
+    queue.post_n(1).await;
+    bury_all(&group, &grave).await;
+    let group = queue.seek("g", End).await;
+    assert_eq!(outcome(&grave, 1).await, (1, 0, false));
+    assert_eq!(ids(&group.take(10).await.messages), [queue.id(2)]);
+}
+
+pub async fn what_has_no_home_stays(pool: &TestPool) {
+    let [queue, gone, grave] = [pool.queue().await, pool.queue().await, pool.queue().await];
+    let group = queue.group("g", End).await;
+    grave.post(vec![message("own")]).await;
+    gone.post(vec![message("gone"), keyed("a", "gone too")]).await;
+    bury_all(&gone, &grave).await;
+    queue.post(vec![message("kept")]).await;
+    bury_all(&group, &grave).await;
+    bury_all(&queue, &grave).await;
+    pool.pool.drop_queue(&gone.queue).await.unwrap();
+    pool.pool.delete_group(&queue.queue, &"g".parse().unwrap()).await.unwrap();
+
+    assert_eq!(outcome(&grave, 3).await, (0, 3, true));
+    assert_eq!(outcome(&grave, 3).await, (1, 0, false));
+    assert_eq!(outcome(&grave, 3).await, (0, 0, false));
+    assert_eq!(grave.counts().await, (4, 0));
+    assert_eq!(texts(&queue.all().await), ["kept"]);
+    assert!(grave.all().await.iter().all(|message| message.origin.is_none()));
+    assert_eq!(grave.take(10).await.messages.len(), 4);
+}
+
+pub async fn claimed_and_delayed_dead_letters_stay(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n(3).await;
+    bury_all(&queue, &grave).await;
+    let claim = grave.take(2).await;
+    let put_off = [super::words::failed(grave.id(2), HOUR / 2)];
+    grave.acknowledge(claim.id, &put_off).await;
+    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
+    grave.advance(MINUTE);
+    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
+    grave.advance(HOUR / 2);
+    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
+    assert_eq!(texts(&queue.all().await), ["2", "0", "1"]);
+}
+
+pub async fn a_rate_spreads_them_out(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post_n(10).await;
+    bury_all(&queue, &grave).await;
+    let start = queue.now();
+    let done = redrive(&grave, paced(4, 3)).await;
+    assert_eq!((done.moved, done.until), (4, start.plus(Duration::from_secs(1))));
+    assert_eq!(spread(&queue.all().await, start), [0, 333, 666, 1_000]);
+    assert_eq!(queue.take(10).await.messages.len(), 1);
+    // The next call goes on where that one ended, at its own rate.
+    queue.advance(Duration::from_millis(500));
+    redrive(&grave, paced(3, 10)).await;
+    assert_eq!(spread(&queue.all().await[4..], start), [1_333, 1_433, 1_533]);
+    // What is not paced does not wait.
+    redrive(&grave, at_once(1)).await;
+    assert_eq!(spread(&queue.all().await[7..], start), [500]);
+    queue.advance(MINUTE);
+    let done = redrive(&grave, paced(10, 1)).await;
+    assert_eq!((done.moved, done.more), (2, false));
+    assert_eq!(spread(&queue.all().await[8..], start), [60_500, 61_500]);
+    let expiry = queue.all().await[9].expires_at;
+    assert_eq!(expiry, start.plus(HOUR + Duration::from_millis(61_500)));
+}
+
+pub async fn a_message_may_go_back_and_forth(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post(vec![keyed("a", "1"), keyed("a", "2"), message("3")]).await;
+    for _ in 0..3 {
+        bury_all(&queue, &grave).await;
+        assert_eq!(grave.counts().await, (3, 0));
+        assert_eq!(outcome(&grave, 10).await, (3, 0, false));
+    }
+    let claim = queue.take(10).await;
+    let mut all = texts(&claim.messages);
+    all.sort_unstable();
+    assert_eq!(all, ["1", "2", "3"]);
+}
+
+pub async fn an_unknown_queue_has_no_dead_letters(pool: &TestPool) {
+    let queue = pool.unopened("conformance", "orders");
+    assert_eq!(outcome(&queue, 1).await, (0, 0, false));
+}
+
+pub async fn each_dead_letter_goes_back_once(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let group = queue.group("g", End).await;
+    queue.post_n(200).await;
+    bury_all(&queue, &grave).await;
+    bury_all(&group, &grave).await;
+    let moved: Vec<u64> = side_by_side(8, |_| {
+        let grave = grave.clone();
+        async move {
+            let mut moved = 0;
+            loop {
+                let done = redrive(&grave, paced(7, 1_000_000)).await;
+                moved += done.moved;
+                if done.moved == 0 {
+                    return moved;
+                }
+            }
+        }
+    })
+    .await;
+    assert_eq!(moved.iter().sum::<u64>(), 400);
+    queue.advance(MINUTE);
+    let sequences = |messages: &[Message]| -> Vec<MessageId> { ids(messages) };
+    let mut all = sequences(&queue.pop(1_000).await);
+    assert_eq!(all.len(), 200);
+    all.extend(sequences(&group.pop(1_000).await));
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), 400, "each has an id of its own");
+}

@@ -1,0 +1,218 @@
+//! Messages that are retained: groups find them until their ttl ends, whoever is done with them.
+
+use super::{
+    TestPool, TestQueue,
+    words::{
+        HOUR, MILLISECOND, MINUTE, bury, burying, hidden, ids, keyed, message, nearly, retained,
+        texts, up_to,
+    },
+};
+use crate::{
+    domain::{
+        ClaimSpec, DeadLetter, MessageId, NewMessage, Sequence,
+        StartPoint::{self, End, Start, Time},
+    },
+    pool::{DeleteOutcome, Rescheduled},
+};
+
+/// What a new group that starts there finds.
+async fn found(queue: &TestQueue, name: &str, start: StartPoint) -> Vec<MessageId> {
+    ids(&queue.group(name, start).await.all().await)
+}
+
+pub async fn a_retained_message_is_found_after_all_are_done_with_it(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let group = queue.group("g", End).await;
+    let new =
+        ["0", "1", "2"].map(|body| NewMessage { checksum: Some("c".into()), ..retained(body) });
+    let posted = queue.post(new.to_vec()).await;
+    let own = queue.all().await;
+    assert_eq!(queue.pop(3).await.len(), 3);
+    assert_eq!(group.pop(3).await.len(), 3);
+    pool.sweep_all().await;
+    assert_eq!(queue.all().await, []);
+    assert_eq!(queue.get(&posted).await, []);
+    assert_eq!(queue.counts().await, (0, 0));
+    let late = queue.group("late", Start).await;
+    assert_eq!(late.all().await, own);
+    assert_eq!(ids(&late.take(10).await.messages), posted);
+}
+
+pub async fn without_retention_they_are_gone(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = queue.post(vec![message("0"), retained("1"), message("2")]).await;
+    assert_eq!(queue.pop(3).await.len(), 3);
+    assert_eq!(found(&queue, "g", Start).await, posted[1..2]);
+}
+
+pub async fn what_the_queue_still_has_is_found_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let new = |n: usize| if n.is_multiple_of(3) { message("1") } else { retained("1") };
+    let posted = queue.post((0..9).map(new).collect()).await;
+    queue.delete_many(&posted[2..5], &[]).await;
+    queue.take(3).await;
+    let expected: Vec<_> = (0..9).filter(|n| *n != 3).map(|n| posted[n]).collect();
+    assert_eq!(found(&queue, "g", Start).await, expected);
+}
+
+pub async fn a_group_moves_back_to_what_it_has_acknowledged(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let group = queue.group("g", End).await;
+    let first = queue.post(vec![retained("0"); 2]).await;
+    queue.advance(MINUTE);
+    let time = queue.now();
+    let second = queue.post(vec![retained("1"); 2]).await;
+    queue.pop(4).await;
+    group.pop(4).await;
+    let all = [first.clone(), second.clone()].concat();
+    let third = Sequence::new(3).unwrap();
+    for (to, expected) in
+        [(Start, &all), (Time(time), &second), (StartPoint::Sequence(third), &second)]
+    {
+        let group = queue.seek("g", to).await;
+        assert_eq!(ids(&group.pop(10).await), *expected, "{to:?}");
+    }
+    assert_eq!(queue.seek("g", End).await.pop(10).await, []);
+}
+
+pub async fn many_retained_messages_are_copied(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let mut posted = Vec::new();
+    for _ in 0..3 {
+        posted.extend(queue.post(vec![retained("1"); 300]).await);
+        posted.extend(queue.post(vec![message("1"); 100]).await);
+    }
+    // The queue keeps some of either kind, in between.
+    queue.delete_many(&posted[100..600], &[]).await;
+    let is_there = |n: &usize| n % 400 < 300 || !(100..600).contains(n);
+    let expected: Vec<_> = (0..1_200).filter(is_there).map(|n| posted[n]).collect();
+    assert_eq!(found(&queue, "g", Start).await, expected);
+}
+
+pub async fn a_retained_message_ends_with_its_ttl(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let new = NewMessage { ttl: MINUTE, ..retained("1") };
+    let posted = queue.post(vec![new, retained("2")]).await;
+    queue.pop(2).await;
+    queue.advance(nearly(MINUTE));
+    assert_eq!(found(&queue, "before", Start).await, posted);
+    queue.advance(MILLISECOND);
+    assert_eq!(found(&queue, "after", Start).await, posted[1..]);
+    pool.sweep_all().await;
+    assert_eq!(found(&queue, "swept", Start).await, posted[1..]);
+    assert_eq!(pool.pool.counters().expired, 0, "the queue itself was done with it");
+}
+
+pub async fn a_retained_message_expires_once(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post(vec![NewMessage { ttl: MINUTE, ..retained("1") }; 3]).await;
+    queue.advance(MINUTE);
+    pool.sweep_all().await;
+    assert_eq!(pool.pool.counters().expired, 3);
+    assert_eq!(pool.sweep_all().await, 0);
+}
+
+pub async fn a_retained_message_keeps_its_key(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let new = ["a", "b", "a"].map(|key| NewMessage { retained: true, ..keyed(key, "1") });
+    let posted = queue.post(new.to_vec()).await;
+    queue.pop(3).await;
+    let group = queue.group("g", Start).await;
+    let claim = group.take(1).await;
+    assert_eq!(ids(&claim.messages), posted[..1]);
+    assert_eq!(ids(&group.take(10).await.messages), posted[1..2]);
+    assert_eq!(group.claim(&up_to(10)).await, None);
+}
+
+pub async fn a_schedule_holds_for_what_is_retained(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let new = |body| NewMessage { retained: true, ..hidden(body, MINUTE) };
+    let posted = queue.post(["0", "1", "2"].map(new).to_vec()).await;
+    let later = queue.now().plus(HOUR);
+    assert_eq!(queue.reschedule(posted[0], later).await, Rescheduled::Moved);
+    assert_eq!(queue.delete(posted[1], None).await, DeleteOutcome::Deleted);
+    let group = queue.group("before", Start).await;
+    assert_eq!(ids(&group.all().await), [posted[0], posted[2]]);
+    assert_eq!(group.claim(&up_to(10)).await, None);
+    queue.advance(MINUTE);
+    assert_eq!(ids(&queue.pop(10).await), posted[2..]);
+    let group = queue.group("after", Start).await;
+    assert_eq!(ids(&group.take(10).await.messages), posted[2..]);
+    queue.advance(HOUR);
+    assert_eq!(ids(&group.take(10).await.messages)[0], posted[0]);
+}
+
+pub async fn a_purge_leaves_nothing_to_find(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post(vec![retained("1"); 250]).await;
+    queue.pop(100).await;
+    assert_eq!(queue.purge().await, 150);
+    assert_eq!(found(&queue, "g", Start).await, []);
+    let posted = queue.post(vec![retained("2"); 2]).await;
+    queue.pop(2).await;
+    assert_eq!(found(&queue, "later", Start).await, posted);
+}
+
+pub async fn a_dropped_queue_retains_nothing(pool: &TestPool) {
+    let queue = pool.queue().await;
+    queue.post(vec![retained("1"); 3]).await;
+    queue.pop(3).await;
+    pool.pool.drop_queue(&queue.queue).await.unwrap();
+    pool.sweep_all().await;
+    pool.advance(2 * HOUR);
+    pool.sweep_all().await;
+    assert_eq!(pool.sweep_all().await, 0);
+}
+
+pub async fn a_dead_letter_is_retained_where_the_rule_says_so(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let posted = queue.post(vec![retained("1")]).await;
+    let rule = DeadLetter { retained: true, ..bury(0, &grave) };
+    let spec = ClaimSpec { dead_letter: Some(rule), ..up_to(1) };
+    assert_eq!(queue.claim(&spec).await, None);
+    // The queue has retained it all the same.
+    assert_eq!(found(&queue, "g", Start).await, posted);
+    assert_eq!(texts(&grave.pop(1).await), ["1"]);
+    assert_eq!(found(&grave, "g", Start).await, [grave.id(1)]);
+    queue.post(vec![message("2")]).await;
+    assert_eq!(queue.claim(&burying(1, 0, &grave)).await, None);
+    grave.pop(1).await;
+    assert_eq!(found(&grave, "later", Start).await, [grave.id(1)]);
+}
+
+pub async fn a_retained_body_is_kept_for_all_who_have_it(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let body = format!("\"{}\"", "x".repeat(100_000));
+    let group = queue.group("g", End).await;
+    let id = queue.post(vec![NewMessage { ttl: MINUTE, ..retained(&body) }]).await[0];
+    let late = queue.group("late", Start).await;
+    queue.pop(1).await;
+    group.pop(1).await;
+    pool.sweep_all().await;
+    assert_eq!(texts(&late.get(&[id]).await), [body.as_str()]);
+    late.claim(&ClaimSpec { terms: super::words::terms(600, 600), ..up_to(1) }).await.unwrap();
+    // What the claim extended outlives what is retained.
+    queue.advance(2 * MINUTE);
+    pool.sweep_all().await;
+    assert_eq!(texts(&late.get(&[id]).await), [body.as_str()]);
+    assert_eq!(found(&queue, "none", Start).await, []);
+}
+
+pub async fn posting_and_retaining_is_one_step(pool: &TestPool) {
+    let queue = pool.queue().await;
+    super::words::side_by_side(8, |n| {
+        let queue = queue.clone();
+        async move {
+            for _ in 0..10 {
+                queue.post(vec![retained("1"); 3]).await;
+                queue.group(&n.to_string(), Start).await;
+                queue.pop(3).await;
+            }
+        }
+    })
+    .await;
+    queue.pop(1_000).await;
+    let all: Vec<_> = (1..=240).map(|n| queue.id(n)).collect();
+    assert_eq!(found(&queue, "all", Start).await, all);
+    assert_eq!(queue.seek("0", Start).await.all().await.len(), 240);
+}
