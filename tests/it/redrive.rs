@@ -68,6 +68,7 @@ async fn a_call_goes_on_where_the_last_one_ended() {
 }
 
 #[tokio::test]
+#[expect(clippy::disallowed_methods, reason = "the server has a clock of its own")]
 async fn a_rate_lets_them_come_one_by_one() {
     let client = with_dead_letters(4).await;
     let before = jiff::Timestamp::now();
