@@ -2,6 +2,7 @@
 
 mod consumers;
 mod holders;
+mod ordering;
 mod posters;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! Ordering keys and strictly ordered queues.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use tests::{Claim, Client, TestApp};
 
@@ -85,4 +87,25 @@ async fn bad_keys_and_flags_are_refused() {
         let answer = client.put("/v2/queues/r", &json!({"_fifo": flag})).await;
         assert_eq!(answer.status, 400, "{flag}: {}", answer.text());
     }
+}
+
+#[tokio::test]
+async fn a_key_with_a_hundred_thousand_messages_does_not_delay_a_hundred_with_one() {
+    const BUSY: usize = 100_000;
+    let app = TestApp::start();
+    let client = app.client();
+    for _ in 0..BUSY / 4_000 {
+        post(&client, json!(vec![json!({"body": 0, "ordering_key": "busy"}); 4_000])).await;
+    }
+    let single = |n: usize| json!({"body": n, "ordering_key": format!("single-{n}")});
+    post(&client, (1..=100).map(single).collect()).await;
+    let mut singles = BTreeSet::new();
+    for _ in 0..20 {
+        let claim = client.claim("q", 10).await.expect("messages are free");
+        let bodies = claim.messages.iter().map(|message| message["body"].as_u64().unwrap());
+        singles.extend(bodies.filter(|body| *body > 0));
+        let ids = claim.ids().join(",");
+        client.delete(format!("/v2/queues/q/messages?ids={ids}")).await.expect(204, "handled");
+    }
+    assert!(singles.into_iter().eq(1..=100));
 }
