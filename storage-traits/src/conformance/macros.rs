@@ -292,7 +292,10 @@ macro_rules! pool_conformance_tests {
                 of_many_posts_with_an_id_one_is_stored,
                 an_acknowledgement_counts_once,
             ],
-            model: [every_answer_is_that_of_the_reference],
+            model: [
+                every_answer_is_that_of_the_reference,
+                with_ordering_keys_every_answer_is_one_that_may_be,
+            ],
         }
     };
 }

@@ -41,6 +41,8 @@ struct Draft {
     /// Which of a few deduplication ids, and its window.
     deduplication: Option<(u8, u64)>,
     retained: bool,
+    /// Which of a few ordering keys, where there are any.
+    key: Option<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,13 +68,23 @@ enum Step {
 }
 
 pub async fn every_answer_is_that_of_the_reference(pool: &TestPool) {
+    run(pool, false).await;
+}
+
+/// The same with ordering keys, and without dead letters. Which line is served next is the pool's
+/// affair; that it may be, and that no claim is smaller than it could be, is not.
+pub async fn with_ordering_keys_every_answer_is_one_that_may_be(pool: &TestPool) {
+    run(pool, true).await;
+}
+
+async fn run(pool: &TestPool, keyed: bool) {
     let (pool, handle) = (pool.clone(), Handle::current());
     let run = move || {
         let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
         let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
         let steps = collection::vec((0..3_usize, step()), 1..STEPS);
         TestRunner::new_with_rng(config, rng).run(&steps, |steps| {
-            handle.block_on(compare(&pool, &steps));
+            handle.block_on(compare(&pool, keyed, &steps));
             Ok(())
         })
     };
@@ -87,13 +99,15 @@ fn step() -> impl Strategy<Value = Step> {
     let times =
         (prop_oneof![1 => 1..6_u64, 2 => 5..40_u64], prop_oneof![3 => Just(0), 1 => 1..6_u64]);
     let deduplication = option::weighted(0.3, (0..4_u8, 1..20_u64));
-    let draft = (times, any::<bool>(), deduplication, any::<bool>()).prop_map(
-        |((ttl, delay), scheduled, deduplication, retained)| Draft {
+    let key = option::weighted(0.8, 0..3_u8);
+    let draft = (times, any::<bool>(), deduplication, any::<bool>(), key).prop_map(
+        |((ttl, delay), scheduled, deduplication, retained, key)| Draft {
             ttl,
             delay,
             scheduled,
             deduplication,
             retained,
+            key,
         },
     );
     let position = (1..16_i64).prop_map(|n| StartPoint::Sequence(Sequence::new(n).unwrap()));
@@ -148,7 +162,7 @@ fn client_number(n: usize) -> ClientId {
 
 /// Does the steps on two fresh queues of the pool and on a group of the first, and on the same of a
 /// reference.
-async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
+async fn compare(pool: &TestPool, keyed: bool, steps: &[(usize, Step)]) {
     let reference = ReferencePool::default();
     let queues = [pool.queue().await, pool.queue().await];
     for queue in &queues {
@@ -161,7 +175,7 @@ async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
         let created = pool.create_group(of, &name, StartPoint::Start, &settings, queues[0].now());
         readings.push(created.await.unwrap().0.reading);
     }
-    let mut world = World { queues, claims: Vec::new(), now: pool.now() };
+    let mut world = World { queues, keyed, claims: Vec::new(), now: pool.now() };
     for (n, (queue, step)) in steps.iter().enumerate() {
         if let Step::Advance { millis } = step {
             pool.advance(Duration::from_millis(*millis));
@@ -177,6 +191,10 @@ async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
             }
         }
         let answer = world.answer(&*pool.pool, &readings[0], *queue, step).await;
+        if keyed && matches!(step, Step::Claim { .. } | Step::Pop { .. }) {
+            let on = world.on(&readings[1], *queue);
+            reference.prefer(on, world.named(&answer)).unwrap();
+        }
         let expected = world.answer(&reference, &readings[1], *queue, step).await;
         assert_eq!(answer, expected, "step {n}: {step:?} on queue {queue}");
     }
@@ -192,7 +210,7 @@ async fn compare(pool: &TestPool, steps: &[(usize, Step)]) {
 }
 
 impl Draft {
-    fn at(&self, now: Timestamp) -> NewMessage {
+    fn at(&self, now: Timestamp, keyed: bool) -> NewMessage {
         let delay = Duration::from_secs(self.delay);
         let delivery =
             if self.scheduled { Delivery::At(now.plus(delay)) } else { Delivery::After(delay) };
@@ -201,12 +219,14 @@ impl Draft {
             window: Duration::from_secs(window),
         });
         let (ttl, retained) = (Duration::from_secs(self.ttl), self.retained);
-        NewMessage { ttl, delivery, deduplication, retained, ..message("1") }
+        let ordering_key = self.key.filter(|_| keyed).map(|key| key.to_string().parse().unwrap());
+        NewMessage { ttl, delivery, ordering_key, deduplication, retained, ..message("1") }
     }
 }
 
 struct World {
     queues: [TestQueue; 2],
+    keyed: bool,
     claims: Vec<ClaimId>,
     now: Timestamp,
 }
@@ -222,6 +242,16 @@ impl World {
         (0..picks.len()).filter(first).map(|n| self.id(picks[n])).collect()
     }
 
+    fn on<'q>(&'q self, reading: &'q QueueRef, queue: usize) -> &'q QueueRef {
+        self.queues.get(queue).map_or(reading, |queue| &queue.queue)
+    }
+
+    /// The messages that an answer is about.
+    fn named(&self, answer: &str) -> Vec<MessageId> {
+        let all = self.queues.iter().flat_map(|queue| (1..500).map(|n| queue.id(n)));
+        all.filter(|id| answer.contains(&format!("id: {id:?}"))).collect()
+    }
+
     fn claim(&self, back: Back) -> ClaimId {
         let unknown = ClaimId::from_bytes([0xff; 16]);
         self.claims.iter().rev().nth(back).copied().unwrap_or(unknown)
@@ -235,15 +265,11 @@ impl World {
         queue: usize,
         step: &Step,
     ) -> String {
-        let (now, [first, second]) = (self.now, &self.queues);
-        let (on, other) = match queue {
-            0 => (&first.queue, &second.queue),
-            1 => (&second.queue, &first.queue),
-            _ => (reading, &second.queue),
-        };
+        let (now, on) = (self.now, self.on(reading, queue));
+        let other = &self.queues[usize::from(queue != 1)].queue;
         match step {
             Step::Post { client, drafts } => {
-                let messages = drafts.iter().map(|draft| draft.at(now)).collect();
+                let messages = drafts.iter().map(|draft| draft.at(now, self.keyed)).collect();
                 said(pool.post(on, &client_number(*client), messages, now).await)
             }
             Step::List { spec } => said(pool.list(on, spec, now).await),
@@ -257,12 +283,15 @@ impl World {
                 said(pool.delete_many(on, &self.ids(picks), &claims, now).await)
             }
             Step::Claim { terms, limit: n, dead_letter } => {
-                let dead_letter = dead_letter.map(|(max_claim_count, ttl, to_itself)| DeadLetter {
-                    queue: if to_itself { on } else { other }.clone(),
-                    max_claim_count,
-                    ttl: ttl.map(Duration::from_secs),
-                    retained: max_claim_count == 1,
-                });
+                let dead_letter =
+                    dead_letter.filter(|_| !self.keyed).map(|(max_claim_count, ttl, to_itself)| {
+                        DeadLetter {
+                            queue: if to_itself { on } else { other }.clone(),
+                            max_claim_count,
+                            ttl: ttl.map(Duration::from_secs),
+                            retained: max_claim_count == 1,
+                        }
+                    });
                 let (id, terms, limit) = (self.claim(0), *terms, limit(*n));
                 said(pool.claim(on, &ClaimSpec { id, terms, limit, dead_letter }, now).await)
             }

@@ -115,7 +115,8 @@ fn claim(
         Some(Progress::Again) => return Ok(Progress::Again),
         Some(Progress::Done(row)) => row,
     };
-    let rule = spec.dead_letter.as_ref().filter(|rule| rule.queue.incarnation != row.ids());
+    let own = [row.incarnation, row.ids()];
+    let rule = spec.dead_letter.as_ref().filter(|rule| !own.contains(&rule.queue.incarnation));
     if let Some(rule) = rule
         && tx.queue(rule.queue.incarnation)?.is_none()
     {

@@ -45,6 +45,8 @@ struct Queue {
     claims: Vec<Held>,
     /// The ordering keys that can be claimed from, and the lack of one, in turn.
     turns: Vec<Option<OrderingKey>>,
+    /// What comes before its turn.
+    preferred: Vec<MessageId>,
     /// What was posted with a deduplication id, and until when that counts.
     seen: HashMap<DeduplicationId, (MessageId, Timestamp)>,
     recent: Recent,
@@ -102,6 +104,12 @@ impl Queue {
             let turn = self.turns.iter().position(|key| *key == m.ordering_key);
             (turn, m.id)
         });
+        let preferred = |m: &Message| self.preferred.contains(&m.id);
+        for pair in free.windows(2).filter(|pair| pair[0].ordering_key == pair[1].ordering_key) {
+            assert!(preferred(&pair[0]) || !preferred(&pair[1]), "{pair:?} is out of order");
+        }
+        // Stable: what is alike stays in its turn.
+        free.sort_by_key(|m| !preferred(m));
         free
     }
 
@@ -166,6 +174,12 @@ impl State {
 }
 
 impl ReferencePool {
+    /// Lets the next claim or pop take these messages, as another pool did, if it may: whose turn it
+    /// is depends on when a pool noticed that time has opened a line.
+    pub(super) fn prefer(&self, queue: &QueueRef, ids: Vec<MessageId>) -> Result<()> {
+        self.with(queue, |queue| queue.preferred = ids)
+    }
+
     fn state(&self) -> Result<MutexGuard<'_, State>> {
         let state = self.0.lock().unwrap();
         if state.closed {
