@@ -11,8 +11,9 @@ use actix_web::{
     web::{Bytes, BytesMut, Data},
 };
 use futures_util::StreamExt as _;
+use serde_json::{Map, Value};
 
-use crate::{config::Config, error::ApiError, front::Place};
+use crate::{config::Config, error::ApiError, front::Place, json};
 
 /// The body of a request, not yet read: a handler checks its size first.
 pub(crate) struct BodyReader {
@@ -95,6 +96,25 @@ impl BodyReader {
             return Err(ApiError::Body(format!("the body is larger than {limit} bytes")));
         }
         self.read().await
+    }
+
+    /// Reads the small body of a route that takes an object, empty if there is no body.
+    ///
+    /// # Errors
+    /// As [`read_small`](Self::read_small), and as [`json::object`].
+    pub(crate) async fn read_terms(self, limit: usize) -> Result<Map<String, Value>, ApiError> {
+        match self.read_small(limit).await? {
+            Some(bytes) => json::object(&bytes),
+            None => Ok(Map::new()),
+        }
+    }
+
+    /// Reads the small body of a route that needs an object.
+    ///
+    /// # Errors
+    /// As [`read_small`](Self::read_small), and as [`json::object`].
+    pub(crate) async fn read_object(self, limit: usize) -> Result<Map<String, Value>, ApiError> {
+        json::object(&self.read_small(limit).await?.unwrap_or_default())
     }
 
     async fn collect(self) -> Result<Bytes, ApiError> {

@@ -27,11 +27,8 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
     let patience = Patience::of(&query, place.0)?;
-    let document = match body.read_small(config.limits.max_queue_metadata).await? {
-        Some(bytes) => json::object(&bytes)?,
-        None => Map::new(),
-    };
-    let (ttl, grace) = (seconds(&document, "ttl")?, seconds(&document, "grace")?);
+    let document = body.read_terms(config.limits.max_queue_metadata).await?;
+    let (ttl, grace) = terms(&document)?;
     let Some(claim) = services.create_claim(&queue.key, ttl, grace, limit, &patience).await? else {
         return Ok(HttpResponse::NoContent().finish());
     };
@@ -45,8 +42,13 @@ pub(super) async fn create(
         .body(out))
 }
 
+/// The ttl and the grace of a claim, in seconds, as far as they are set.
+pub(super) fn terms(document: &Map<String, Value>) -> Result<(Option<i64>, Option<i64>), ApiError> {
+    Ok((seconds(document, "ttl")?, seconds(document, "grace")?))
+}
+
 /// An integer, if it is set: clients send null for what they leave to the service.
-pub(super) fn seconds(document: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
+fn seconds(document: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
     match document.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => json::integer(value)
@@ -82,9 +84,8 @@ pub(super) async fn renew(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let bytes = body.read_small(config.limits.max_queue_metadata).await?.unwrap_or_default();
-    let document = json::object(&bytes)?;
-    let (ttl, grace) = (seconds(&document, "ttl")?, seconds(&document, "grace")?);
+    let document = body.read_object(config.limits.max_queue_metadata).await?;
+    let (ttl, grace) = terms(&document)?;
     let id = segment(&request, "claim");
     services.renew_claim(&queue.key, &id, ttl, grace).await?;
     Ok(HttpResponse::NoContent().finish())

@@ -10,7 +10,7 @@ use storage_traits::domain::{
 };
 
 use super::{
-    claims::seconds,
+    claims::terms,
     links::NextLink,
     post::rfc3339,
     render::{age, utc},
@@ -19,7 +19,6 @@ use crate::{
     config::Config,
     error::ApiError,
     extract::{BodyReader, InQueue, PlaceTaken, Query, segment},
-    json,
     long_poll::Patience,
     services::{GroupState, Services},
 };
@@ -72,10 +71,7 @@ pub(super) async fn create(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut document = match body.read_small(config.limits.max_queue_metadata).await? {
-        Some(bytes) => json::object(&bytes)?,
-        None => Map::new(),
-    };
+    let mut document = body.read_terms(config.limits.max_queue_metadata).await?;
     let start = match document.remove("start") {
         None => StartPoint::End,
         Some(value) => start_point("start", &value)?,
@@ -152,8 +148,7 @@ pub(super) async fn seek(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let bytes = body.read_small(config.limits.max_queue_metadata).await?.unwrap_or_default();
-    let document = json::object(&bytes)?;
+    let document = body.read_object(config.limits.max_queue_metadata).await?;
     let to = document.get("to").ok_or_else(|| ApiError::Body("\"to\" is missing".into()))?;
     let to = start_point("to", to)?;
     services.seek_group(&queue.key, &segment(&request, "group"), to).await?;
@@ -173,11 +168,8 @@ pub(super) async fn claim(
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
     let patience = Patience::of(&query, place.0)?;
-    let document = match body.read_small(config.limits.max_queue_metadata).await? {
-        Some(bytes) => json::object(&bytes)?,
-        None => Map::new(),
-    };
-    let (ttl, grace) = (seconds(&document, "ttl")?, seconds(&document, "grace")?);
+    let document = body.read_terms(config.limits.max_queue_metadata).await?;
+    let (ttl, grace) = terms(&document)?;
     let name = segment(&request, "group");
     let claimed = services.claim_for_group(&queue.key, &name, ttl, grace, limit, &patience).await?;
     let Some(claim) = claimed else {
@@ -242,9 +234,8 @@ pub(super) async fn renew(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let bytes = body.read_small(config.limits.max_queue_metadata).await?.unwrap_or_default();
-    let document = json::object(&bytes)?;
-    let (ttl, grace) = (seconds(&document, "ttl")?, seconds(&document, "grace")?);
+    let document = body.read_object(config.limits.max_queue_metadata).await?;
+    let (ttl, grace) = terms(&document)?;
     let (name, id) = (segment(&request, "group"), segment(&request, "claim"));
     services.renew_group_claim(&queue.key, &name, &id, ttl, grace).await?;
     Ok(HttpResponse::NoContent().finish())
@@ -270,8 +261,7 @@ pub(super) async fn acknowledge(
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     let limits = &config.limits;
-    let bytes = body.read_small(limits.max_queue_metadata).await?.unwrap_or_default();
-    let document = json::object(&bytes)?;
+    let document = body.read_object(limits.max_queue_metadata).await?;
     let claim = document.get("claim_id").and_then(Value::as_str);
     let claim = claim.ok_or_else(|| ApiError::Body("\"claim_id\" must be a string".into()))?;
     let max = limits.max_messages_per_claim_or_pop as usize;

@@ -14,7 +14,6 @@ use crate::{
     config::Config,
     error::ApiError,
     extract::{BodyReader, InQueue, PlaceTaken, Query, segment},
-    json,
     long_poll::Patience,
     services::{Delayed, Listing, PopOrIds, Services},
 };
@@ -110,8 +109,7 @@ pub(super) async fn reschedule(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let bytes = body.read_small(config.limits.max_queue_metadata).await?.unwrap_or_default();
-    let document = json::object(&bytes)?;
+    let document = body.read_object(config.limits.max_queue_metadata).await?;
     let moment = deliver_at(document.get("deliver_at").and_then(Value::as_str))?;
     services.reschedule_message(&queue.key, &segment(&request, "message"), moment).await?;
     Ok(HttpResponse::NoContent().finish())

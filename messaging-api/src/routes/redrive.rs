@@ -8,7 +8,6 @@ use crate::{
     config::Config,
     error::ApiError,
     extract::{BodyReader, InQueue},
-    json,
     services::Services,
 };
 
@@ -19,10 +18,7 @@ pub(super) async fn redrive(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let document = match body.read_small(config.limits.max_queue_metadata).await? {
-        Some(bytes) => json::object(&bytes)?,
-        None => Map::new(),
-    };
+    let document = body.read_terms(config.limits.max_queue_metadata).await?;
     if let Some(key) = document.keys().find(|key| !["limit", "rate"].contains(&key.as_str())) {
         return Err(ApiError::Invalid(format!("a redrive has no \"{key}\"")));
     }
