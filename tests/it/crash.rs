@@ -4,6 +4,7 @@ mod consumers;
 mod holders;
 mod ordering;
 mod posters;
+mod redriving;
 
 use std::sync::Arc;
 

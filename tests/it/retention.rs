@@ -83,3 +83,15 @@ async fn another_value_is_refused() {
         answer.expect_error(400, "Invalid request body", &bad.to_string());
     }
 }
+
+#[tokio::test]
+async fn a_post_of_too_many_messages_that_are_retained_is_refused() {
+    let client = with_retention(json!("ttl")).await;
+    let post = |count: usize| json!({"messages": vec![json!({"body": 1}); count]});
+    let path = "/v2/queues/q/messages";
+    client.post(path, &post(5_000)).await.expect(201, "as many as may be");
+    client.post(path, &post(5_001)).await.expect_error(400, "Invalid API request", "one more");
+    client.put(GROUP, &json!({})).await.expect(201, "a group counts too");
+    client.post(path, &post(3_333)).await.expect(201, "as many as may be");
+    client.post(path, &post(3_334)).await.expect_error(400, "Invalid API request", "one more");
+}

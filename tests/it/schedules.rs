@@ -123,6 +123,8 @@ async fn a_message_is_moved_to_a_moment_only() {
         let moved = client.send(post(&path).json(&json!({"deliver_at": bad}))).await;
         moved.expect_error(400, "Invalid request body", &bad.to_string());
     }
+    let other = client.send(post(&path).json(&json!({"deliver_at": ahead(60), "delay": 1}))).await;
+    other.expect_error(400, "Invalid API request", "another key");
     for body in [json!({}), json!([])] {
         let moved = client.send(post(&path).json(&body)).await;
         moved.expect_error(400, "Invalid request body", &body.to_string());

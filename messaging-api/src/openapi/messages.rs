@@ -43,7 +43,10 @@ pub(crate) fn list(config: &Config) -> Operation {
     .flag("echo", "Whether to list messages that this client posted.")
     .flag("include_claimed", "Whether to list messages that are claimed.")
     .flag("include_delayed", "Whether to list messages that are not due yet.")
-    .flag("scheduled", "Whether to list nothing but messages that are not due yet.")
+    .flag(
+        "scheduled",
+        "Whether to list nothing but messages that are not due yet; your own with `echo`.",
+    )
     .shared("Wait")
     .list("ids", max, "The messages to read; then no other parameter counts.")
     .example_query("echo=true")

@@ -120,7 +120,10 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
     let moment = format("date-time").description(Some(
         "The moment from which on it can be claimed; no further ahead than a message may live.",
     ));
-    let reschedule = object().property("deliver_at", moment).required("deliver_at");
+    let reschedule = object()
+        .property("deliver_at", moment)
+        .required("deliver_at")
+        .additional_properties(Some(AdditionalProperties::FreeForm(false)));
     let posted = object()
         .property("resources", array(text()).description(Some("Their paths, in order.")))
         .required("resources");
@@ -324,12 +327,16 @@ fn queues(components: ComponentsBuilder) -> ComponentsBuilder {
         .property(
             "rate",
             integer(1, MAX_RATE.into())
-                .description(Some("How many become visible in a second; all at once if not set.")),
+                .description(Some("How many become visible in a second, behind those of the calls before; all at once, \
+                     and waiting for nothing, if not set.")),
         )
         .additional_properties(Some(AdditionalProperties::FreeForm(false)));
     let redriven = object()
         .property("redriven", amount("Messages that went back."))
-        .property("stranded", amount("Messages that stay: where they came from is gone."))
+        .property(
+            "stranded",
+            amount("Messages that stay for good, because where they came from is gone."),
+        )
         .property("more", typed(Type::Boolean).description(Some("Whether to call again.")))
         .property("until", format("date-time").description(Some("When the last becomes visible.")));
     let redriven = ["redriven", "stranded", "more", "until"]

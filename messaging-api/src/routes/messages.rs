@@ -110,6 +110,9 @@ pub(super) async fn reschedule(
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     let document = body.read_object(config.limits.max_queue_metadata).await?;
+    if let Some(key) = document.keys().find(|key| *key != "deliver_at") {
+        return Err(ApiError::Invalid(format!("a schedule has no \"{key}\"")));
+    }
     let moment = deliver_at(document.get("deliver_at").and_then(Value::as_str))?;
     services.reschedule_message(&queue.key, &segment(&request, "message"), moment).await?;
     Ok(HttpResponse::NoContent().finish())

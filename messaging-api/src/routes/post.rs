@@ -189,6 +189,33 @@ fn label<T: FromStr<Err = InvalidName>>(
 
 /// A moment as RFC 3339 writes it.
 pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
+    // The parser takes more forms than this one.
+    let (date, rest) = text.split_at_checked(10)?;
+    let (time, rest) = rest.split_at_checked(9)?;
+    let fits = |text: &str, form: &str| {
+        text.len() == form.len()
+            && text.bytes().zip(form.bytes()).all(|(is, form)| match form {
+                b'0' => is.is_ascii_digit(),
+                b'+' => matches!(is, b'+' | b'-'),
+                form => is.eq_ignore_ascii_case(&form),
+            })
+    };
+    let offset = match rest.strip_prefix('.') {
+        None => rest,
+        Some(fraction) => {
+            let offset = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            if offset.len() == fraction.len() {
+                return None;
+            }
+            offset
+        }
+    };
+    if !fits(date, "0000-00-00") || !fits(time, "T00:00:00") {
+        return None;
+    }
+    if !fits(offset, "Z") && !fits(offset, "+00:00") {
+        return None;
+    }
     let moment = text.parse::<jiff::Timestamp>().ok()?;
     Some(Timestamp::from_millis(moment.as_millisecond()))
 }
@@ -270,6 +297,37 @@ mod tests {
         let text =
             r#" {"messages" : [ {"body": {"a" :  1.0, "é":"\u00e9"} , "x": 1}, {"body":null}]} "#;
         assert_eq!(bodies(text).unwrap(), [r#"{"a" :  1.0, "é":"\u00e9"}"#, "null"]);
+    }
+
+    #[test]
+    fn a_moment_is_written_as_rfc_3339_says() {
+        for (text, seconds) in [
+            ("2026-11-22T08:00:00Z", 0),
+            ("2026-11-22t08:00:00.000z", 0),
+            ("2026-11-22T09:00:01.000000001+01:00", 1),
+            ("2026-11-22T05:30:00-02:30", 0),
+        ] {
+            let expected = Timestamp::from_millis(1_795_334_400_000 + 1_000 * seconds);
+            assert_eq!(rfc3339(text), Some(expected), "{text}");
+        }
+        for text in [
+            "",
+            "2026-11-22",
+            "20261122T080000Z",
+            "2026-11-22T08:00Z",
+            "2026-11-22T08:00:00",
+            "2026-11-22 08:00:00Z",
+            "2026-11-22T08:00:00.Z",
+            "2026-11-22T08:00:00+0100",
+            "2026-11-22T08:00:00+01",
+            "2026-11-22T08:00:00Z[Europe/Berlin]",
+            "2026-13-22T08:00:00Z",
+            "2026-11-31T08:00:00Z",
+            "+02026-11-22T08:00:00Z",
+            "2026-11-22T08:00:0é",
+        ] {
+            assert_eq!(rfc3339(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -65,16 +65,20 @@ impl Services {
         known: &Known,
         messages: usize,
     ) -> Result<(), ApiError> {
-        if messages <= MAX_COPIES / (MAX_GROUPS as usize + 1) {
+        if messages <= MAX_COPIES / (MAX_GROUPS as usize + 2) {
             return Ok(());
         }
+        let retained = known.settings.retained;
         let groups = self.all_groups(known).await?.len();
-        let max = MAX_COPIES / (1 + groups + usize::from(known.settings.retained));
-        if groups == 0 || messages <= max {
+        let copies = 1 + groups + usize::from(retained);
+        let max = MAX_COPIES / copies;
+        if copies == 1 || messages <= max {
             return Ok(());
         }
-        let text = format!("a post to a queue with {groups} groups has at most {max} messages");
-        Err(ApiError::Invalid(text))
+        let kept = if retained { " and \"_retention\"" } else { "" };
+        Err(ApiError::Invalid(format!(
+            "a post to a queue with {groups} groups{kept} has at most {max} messages"
+        )))
     }
 
     /// The groups of a queue.

@@ -193,6 +193,20 @@ pub async fn what_a_producer_puts_off_or_cancels_is_so_for_all(pool: &TestPool) 
     }
 }
 
+pub async fn what_has_just_become_visible_is_deleted_for_one_reading(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let group = queue.group("g", End).await;
+    let new = |body| NewMessage { retained: true, ..hidden(body, MINUTE) };
+    let posted = queue.post(["1", "2"].map(new).to_vec()).await;
+    queue.advance(MINUTE);
+    // Nothing has looked at the queue since.
+    assert_eq!(queue.delete(posted[0], None).await, DeleteOutcome::Deleted);
+    assert_eq!(queue.delete_many(&posted[1..], &[]).await, Some(1));
+    assert_eq!(take_ids(&group, 10).await, posted);
+    let late = queue.group("late", Start).await;
+    assert_eq!(take_ids(&late, 10).await, posted);
+}
+
 pub async fn a_point_beyond_the_end_is_the_end(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(2).await;

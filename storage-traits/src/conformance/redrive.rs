@@ -168,6 +168,31 @@ pub async fn claimed_and_delayed_dead_letters_stay(pool: &TestPool) {
     assert_eq!(texts(&queue.all().await), ["2", "0", "1"]);
 }
 
+pub async fn a_busy_key_keeps_its_letters(pool: &TestPool) {
+    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    queue.post(["1", "2"].map(|body| keyed("busy", body)).to_vec()).await;
+    queue.post(vec![keyed("free", "3"), message("4")]).await;
+    bury_all(&queue, &grave).await;
+    let busy =
+        grave.all().await.into_iter().find(|letter| texts(std::slice::from_ref(letter)) == ["1"]);
+    let claim = loop {
+        let claim = grave.take(1).await;
+        if ids(&claim.messages) == [busy.as_ref().unwrap().id] {
+            break claim;
+        }
+        grave
+            .acknowledge(claim.id, &[super::words::failed(claim.messages[0].id, Duration::ZERO)])
+            .await;
+    };
+    assert_eq!(outcome(&grave, 10).await, (2, 0, false));
+    assert_eq!(texts(&grave.all().await), ["1", "2"]);
+    grave.release(claim.id).await;
+    assert_eq!(outcome(&grave, 10).await, (2, 0, false));
+    let mut all = texts(&queue.all().await).join(" ");
+    all = all.replace("3 4", "-").replace("4 3", "-");
+    assert_eq!(all, "- 1 2");
+}
+
 pub async fn a_rate_spreads_them_out(pool: &TestPool) {
     let [queue, grave] = [pool.queue().await, pool.queue().await];
     queue.post_n(10).await;

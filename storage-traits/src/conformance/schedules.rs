@@ -5,7 +5,7 @@ use super::{
     words::{HOUR, MILLISECOND, MINUTE, ids, message, nearly, plainly, up_to},
 };
 use crate::{
-    domain::{Delivery, MessageId, NewMessage},
+    domain::{Delivery, MessageId, NewMessage, StartPoint},
     pool::{DeleteOutcome, ListSpec, Rescheduled},
 };
 
@@ -108,6 +108,21 @@ pub async fn a_message_moved_to_the_past_is_visible_at_once(pool: &TestPool) {
     let found = queue.get_one(id).await;
     assert_eq!((found.visible_at, found.expires_at), (queue.now(), queue.now().plus(HOUR)));
     assert_eq!(ids(&queue.take(1).await.messages), [id]);
+}
+
+pub async fn a_message_moved_to_the_past_ends_with_its_ttl(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let group = queue.group("g", StartPoint::End).await;
+    let delivery = Delivery::At(queue.now().plus(HOUR));
+    let id = queue.post_one(NewMessage { delivery, ttl: MINUTE, ..message("1") }).await;
+    assert_eq!(queue.reschedule(id, queue.now()).await, Rescheduled::Moved);
+    queue.advance(MINUTE);
+    for reading in [&queue, &group] {
+        assert_eq!(reading.get(&[id]).await, []);
+        assert_eq!(reading.all().await, []);
+        assert_eq!(reading.counts().await, (0, 0));
+        assert_eq!(reading.claim(&up_to(1)).await, None);
+    }
 }
 
 pub async fn what_is_visible_is_not_moved(pool: &TestPool) {

@@ -37,7 +37,7 @@ impl Recent {
         let minute = now.as_millis().div_euclid(MINUTE);
         match minute - self.minute {
             // A clock that is a little late adds to the minute that has begun.
-            ..=0 => *self,
+            -1 | 0 => *self,
             1 => Self { minute, count: 0, before: self.count },
             _ => Self { minute, count: 0, before: 0 },
         }
@@ -62,5 +62,9 @@ mod tests {
         recent.add(1, at(59));
         assert_eq!(recent.last_minute(at(120)), 6);
         assert_eq!(recent.last_minute(at(240)), 0);
+        // A clock that was far ahead has no say for long.
+        recent.add(1, at(9_000));
+        recent.add(2, at(240));
+        assert_eq!(recent.last_minute(at(240)), 2);
     }
 }

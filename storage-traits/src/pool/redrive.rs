@@ -36,7 +36,8 @@ pub trait DeadLetterStore: Send + Sync {
     /// Moves free dead letters, the oldest first, back to the end of where they came from: the queue
     /// or the group which gave up on them, and nobody else. There each is a new message, with a new
     /// id, no claim, a claim count of 0, and the ordering key and the ttl that it had; the ttl counts
-    /// from when it becomes visible. Messages without an origin, and claimed and delayed ones, stay.
+    /// from when it becomes visible. Messages without an origin stay, and those that could not be
+    /// claimed now: claimed and delayed ones, and those whose key is busy.
     ///
     /// With a rate of r, each becomes visible 1/r seconds after the one before (times are cut to
     /// milliseconds), and the first 1/r seconds after the last of the call before, if that had a

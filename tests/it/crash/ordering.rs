@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use serde_json::{Value, json};
@@ -15,15 +18,16 @@ const KEYS: usize = 50;
 const EACH: usize = 20;
 const CONSUMERS: u64 = 20;
 /// After so many handled messages the server is killed.
-const KILLS: [usize; 3] = [150, 400, 650];
-/// As long as no more than so many are handled, consumers die. What they claimed comes back when a
-/// minute is over, the shortest that a claim can hold.
-const DANGEROUS: usize = 800;
+const KILLS: [usize; 3] = [100, 200, 300];
+/// How many consumers die with what they have claimed, which comes back when a minute is over, the
+/// shortest that a claim can hold.
+const DEATHS: usize = 10;
 const GROUP: &str = "/v2/queues/ordered/groups/workers";
 
-/// What was handled successfully, by key, in the order of its first time.
+/// What was handled successfully, by key, in the order of its first time; and how often a consumer
+/// has wanted to die.
 #[derive(Default)]
-struct Book(Mutex<BTreeMap<String, Vec<u64>>>);
+struct Book(Mutex<BTreeMap<String, Vec<u64>>>, AtomicUsize);
 
 impl Book {
     fn note(&self, key: &str, number: u64) {
@@ -32,6 +36,11 @@ impl Book {
         if !numbers.contains(&number) {
             numbers.push(number);
         }
+    }
+
+    /// Whether one more consumer may die.
+    fn may_die(&self) -> bool {
+        self.1.fetch_add(1, Ordering::Relaxed) < DEATHS
     }
 
     fn count(&self) -> usize {
@@ -65,7 +74,7 @@ struct Consumer {
 impl Consumer {
     async fn work(mut self) {
         while self.book.count() < KEYS * EACH {
-            let limit = 1 + self.dice.throw(4);
+            let limit = 1 + self.dice.throw(3);
             let path = format!("{GROUP}/claims?limit={limit}&wait=1");
             let (answer, _) = self.call(path, &json!({"ttl": 60, "grace": 60})).await;
             if answer.status != 204 {
@@ -94,9 +103,9 @@ impl Consumer {
             let (id, key) = (&message["id"], message["ordering_key"].as_str().unwrap());
             let delay = self.dice.throw(2);
             let mut said = match self.dice.throw(100) {
-                0 if self.book.count() < DANGEROUS => return, // it dies, another takes its place
+                0..=2 if self.book.may_die() => return, // another takes its place
                 _ if failed.contains(&key) => json!({"failed": [{"id": id}]}),
-                1..=15 => {
+                3..=15 => {
                     failed.push(key); // what is later in the key has to wait
                     json!({"failed": [{"id": id, "delay": delay}]})
                 }

@@ -31,7 +31,7 @@ pub(super) fn acknowledge(
             None
         };
         answers.push(match found {
-            Some(Target { place, holder }) if holder == Some(id) => {
+            Some(Target { place, holder, .. }) if holder == Some(id) => {
                 match one.handling {
                     Handling::Done => {
                         remove(tx, &mut row, &place)?;

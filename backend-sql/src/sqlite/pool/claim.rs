@@ -276,7 +276,7 @@ fn move_to_dead_letters(
         body: place.body,
     };
     append(tx, &mut target, &arrival, rule.retained, now)?;
-    let made = 1 + usize::try_from(target.groups).unwrap_or(0);
+    let made = 1 + usize::from(rule.retained) + usize::try_from(target.groups).unwrap_or(0);
     tx.put(target);
     leave(tx, row, &place)?;
     erase_place(tx, row.id, &place)?;

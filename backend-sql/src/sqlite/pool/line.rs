@@ -97,6 +97,16 @@ pub(super) fn first_open(tx: &Tx<'_>, queue: &QueueRow) -> Result<Option<(String
         .map_err(store_error)
 }
 
+/// Whether a line is open.
+pub(super) fn is_open(tx: &Tx<'_>, queue: &QueueRow, key: &str) -> Result<bool> {
+    tx.connection
+        .prepare_cached(
+            "SELECT 1 FROM line WHERE queue = ?1 AND ordering_key = ?2 AND turn IS NOT NULL",
+        )
+        .and_then(|mut statement| statement.exists(params![queue.id, key]))
+        .map_err(store_error)
+}
+
 /// Sends an open line to the end, because it has been served.
 pub(super) fn send_to_end(tx: &Tx<'_>, queue: &mut QueueRow, key: &str) -> Result<()> {
     let turn = queue.next_turn();

@@ -268,6 +268,8 @@ pub(super) struct Target {
     pub(super) place: Place,
     /// The live claim that holds it.
     pub(super) holder: Option<ClaimId>,
+    /// Whether it is not visible yet and nobody has ever claimed it.
+    scheduled: bool,
 }
 
 /// Looks for an unexpired message.
@@ -287,7 +289,11 @@ pub(super) fn target(
                         let held =
                             place.state == CLAIMED && row.get::<_, i64>(5)? > now.as_millis();
                         let claim = row.get::<_, Option<[u8; 16]>>(6)?.map(ClaimId::from_bytes);
-                        Ok(Target { place, holder: claim.filter(|_| held) })
+                        // The queue may not be settled: its state may be that of a while ago.
+                        let scheduled = place.state == DELAYED
+                            && !place.tried
+                            && row.get::<_, i64>(7)? > now.as_millis();
+                        Ok(Target { place, holder: claim.filter(|_| held), scheduled })
                     })
                     .optional()
             })
@@ -296,7 +302,7 @@ pub(super) fn target(
     let held = look(concat!(
         "SELECT ",
         place_of!(held),
-        ", due_at, claim FROM held
+        ", due_at, claim, visible_at FROM held
              WHERE queue = ?1 AND state IN (1, 2, 3) AND sequence = ?2 AND expires_at > ?3"
     ))?;
     match held {
@@ -304,7 +310,7 @@ pub(super) fn target(
         None => look(concat!(
             "SELECT ",
             place_of!(ready),
-            ", expires_at, claim FROM ready
+            ", expires_at, claim, visible_at FROM ready
                  WHERE queue = ?1 AND sequence = ?2 AND expires_at > ?3"
         )),
     }
@@ -334,7 +340,7 @@ fn delete(
     if let Some(refusal) = refusal {
         return Ok(DeleteOutcome::Refused(refusal));
     }
-    remove_everywhere(tx, &mut row, &found.place, now)?;
+    remove_everywhere(tx, &mut row, &found, now)?;
     row.handled.add(1, now);
     tx.put(row);
     Ok(DeleteOutcome::Deleted)
@@ -358,11 +364,11 @@ fn reschedule(
         return Ok(Rescheduled::Visible);
     }
     tx.put(row);
-    for (mut reading, place) in scheduled_copies(tx, &row, &found.place, now)? {
+    for (mut reading, place) in scheduled_copies(tx, &row, &found, now)? {
         move_delayed(tx, &mut reading, &place, visible_at, now)?;
         tx.put(reading);
     }
-    if found.place.is_scheduled() {
+    if found.scheduled {
         move_retained(tx, &row, found.place.sequence, visible_at.max(now))?;
     }
     Ok(Rescheduled::Moved)
@@ -376,20 +382,27 @@ fn move_delayed(
     visible_at: Timestamp,
     now: Timestamp,
 ) -> Result<bool> {
-    let moved = execute(
-        tx.connection,
-        "UPDATE held SET due_at = ?5, visible_at = ?5, expires_at = ?5 + 1000 * ttl
-         WHERE queue = ?1 AND state = ?2 AND sequence = ?3 AND visible_at > ?4",
-        params![row.id, DELAYED, place.sequence, now.as_millis(), visible_at.max(now).as_millis()],
-    )?;
-    if moved > 0 {
-        if visible_at > now {
-            row.due(visible_at.as_millis());
-        } else {
-            free(tx, row, place)?;
-        }
+    let expires_at: Option<i64> = tx
+        .connection
+        .prepare_cached(
+            "UPDATE held SET due_at = ?5, visible_at = ?5, expires_at = ?5 + 1000 * ttl
+             WHERE queue = ?1 AND state = ?2 AND sequence = ?3 AND visible_at > ?4
+             RETURNING expires_at",
+        )
+        .and_then(|mut statement| {
+            let visible_at = visible_at.max(now).as_millis();
+            let moved = [row.id, DELAYED, place.sequence, now.as_millis(), visible_at];
+            statement.query_row(moved, |row| row.get(0)).optional()
+        })
+        .map_err(store_error)?;
+    let Some(expires_at) = expires_at else { return Ok(false) };
+    if visible_at > now {
+        row.due(visible_at.as_millis());
+    } else {
+        free(tx, row, place)?;
+        row.due(expires_at);
     }
-    Ok(moved > 0)
+    Ok(true)
 }
 
 /// Moves what a queue retains of a message along with it.
@@ -421,17 +434,17 @@ fn move_retained(
 fn scheduled_copies(
     tx: &mut Tx<'_>,
     queue: &QueueRow,
-    place: &Place,
+    found: &Target,
     now: Timestamp,
 ) -> Result<Vec<(QueueRow, Place)>> {
     let mut copies = Vec::new();
-    if queue.groups == 0 || !place.is_scheduled() {
+    if queue.groups == 0 || !found.scheduled {
         return Ok(copies);
     }
     for reading in tx.readings(queue.incarnation)?.iter() {
         let Some(row) = tx.queue(*reading)? else { continue };
-        let copy = target(tx, row.id, place.sequence, now)?.map(|found| found.place);
-        copies.extend(copy.filter(Place::is_scheduled).map(|copy| (row, copy)));
+        let copy = target(tx, row.id, found.place.sequence, now)?;
+        copies.extend(copy.filter(|copy| copy.scheduled).map(|copy| (row, copy.place)));
     }
     Ok(copies)
 }
@@ -440,14 +453,15 @@ fn scheduled_copies(
 fn remove_everywhere(
     tx: &mut Tx<'_>,
     row: &mut QueueRow,
-    place: &Place,
+    found: &Target,
     now: Timestamp,
 ) -> Result<()> {
-    for (mut reading, copy) in scheduled_copies(tx, row, place, now)? {
+    let place = &found.place;
+    for (mut reading, copy) in scheduled_copies(tx, row, found, now)? {
         remove(tx, &mut reading, &copy)?;
         tx.put(reading);
     }
-    if place.is_scheduled()
+    if found.scheduled
         && let Some((mut log, copy)) = retained(tx, row, place.sequence)?
     {
         remove(tx, &mut log, &copy)?;
@@ -476,7 +490,7 @@ fn delete_many(
     targets.sort_by_key(|found| found.place.sequence);
     targets.dedup_by_key(|found| found.place.sequence);
     for found in &targets {
-        remove_everywhere(tx, &mut row, &found.place, now)?;
+        remove_everywhere(tx, &mut row, found, now)?;
     }
     row.handled.add(targets.len() as u64, now);
     tx.put(row);

@@ -1,9 +1,11 @@
 //! Dead letters that go back.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
 use rusqlite::params;
 use storage_traits::{
-    Result,
+    Limit, Page, Result,
     domain::{Origin, QueueRef, Timestamp},
     pool::{DeadLetterStore, Pace, RedriveSpec, Redriven},
 };
@@ -13,6 +15,7 @@ use super::{
     arrival::{Arrival, put},
     claim::settled,
     group::find_reading,
+    line::is_open,
     rows::{READY, execute, whole_seconds},
     settle::{Place, erase_place, leave, place_of},
 };
@@ -35,7 +38,10 @@ impl DeadLetterStore for Sqlite {
     }
 }
 
-struct DeadLetter {
+/// How many letters with a key are looked at to find some whose line is open.
+const LOOK_AHEAD: u32 = 4_096;
+
+struct Letter {
     place: Place,
     client: String,
     /// `None` if it cannot be read.
@@ -54,12 +60,11 @@ fn redrive(
         Some(Progress::Again) => return Ok(Progress::Again),
         Some(Progress::Done(row)) => row,
     };
-    let mut found = dead_letters(tx, row.id, spec.limit.with_spare())?;
-    done.more = found.len() > spec.limit.get();
-    found.truncate(spec.limit.get());
+    let found = letters(tx, &row, spec.limit)?;
+    done.more = found.more;
     let before = Timestamp::from_millis(row.next_redrive);
     let pace = Pace::new(spec.rate, before, now);
-    for letter in found {
+    for letter in found.items {
         let visible_at = pace.moment(done.moved);
         if go_back(tx, &mut row, &letter, visible_at, now)? {
             done.moved += 1;
@@ -75,43 +80,62 @@ fn redrive(
 }
 
 /// The first free messages with an origin.
-fn dead_letters(tx: &Tx<'_>, queue: i64, limit: u32) -> Result<Vec<DeadLetter>> {
-    let read = |row: &rusqlite::Row<'_>| {
-        let origin = Origin::from_text(row.get_ref(6)?.as_str()?);
-        Ok(DeadLetter { place: Place::read(row)?, client: row.get(5)?, origin })
+fn letters(tx: &Tx<'_>, row: &QueueRow, limit: Limit) -> Result<Page<Letter>> {
+    let read = |sql: &str, limit: u32| -> Result<Vec<Letter>> {
+        tx.connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| {
+                statement
+                    .query_map(params![row.id, limit], |row| {
+                        let origin = Origin::from_text(row.get_ref(6)?.as_str()?);
+                        Ok(Letter { place: Place::read(row)?, client: row.get(5)?, origin })
+                    })?
+                    .collect()
+            })
+            .map_err(store_error)
     };
-    let mut found: Vec<DeadLetter> = Vec::new();
-    for sql in [
+    let mut found = read(
         concat!(
             "SELECT ",
             place_of!(ready),
             ", client, origin FROM ready INDEXED BY ready_origin
              WHERE queue = ?1 AND origin IS NOT NULL ORDER BY sequence LIMIT ?2"
         ),
+        limit.with_spare(),
+    )?;
+    let in_line = read(
         concat!(
             "SELECT ",
             place_of!(held),
             ", client, origin FROM held INDEXED BY held_origin
              WHERE queue = ?1 AND state = 3 AND origin IS NOT NULL ORDER BY sequence LIMIT ?2"
         ),
-    ] {
-        let some: Vec<_> = tx
-            .connection
-            .prepare_cached(sql)
-            .and_then(|mut statement| statement.query_map(params![queue, limit], read)?.collect())
-            .map_err(store_error)?;
-        found.extend(some);
+        // Where lines are closed, some of them have to wait.
+        if row.lines == row.open_lines { limit.with_spare() } else { LOOK_AHEAD },
+    )?;
+    let hides = in_line.len() >= LOOK_AHEAD as usize;
+    let mut open = HashMap::new();
+    for letter in in_line {
+        let Some(key) = &letter.place.key else { continue };
+        let is_open = match open.get(key) {
+            Some(is_open) => *is_open,
+            None => *open.entry(key.clone()).or_insert(is_open(tx, row, key)?),
+        };
+        if is_open {
+            found.push(letter);
+        }
     }
     found.sort_by_key(|letter| letter.place.sequence);
-    found.truncate(limit as usize);
-    Ok(found)
+    let mut page = Page::cut(found, limit);
+    page.more |= hides;
+    Ok(page)
 }
 
 /// Moves a dead letter to the end of where it comes from; `false` if that is gone.
 fn go_back(
     tx: &mut Tx<'_>,
     row: &mut QueueRow,
-    letter: &DeadLetter,
+    letter: &Letter,
     visible_at: Timestamp,
     now: Timestamp,
 ) -> Result<bool> {

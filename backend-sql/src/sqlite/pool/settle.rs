@@ -41,11 +41,6 @@ impl Place {
         self.state == CLAIMED || (self.state == DELAYED && self.tried)
     }
 
-    /// Whether it is delayed and nobody has ever claimed it.
-    pub(super) const fn is_scheduled(&self) -> bool {
-        self.state == DELAYED && !self.tried
-    }
-
     /// Reads it from the columns that [`place_of!`] names.
     pub(super) fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
         Ok(Self {

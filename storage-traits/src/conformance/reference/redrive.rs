@@ -20,11 +20,9 @@ impl DeadLetterStore for ReferencePool {
         let Some(graves) = state.queues.get_mut(&queue.incarnation) else { return Ok(done) };
         let before = Timestamp::from_millis(graves.pace);
         let pace = Pace::new(spec.rate, before, now);
-        let buried = |m: &&Message| {
-            let free = m.visible_at <= now && graves.holder(m, now).is_none();
-            free && m.origin.is_some()
-        };
-        let mut found: Vec<_> = graves.unexpired(now).filter(buried).cloned().collect();
+        let mut found = graves.free(now);
+        found.retain(|message| message.origin.is_some());
+        found.sort_by_key(|message| message.id);
         done.more = found.len() > spec.limit.get();
         found.truncate(spec.limit.get());
         for message in found {
