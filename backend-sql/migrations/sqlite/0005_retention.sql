@@ -3,11 +3,16 @@
 -- queue and which nobody claims from.
 ALTER TABLE pool_queue ADD COLUMN log INTEGER; -- the incarnation of that row
 
--- Pool: where dead letters come from.
+-- Pool: where dead letters come from, and which messages of a queue are some. A partial index would
+-- say the same, and cost every message of every queue.
 ALTER TABLE ready ADD COLUMN origin TEXT;
 ALTER TABLE held ADD COLUMN origin TEXT;
-CREATE INDEX ready_origin ON ready (queue, sequence) WHERE origin IS NOT NULL;
-CREATE INDEX held_origin ON held (queue, sequence) WHERE state = 3 AND origin IS NOT NULL;
+CREATE TABLE dead_letter (
+    queue    INTEGER NOT NULL,
+    sequence INTEGER NOT NULL,
+    PRIMARY KEY (queue, sequence)
+) WITHOUT ROWID;
+ALTER TABLE pool_queue ADD COLUMN dead_letters INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE pool_queue ADD COLUMN next_redrive INTEGER NOT NULL DEFAULT 0; -- its pace goes on then
 
 -- Pool: how many messages were handled of late.

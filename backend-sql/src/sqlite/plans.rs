@@ -271,7 +271,8 @@ fn leftovers(connection: &Connection) -> Result<i64> {
             "SELECT (SELECT count(*) FROM body) + (SELECT count(*) FROM body_share)
                  + (SELECT count(*) FROM ready) + (SELECT count(*) FROM held)
                  + (SELECT count(*) FROM line) + (SELECT count(*) FROM claim)
-                 + (SELECT count(*) FROM deduplication) + (SELECT count(*) FROM pool_group)",
+                 + (SELECT count(*) FROM deduplication) + (SELECT count(*) FROM pool_group)
+                 + (SELECT count(*) FROM dead_letter)",
             (),
             |row| row.get(0),
         )

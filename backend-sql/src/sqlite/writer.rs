@@ -254,6 +254,8 @@ pub(super) struct QueueRow {
     pub(super) next_due: i64,
     /// Where it keeps what it retains.
     pub(super) log: Option<Incarnation>,
+    /// How many of its messages are dead letters.
+    pub(super) dead_letters: i64,
     /// From when on the next redriven message may be visible.
     pub(super) next_redrive: i64,
     /// What consumers were done with.
@@ -304,7 +306,7 @@ pub(super) fn read_queue_row(
         .prepare_cached(
             "SELECT id, last_sequence, ready, delayed, claimed, next_due, in_line, lines, open_lines,
                  turns, plain_turn, groups, mirrors, fill_after, fill_up_to, fill_since, log,
-                 next_redrive, minute, handled, handled_before
+                 next_redrive, minute, handled, handled_before, dead_letters
              FROM pool_queue WHERE incarnation = ?1",
         )
         .and_then(|mut statement| {
@@ -338,6 +340,7 @@ pub(super) fn read_queue_row(
                             count: row.get(19)?,
                             before: row.get(20)?,
                         },
+                        dead_letters: row.get(21)?,
                     })
                 })
                 .optional()
@@ -437,7 +440,7 @@ impl Tx<'_> {
                          claimed = ?5, next_due = ?6, in_line = ?7, lines = ?8, open_lines = ?9,
                          turns = ?10, plain_turn = ?11, groups = ?12, fill_after = ?13,
                          log = ?14, next_redrive = ?15, minute = ?16, handled = ?17,
-                         handled_before = ?18
+                         handled_before = ?18, dead_letters = ?19
                          WHERE id = ?1",
                     )
                     .and_then(|mut statement| {
@@ -459,7 +462,8 @@ impl Tx<'_> {
                             row.next_redrive,
                             row.handled.minute,
                             row.handled.count,
-                            row.handled.before
+                            row.handled.before,
+                            row.dead_letters
                         ])
                     })
                     .map_err(store_error)?;

@@ -68,6 +68,11 @@ pub(super) fn put(
     let Arrival { sequence, expires_at, visible_at, posted_at, ttl, client, key, origin, body } =
         *arrival;
     row.last_sequence = row.last_sequence.max(sequence);
+    if origin.is_some() {
+        row.dead_letters += 1;
+        let sql = "INSERT INTO dead_letter (queue, sequence) VALUES (?1, ?2)";
+        execute(tx.connection, sql, [row.id, sequence])?;
+    }
     let delayed = visible_at > now.as_millis();
     let due_at = if delayed { visible_at.min(expires_at) } else { expires_at };
     row.due(due_at);

@@ -20,7 +20,7 @@ use super::{
     group::group_of,
     line::send_to_end,
     rows::{CLAIMED, Entry, entries, execute, seconds, select_held, whole_seconds},
-    settle::{erase_place, leave, place_of, places, remove, settle},
+    settle::{erase_place, place_of, places, remove, settle, take_out},
     side::next_side,
 };
 use crate::sqlite::{
@@ -278,8 +278,7 @@ fn move_to_dead_letters(
     append(tx, &mut target, &arrival, rule.retained, now)?;
     let made = 1 + usize::from(rule.retained) + usize::try_from(target.groups).unwrap_or(0);
     tx.put(target);
-    leave(tx, row, &place)?;
-    erase_place(tx, row.id, &place)?;
+    take_out(tx, row, &place)?;
     tx.put(*row);
     Ok(made)
 }

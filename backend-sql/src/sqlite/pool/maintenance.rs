@@ -342,11 +342,17 @@ fn remove_dropped(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(u64, bool)> {
              SELECT ordering_key FROM line WHERE queue = ?1 LIMIT ?2)",
         params![id, STEP],
     )?;
-    let done = [found.len(), claims, seen, lines].iter().all(|rows| *rows < STEP);
+    let letters = execute(
+        tx.connection,
+        "DELETE FROM dead_letter WHERE queue = ?1 AND sequence IN (
+             SELECT sequence FROM dead_letter WHERE queue = ?1 LIMIT ?2)",
+        params![id, STEP],
+    )?;
+    let done = [found.len(), claims, seen, lines, letters].iter().all(|rows| *rows < STEP);
     if done {
         retire(tx, id, now)?;
     }
-    Ok(((found.len() + claims + seen + lines) as u64 + u64::from(done), done))
+    Ok(((found.len() + claims + seen + lines + letters) as u64 + u64::from(done), done))
 }
 
 /// Marks an emptied queue, at its next turn removes its row. In between nobody can open it again,

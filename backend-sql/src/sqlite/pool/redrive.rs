@@ -17,7 +17,7 @@ use super::{
     group::find_reading,
     line::is_open,
     rows::{READY, execute, whole_seconds},
-    settle::{Place, erase_place, leave, place_of},
+    settle::{Place, forget_letter, place_of, take_out},
 };
 use crate::sqlite::{
     Sqlite,
@@ -38,7 +38,7 @@ impl DeadLetterStore for Sqlite {
     }
 }
 
-/// How many letters with a key are looked at to find some whose line is open.
+/// How many letters are looked at to find some that are free.
 const LOOK_AHEAD: u32 = 4_096;
 
 struct Letter {
@@ -70,7 +70,7 @@ fn redrive(
             done.moved += 1;
             done.until = visible_at;
         } else {
-            strand(tx, row.id, &letter.place)?;
+            strand(tx, &mut row, &letter.place)?;
             done.stranded += 1;
         }
     }
@@ -94,26 +94,32 @@ fn letters(tx: &Tx<'_>, row: &QueueRow, limit: Limit) -> Result<Page<Letter>> {
             })
             .map_err(store_error)
     };
+    // Where none is held back, the first ones can all be moved.
+    let held_back = row.claimed > 0 || row.delayed > 0 || row.lines > row.open_lines;
+    let window = if held_back { LOOK_AHEAD.max(limit.with_spare()) } else { limit.with_spare() };
     let mut found = read(
         concat!(
             "SELECT ",
             place_of!(ready),
-            ", client, origin FROM ready INDEXED BY ready_origin
-             WHERE queue = ?1 AND origin IS NOT NULL ORDER BY sequence LIMIT ?2"
+            ", client, origin FROM ready JOIN (
+                 SELECT sequence AS letter FROM dead_letter WHERE queue = ?1
+                 ORDER BY sequence LIMIT ?2)
+             WHERE queue = ?1 AND sequence = letter"
         ),
-        limit.with_spare(),
+        window,
     )?;
     let in_line = read(
         concat!(
             "SELECT ",
             place_of!(held),
-            ", client, origin FROM held INDEXED BY held_origin
-             WHERE queue = ?1 AND state = 3 AND origin IS NOT NULL ORDER BY sequence LIMIT ?2"
+            ", client, origin FROM held JOIN (
+                 SELECT sequence AS letter FROM dead_letter WHERE queue = ?1
+                 ORDER BY sequence LIMIT ?2)
+             WHERE queue = ?1 AND state = 3 AND sequence = letter"
         ),
-        // Where lines are closed, some of them have to wait.
-        if row.lines == row.open_lines { limit.with_spare() } else { LOOK_AHEAD },
+        window,
     )?;
-    let hides = in_line.len() >= LOOK_AHEAD as usize;
+    let hides = held_back && row.dead_letters > i64::from(window);
     let mut open = HashMap::new();
     for letter in in_line {
         let Some(key) = &letter.place.key else { continue };
@@ -142,8 +148,7 @@ fn go_back(
     let Some(origin) = &letter.origin else { return Ok(false) };
     let Some((mut source, mut reading)) = home(tx, origin)? else { return Ok(false) };
     let place = &letter.place;
-    leave(tx, row, place)?;
-    erase_place(tx, row.id, place)?;
+    take_out(tx, row, place)?;
     // The queue gives it its position, whoever reads it.
     source.last_sequence += 1;
     let arrival = Arrival {
@@ -173,8 +178,9 @@ fn home(tx: &mut Tx<'_>, origin: &Origin) -> Result<Option<(QueueRow, QueueRow)>
 }
 
 /// Makes a dead letter whose origin is gone a message like any.
-fn strand(tx: &Tx<'_>, queue: i64, place: &Place) -> Result<()> {
-    let Place { sequence, state, .. } = *place;
+fn strand(tx: &Tx<'_>, row: &mut QueueRow, place: &Place) -> Result<()> {
+    let (queue, sequence, state) = (row.id, place.sequence, place.state);
+    forget_letter(tx, row, sequence)?;
     if state == READY {
         let sql = "UPDATE ready SET origin = NULL WHERE queue = ?1 AND sequence = ?2";
         execute(tx.connection, sql, [queue, sequence])?;

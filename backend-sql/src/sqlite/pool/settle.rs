@@ -124,8 +124,25 @@ pub(super) fn settle(tx: &mut Tx<'_>, queue: &mut QueueRow, now: Timestamp) -> R
 
 /// Removes a message from the queue, whatever its state.
 pub(super) fn remove(tx: &Tx<'_>, queue: &mut QueueRow, place: &Place) -> Result<()> {
+    take_out(tx, queue, place)?;
+    release_body(tx, place.body)
+}
+
+/// Removes a message from the queue, whatever its state, but not its body.
+pub(super) fn take_out(tx: &Tx<'_>, queue: &mut QueueRow, place: &Place) -> Result<()> {
     leave(tx, queue, place)?;
-    erase(tx, queue.id, place)
+    forget_letter(tx, queue, place.sequence)?;
+    erase_place(tx, queue.id, place)
+}
+
+/// Makes a dead letter a message like any, as far as finding it goes.
+pub(super) fn forget_letter(tx: &Tx<'_>, queue: &mut QueueRow, sequence: i64) -> Result<()> {
+    if queue.dead_letters > 0 {
+        let sql = "DELETE FROM dead_letter WHERE queue = ?1 AND sequence = ?2";
+        let forgotten = execute(tx.connection, sql, [queue.id, sequence])?;
+        queue.dead_letters -= i64::try_from(forgotten).unwrap_or(0);
+    }
+    Ok(())
 }
 
 /// Removes the rows of a message.
