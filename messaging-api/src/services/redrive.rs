@@ -53,6 +53,9 @@ impl Services {
             done.stranded += step.stranded;
             done.more = step.more;
             done.until = done.until.max(step.until);
+            if step.moved + step.stranded == 0 {
+                break; // those that are left are held back by others
+            }
             left -= left.min(STEP);
         }
         Ok(done)

@@ -198,7 +198,7 @@ pub struct Message {
     pub client: ClientId,
     /// As posted.
     pub ordering_key: Option<OrderingKey>,
-    /// Where it was buried, if it is a dead letter.
+    /// Where it comes from, if it is a dead letter.
     pub origin: Option<Origin>,
     /// As posted.
     pub checksum: Option<String>,

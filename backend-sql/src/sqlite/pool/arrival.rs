@@ -26,7 +26,7 @@ pub(super) struct Arrival<'m> {
     pub(super) ttl: i64,
     pub(super) client: &'m str,
     pub(super) key: Option<&'m str>,
-    /// Where it was buried, in the form that is stored.
+    /// Where it comes from if it is a dead letter, in the form that is stored.
     pub(super) origin: Option<&'m str>,
     pub(super) body: i64,
 }

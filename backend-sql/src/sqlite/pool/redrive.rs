@@ -39,7 +39,7 @@ impl DeadLetterStore for Sqlite {
 }
 
 /// How many letters are looked at to find some that are free.
-const LOOK_AHEAD: u32 = 4_096;
+const LOOK_AHEAD: u32 = 1_024;
 
 struct Letter {
     place: Place,
