@@ -69,8 +69,8 @@ pub struct ClaimSpec {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Where the message is moved to: a queue in the same pool. There it is a new message, with a
-    /// new id, no claim and a claim count of 0, and remembers its origin. A rule that names the claimed queue itself does
-    /// nothing.
+    /// new id, no claim and a claim count of 0, and remembers its origin. A rule that names the
+    /// claimed queue itself does nothing.
     pub queue: QueueRef,
     /// How many claims a message may see.
     pub max_claim_count: u32,

@@ -42,8 +42,8 @@ pub trait GroupStore: Send + Sync {
     ) -> Result<Page<Group>>;
 
     /// Moves a group to another point, backward too: what it has, claims and all, is replaced by
-    /// what the queue has or retains from there on. Its reading changes, so that what was claimed before cannot
-    /// be acknowledged any more. `None` if there is no such group.
+    /// what the queue has or retains from there on. Its reading changes, so that what was claimed
+    /// before cannot be acknowledged any more. `None` if there is no such group.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

@@ -73,8 +73,9 @@ pub trait PoolMaintenance: Send + Sync {
     async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats>;
 
     /// Deletes every message that was in the queue when the call began, delayed ones too, but for
-    /// those under a live claim (Zaqar v2 API, purge); what the queue retains goes too. Works in bounded steps, so it is not atomic:
-    /// a caller that gets an error calls again. Answers how many it deleted.
+    /// those under a live claim (Zaqar v2 API, purge); what the queue retains goes too. Works in
+    /// bounded steps, so it is not atomic: a caller that gets an error calls again. Answers how many
+    /// it deleted.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
