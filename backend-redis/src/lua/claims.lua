@@ -1,0 +1,361 @@
+-- Claims and pops.
+
+-- The open line whose turn it is, with its turn.
+local function first_open(r)
+  if r.open_lines == 0 then return nil end
+  local first = call('ZRANGE', r.p .. ':o', 0, 0, 'WITHSCORES')
+  return first[1], tonumber(first[2])
+end
+
+-- Whose turn it is: a key, '' and true for the messages without one, or nil. `after` is how far
+-- those were looked at.
+local function next_side(r, after)
+  local key, turn = first_open(r)
+  if r.ready > 0 and (not key or (after == 0 and r.plain_turn <= turn)) then return '', true end
+  return key, false
+end
+
+-- Free messages without a key behind `after`, in order: { sequence, record, meta, body }.
+local function plain_candidates(r, after, wanted)
+  local q, found = r.q, {}
+  local indexed = {}
+  if r.ready > r.fresh then
+    indexed = call('ZRANGEBYSCORE', r.p .. ':f', '(' .. after, '+inf', 'LIMIT', 0, wanted)
+  end
+  local fresh = {}
+  if r.fresh > 0 then
+    local from = text(max(r.cursor, after) + 1)
+    fresh = call('XRANGE', r.p .. ':1', from, '+', 'COUNT', wanted)
+  end
+  local i, j = 1, 1
+  while #found < wanted do
+    local a = indexed[i] and tonumber(indexed[i])
+    local b = fresh[j] and sequence_of(fresh[j][1])
+    if not a and not b then break end
+    if a and (not b or a < b) then
+      i = i + 1
+      local meta, body = entry(q, a)
+      local raw = call('HGET', r.p .. ':m', a)
+      found[#found + 1] = { a, raw and read_record(raw) or fresh_record('f', meta), meta, body }
+    else
+      local fields = fresh[j][2]
+      j = j + 1
+      found[#found + 1] = { b, fresh_record('n', fields[2]), fields[2], fields[4] }
+    end
+  end
+  return found
+end
+
+-- The first messages that wait in a line.
+local function line_candidates(r, key, wanted)
+  local found = {}
+  local members = call('ZRANGEBYLEX', r.p .. ':x', '[' .. key .. '\0', '(' .. key .. '\1', 'LIMIT', 0, wanted)
+  for _, member in ipairs(members) do
+    local sequence = unpack_bytes('>I6', member, #key + 2)
+    local meta, body = entry(r.q, sequence)
+    local raw = call('HGET', r.p .. ':m', sequence)
+    found[#found + 1] = { sequence, raw and read_record(raw) or fresh_record('l', meta), meta, body }
+  end
+  return found
+end
+
+local function candidates(r, key, is_plain, after, wanted)
+  if is_plain then return plain_candidates(r, after, wanted) end
+  return line_candidates(r, key, wanted)
+end
+
+-- Takes a free message out of its index, but not out of its line's count.
+local function pick(r, sequence, m)
+  if m.state == 'n' then
+    r.fresh = r.fresh - 1
+    r.cursor = sequence
+    r.ready = r.ready - 1
+  elseif m.state == 'f' then
+    call('ZREM', r.p .. ':f', sequence)
+    r.ready = r.ready - 1
+  else
+    call('ZREM', r.p .. ':l', sequence)
+    call('ZREM', r.p .. ':x', place_in_line(m.key, sequence))
+    r.in_line = r.in_line - 1
+  end
+end
+
+-- Writes a claim on a message, which lives on with it if it would expire before.
+local function hold(m, id, ttl, grace, now)
+  m.claim = id
+  if m.expires < now + ttl * 1000 then
+    m.ttl = ttl + grace
+    m.expires = min(now + m.ttl * 1000, NEVER)
+  end
+end
+
+-- Keeps a free message for whoever moves it elsewhere.
+local function begin_move(r, sequence, m, now)
+  pick(r, sequence, m)
+  if m.key then shift(r, m.key, -1, 0) end
+  m.state = 't'
+  r.claimed = r.claimed + 1
+  call('ZADD', r.p .. ':c', sequence, sequence)
+  put_record(r, sequence, m)
+  set_timer(r, sequence, min(m.expires, now + MOVING))
+end
+
+local function by_sequence(a, b)
+  return a[1] < b[1]
+end
+
+-- Adds a message to an answer: sequence, meta, record or '', body.
+local function say(answer, sequence, m, meta, body)
+  local n = #answer
+  answer[n + 1], answer[n + 2], answer[n + 4] = sequence, meta, body
+  answer[n + 3] = m.plain and '' or pack_record(m)
+end
+
+local AGAIN, OK, UNKNOWN = 1, 0, 2
+
+-- KEYS: reading, registry, maybe the dead-letter queue if it is in the same slot.
+-- ARGV: now, claim, ttl, grace, limit, maximum claim count and key of the dead-letter queue, or ''.
+-- Answers { status, expired, messages taken, taken …, letters … }.
+local function claim(keys, args)
+  local r = open(keys)
+  if not r then return { OK, 0, 0 } end
+  local now, id, ttl, grace = tonumber(args[1]), args[2], tonumber(args[3]), tonumber(args[4])
+  local limit, maximum = tonumber(args[5]), tonumber(args[6])
+  local q = r.q
+  if args[7] == r.p or args[7] == q.p then maximum = nil end
+  if not settle(r, now) then
+    finish(q)
+    return { AGAIN, q.expired, 0 }
+  end
+  if keys[3] and call('EXISTS', keys[3]) == 0 then
+    finish(q)
+    return { UNKNOWN, q.expired, 0 }
+  end
+  local taken, letters, after, bytes = {}, {}, 0, 0
+  while #taken < limit do
+    local key, is_plain = next_side(r, after)
+    if not key then break end
+    local found = candidates(r, key, is_plain, after, limit - #taken)
+    if #found == 0 then error('the counters of ' .. r.p .. ' are wrong') end
+    local before = #taken
+    for _, one in ipairs(found) do
+      local sequence, m = one[1], one[2]
+      if is_plain then after = sequence end
+      if maximum and m.count >= maximum then
+        begin_move(r, sequence, m, now)
+        letters[#letters + 1] = one
+        bytes = bytes + #one[4]
+      else
+        pick(r, sequence, m)
+        hold(m, id, ttl, grace, now)
+        if not m.plain then put_away(r, 'dead_t', 'm' .. sequence) end
+        m.plain = nil
+        m.state = 'c'
+        m.count = m.count + 1
+        taken[#taken + 1] = one
+      end
+    end
+    local count = #taken - before
+    if is_plain then
+      if r.open_lines > 0 then
+        r.turns = r.turns + 1
+        r.plain_turn = r.turns
+      end
+    elseif count > 0 then
+      shift(r, key, -count, count)
+    end
+    if #letters >= STEP or bytes >= 1048576 then break end
+  end
+  table.sort(taken, by_sequence)
+  local answer = { OK, 0, #taken }
+  if #taken > 0 then
+    local records, places, sequences = {}, {}, {}
+    for i, one in ipairs(taken) do
+      local sequence, m = one[1], one[2]
+      local record = pack_record(m)
+      records[2 * i - 1], records[2 * i] = sequence, record
+      places[2 * i - 1], places[2 * i] = sequence, sequence
+      sequences[i] = pack('<I6', sequence)
+      local n = 4 * i
+      answer[n], answer[n + 1], answer[n + 2], answer[n + 3] = sequence, one[3], record, one[4]
+    end
+    bulk('HSET', r.p .. ':m', records)
+    bulk('ZADD', r.p .. ':c', places)
+    r.claimed = r.claimed + #taken
+    local expires = now + ttl * 1000
+    call('HSET', r.p .. ':h', id, pack('<I6I5I6', now, ttl, expires) .. table.concat(sequences))
+    call('ZADD', r.p .. ':t', expires, 'c' .. id)
+    lower(r, expires)
+  elseif #letters >= STEP or bytes >= 1048576 then
+    answer[1] = AGAIN
+  end
+  for _, one in ipairs(letters) do say(answer, one[1], one[2], one[3], one[4]) end
+  finish(q)
+  answer[2] = q.expired
+  return answer
+end
+
+-- A claim that is alive: its record.
+local function live_claim(r, id, now)
+  local raw = call('HGET', r.p .. ':h', id)
+  if not raw then return nil end
+  local _, _, expires = read_claim(raw)
+  if expires > now then return raw end
+end
+
+-- Looks a reading up and settles it. If it is unknown or has to be settled on, the second value is
+-- the answer of the call.
+local function settled(keys, now)
+  local r = open(keys)
+  if not r then return nil, { UNKNOWN, 0 } end
+  if not settle(r, now) then
+    finish(r.q)
+    return nil, { AGAIN, r.q.expired }
+  end
+  return r
+end
+
+-- ARGV: now, claim. Answers { status, expired, renewed, ttl, messages … }.
+local function get_claim(keys, args)
+  local now, id = tonumber(args[1]), args[2]
+  local r, answer = settled(keys, now)
+  if not r then return answer end
+  local raw = live_claim(r, id, now)
+  if not raw then
+    finish(r.q)
+    return { UNKNOWN, r.q.expired }
+  end
+  local renewed, ttl = read_claim(raw)
+  answer = { OK, 0, renewed, ttl }
+  for _, pair in ipairs(held_by(r, id, claimed_sequences(raw))) do
+    local meta, body = entry(r.q, pair[1])
+    say(answer, pair[1], pair[2], meta, body)
+  end
+  finish(r.q)
+  answer[2] = r.q.expired
+  return answer
+end
+
+-- ARGV: now, claim, ttl, grace.
+local function renew(keys, args)
+  local now, id, ttl, grace = tonumber(args[1]), args[2], tonumber(args[3]), tonumber(args[4])
+  local r, answer = settled(keys, now)
+  if not r then return answer end
+  local raw = live_claim(r, id, now)
+  if not raw then
+    finish(r.q)
+    return { UNKNOWN, r.q.expired }
+  end
+  local records, sequences = {}, {}
+  for _, pair in ipairs(held_by(r, id, claimed_sequences(raw))) do
+    hold(pair[2], id, ttl, grace, now)
+    records[#records + 1] = pair[1]
+    records[#records + 1] = pack_record(pair[2])
+    sequences[#sequences + 1] = pack('<I6', pair[1])
+  end
+  bulk('HSET', r.p .. ':m', records)
+  local expires = now + ttl * 1000
+  call('HSET', r.p .. ':h', id, pack('<I6I5I6', now, ttl, expires) .. table.concat(sequences))
+  call('ZADD', r.p .. ':t', expires, 'c' .. id)
+  lower(r, expires)
+  finish(r.q)
+  return { OK, r.q.expired }
+end
+
+-- ARGV: now, claim.
+local function release_claim(keys, args)
+  local now, id = tonumber(args[1]), args[2]
+  local r, answer = settled(keys, now)
+  if not r then return answer end
+  local raw = live_claim(r, id, now)
+  if raw then
+    for _, pair in ipairs(held_by(r, id, claimed_sequences(raw))) do
+      pair[2].claim = nil
+      free(r, pair[1], pair[2])
+    end
+    call('HDEL', r.p .. ':h', id)
+    call('ZREM', r.p .. ':t', 'c' .. id)
+  end
+  finish(r.q)
+  return { OK, r.q.expired }
+end
+
+-- ARGV: now, claim, then sequence and delay of each, '' for what is done.
+-- Answers { status, expired, 1 or 0 for each }.
+local function acknowledge(keys, args)
+  local now, id = tonumber(args[1]), args[2]
+  local r, answer = settled(keys, now)
+  if not r then return answer end
+  answer = { OK, 0 }
+  local seen, done = {}, 0
+  for i = 3, #args, 2 do
+    local sequence, m = tonumber(args[i]), nil
+    if not seen[sequence] then
+      local raw = call('HGET', r.p .. ':m', sequence)
+      m = raw and read_record(raw)
+    end
+    if m and m.state == 'c' and m.claim == id then
+      seen[sequence] = true
+      if args[i + 1] == '' then
+        remove(r, sequence, m)
+        done = done + 1
+      else
+        local retry = tonumber(args[i + 1])
+        m.claim = nil
+        if retry <= now then
+          free(r, sequence, m)
+        else
+          put_away(r, 'dead_c', sequence)
+          r.claimed = r.claimed - 1
+          m.state, m.visible = 'd', retry
+          index_delayed(r, sequence, m)
+        end
+      end
+      answer[#answer + 1] = 1
+    else
+      answer[#answer + 1] = 0
+    end
+  end
+  count_handled(r, done, now)
+  finish(r.q)
+  answer[2] = r.q.expired
+  return answer
+end
+
+-- ARGV: now, limit. Answers { status, expired, messages … }.
+local function pop(keys, args)
+  local now, limit = tonumber(args[1]), tonumber(args[2])
+  local r, answer = settled(keys, now)
+  if not r then return answer end
+  local taken, after = {}, 0
+  while #taken < limit do
+    local key, is_plain = next_side(r, after)
+    if not key then break end
+    local found = candidates(r, key, is_plain, after, limit - #taken)
+    if #found == 0 then error('the counters of ' .. r.p .. ' are wrong') end
+    for _, one in ipairs(found) do
+      local sequence, m = one[1], one[2]
+      if is_plain then after = sequence end
+      one[5] = m.plain and '' or pack_record(m)
+      if m.state == 'n' then r.cursor = sequence end
+      remove(r, sequence, m)
+      taken[#taken + 1] = one
+    end
+    if not is_plain then
+      send_to_end(r, key)
+    elseif r.open_lines > 0 then
+      r.turns = r.turns + 1
+      r.plain_turn = r.turns
+    end
+  end
+  count_handled(r, #taken, now)
+  table.sort(taken, by_sequence)
+  answer = { OK, 0 }
+  for i, one in ipairs(taken) do
+    local n = 4 * i - 1
+    answer[n], answer[n + 1], answer[n + 2], answer[n + 3] = one[1], one[3], one[5], one[4]
+  end
+  finish(r.q)
+  answer[2] = r.q.expired
+  return answer
+end

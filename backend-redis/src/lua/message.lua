@@ -1,0 +1,325 @@
+-- Messages: where they stand, and how they come and go.
+
+-- When it was posted, becomes visible and expires, its ttl, flags, key, and where the rest begins.
+local function meta_of(meta)
+  return unpack_bytes('<I6I6I6I5BHc0', meta)
+end
+local KEYED, LETTER, RETAINED = 1, 2, 4
+
+local function has(flags, flag)
+  return floor(flags / flag) % 2 == 1
+end
+
+-- A message of the queue: its meta, its body, and the stream that it is in.
+local function entry(q, sequence)
+  local found = call('XRANGE', q.p .. ':1', sequence, sequence)[1]
+  if found then return found[2][2], found[2][4], 1 end
+  found = call('XRANGE', q.p .. ':2', sequence, sequence)[1]
+  if found then return found[2][2], found[2][4], 2 end
+end
+
+local function sequence_of(id)
+  return tonumber(id:sub(1, -3))
+end
+
+-- A record: what a reading has changed of a message. States: f free, l in line, d delayed,
+-- c claimed, t being moved elsewhere.
+local function read_record(raw)
+  local m = {}
+  local state, keyed, letter, claimed
+  state, keyed, letter, claimed, m.expires, m.visible, m.ttl, m.count, m.claim, m.key =
+    unpack_bytes('<c1BBBI6I6I5I4c16Hc0', raw)
+  m.state = state
+  m.letter = letter == 1
+  if claimed == 0 then m.claim = nil end
+  if keyed == 0 then m.key = nil end
+  return m
+end
+
+local function pack_record(m)
+  local key = m.key or ''
+  return pack('<c1BBBI6I6I5I4c16Hc0', m.state, m.key and 1 or 0, m.letter and 1 or 0,
+    m.claim and 1 or 0, m.expires, m.visible, m.ttl, m.count, m.claim or NO_CLAIM, #key, key)
+end
+
+local function put_record(r, sequence, m)
+  call('HSET', r.p .. ':m', sequence, pack_record(m))
+end
+
+-- A message without a record, as it was posted.
+local function fresh_record(state, meta)
+  local _, visible, expires, ttl, flags, key = meta_of(meta)
+  return { state = state, expires = expires, visible = visible, ttl = ttl, count = 0,
+    letter = has(flags, LETTER), key = has(flags, KEYED) and key or nil, plain = true }
+end
+
+-- Where a message stands in a settled reading: a record, made up if there is none (`plain`), whose
+-- state is 'n' if the message is in no index; nil if the reading does not have it.
+local function find(r, sequence, now)
+  local raw = call('HGET', r.p .. ':m', sequence)
+  if raw then return read_record(raw) end
+  local q = r.q
+  local meta, _, n = entry(q, sequence)
+  if not meta then return nil end
+  local m = fresh_record('n', meta)
+  if r == q and n == 1 and sequence > q.cursor then return m end
+  if m.visible > now then m.state = 'd' elseif m.key then m.state = 'l' else m.state = 'f' end
+  if call('ZSCORE', r.p .. ':' .. m.state, sequence) then return m end
+end
+
+-- Lines -------------------------------------------------------------------------------------------
+
+-- Changes how many messages of a line wait and are busy; opens and closes it.
+local function shift(r, key, more_waiting, more_busy)
+  local raw = call('HGET', r.p .. ':k', key)
+  local waiting, busy, turn = 0, 0, 0
+  if raw then waiting, busy, turn = unpack_bytes('<I6I6I6', raw) end
+  waiting, busy = waiting + more_waiting, busy + more_busy
+  local opens = waiting > 0 and busy == 0
+  if opens and turn == 0 then
+    r.turns = r.turns + 1
+    turn = r.turns
+    r.open_lines = r.open_lines + 1
+    r.woke = r.woke + 1
+    call('ZADD', r.p .. ':o', turn, key)
+  elseif turn > 0 and not opens then
+    turn = 0
+    r.open_lines = r.open_lines - 1
+    call('ZREM', r.p .. ':o', key)
+  end
+  if waiting == 0 and busy == 0 then
+    call('HDEL', r.p .. ':k', key)
+  else
+    call('HSET', r.p .. ':k', key, pack('<I6I6I6', waiting, busy, turn))
+  end
+end
+
+local function send_to_end(r, key)
+  local raw = call('HGET', r.p .. ':k', key)
+  if not raw then return end
+  local waiting, busy, turn = unpack_bytes('<I6I6I6', raw)
+  if turn == 0 then return end
+  r.turns = r.turns + 1
+  call('ZADD', r.p .. ':o', r.turns, key)
+  call('HSET', r.p .. ':k', key, pack('<I6I6I6', waiting, busy, r.turns))
+end
+
+local function place_in_line(key, sequence)
+  return key .. '\0' .. pack('>I6', sequence)
+end
+
+-- Coming and going --------------------------------------------------------------------------------
+
+-- Puts a message among those that may be claimed, but says nothing of its line.
+local function index_free(r, sequence, key)
+  if key then
+    call('ZADD', r.p .. ':l', sequence, sequence)
+    call('ZADD', r.p .. ':x', 0, place_in_line(key, sequence))
+    r.in_line = r.in_line + 1
+  else
+    call('ZADD', r.p .. ':f', sequence, sequence)
+    r.ready = r.ready + 1
+    r.woke = r.woke + 1
+  end
+end
+
+-- Takes a message out of the index of its state, out of the counters and out of its line.
+local function leave(r, sequence, m)
+  local state = m.state
+  if state == 'c' then
+    put_away(r, 'dead_c', sequence)
+    r.claimed = r.claimed - 1
+    if m.key then shift(r, m.key, 0, -1) end
+  elseif state == 'f' then
+    call('ZREM', r.p .. ':f', sequence)
+    r.ready = r.ready - 1
+  elseif state == 'n' then
+    r.ready, r.fresh = r.ready - 1, r.fresh - 1
+  elseif state == 'l' then
+    call('ZREM', r.p .. ':l', sequence)
+    call('ZREM', r.p .. ':x', place_in_line(m.key, sequence))
+    r.in_line = r.in_line - 1
+    shift(r, m.key, -1, 0)
+  elseif state == 'd' then
+    call('ZREM', r.p .. ':d', sequence)
+    r.delayed = r.delayed - 1
+    if m.key and m.count > 0 then shift(r, m.key, 0, -1) end
+  else
+    put_away(r, 'dead_c', sequence)
+    r.claimed = r.claimed - 1
+  end
+end
+
+-- One reading less has a message; the last one takes it along.
+local function release(q, sequence)
+  if q.shared > 0 then
+    local readings = call('HGET', q.p .. ':r', sequence)
+    if readings then
+      if readings == '2' then
+        call('HDEL', q.p .. ':r', sequence)
+        q.shared = q.shared - 1
+      else
+        call('HINCRBY', q.p .. ':r', sequence, -1)
+      end
+      return
+    end
+  end
+  q.gone[#q.gone + 1] = sequence
+end
+
+-- One reading more has a message.
+local function share(q, sequence)
+  local readings = call('HINCRBY', q.p .. ':r', sequence, 1)
+  if readings == 1 then
+    call('HSET', q.p .. ':r', sequence, 2)
+    q.shared = q.shared + 1
+  end
+end
+
+local function forget_letter(r, sequence)
+  if r.letters > 0 then r.letters = r.letters - call('ZREM', r.p .. ':z', sequence) end
+end
+
+-- Removes a message from a reading.
+local function remove(r, sequence, m)
+  leave(r, sequence, m)
+  if not m.plain then
+    put_away(r, 'dead_m', sequence)
+  end
+  if not m.plain and m.state ~= 'c' or m.state == 'd' then
+    put_away(r, 'dead_t', 'm' .. sequence)
+  end
+  forget_letter(r, sequence)
+  release(r.q, sequence)
+end
+
+-- Looks at a message again at this time.
+local function set_timer(r, sequence, time)
+  call('ZADD', r.p .. ':t', time, 'm' .. sequence)
+  lower(r, time)
+end
+
+-- Makes a message free that was held back, and has left its index. `busy` says whether it counted
+-- as busy in its line until now.
+local function set_free(r, sequence, m)
+  m.state = m.key and 'l' or 'f'
+  index_free(r, sequence, m.key)
+  if m.plain then return end -- its run knows when it expires
+  put_record(r, sequence, m)
+  set_timer(r, sequence, m.expires)
+end
+
+-- From claimed, delayed or being moved to free.
+local function free(r, sequence, m)
+  local state, key = m.state, m.key
+  local busy = state == 'c' or (state == 'd' and m.count > 0)
+  if state == 'd' then
+    call('ZREM', r.p .. ':d', sequence)
+    r.delayed = r.delayed - 1
+  else
+    put_away(r, 'dead_c', sequence)
+    r.claimed = r.claimed - 1
+  end
+  set_free(r, sequence, m)
+  if key then shift(r, key, 1, busy and -1 or 0) end
+end
+
+-- Puts a message that is delayed into the index of those.
+local function index_delayed(r, sequence, m)
+  call('ZADD', r.p .. ':d', sequence, sequence)
+  r.delayed = r.delayed + 1
+  if not m.plain then put_record(r, sequence, m) end
+  set_timer(r, sequence, min(m.visible, m.expires))
+end
+
+-- Puts a message into a reading that does not have it yet.
+local function put(r, sequence, m, now)
+  if m.letter then
+    call('ZADD', r.p .. ':z', sequence, sequence)
+    r.letters = r.letters + 1
+  end
+  if m.visible > now then
+    m.state = 'd'
+    index_delayed(r, sequence, m)
+    return
+  end
+  set_free(r, sequence, m)
+  if m.key then shift(r, m.key, 1, 0) end
+end
+
+-- Notes that a message of a stream expires, in a run with those before it if that may be.
+local function begin_run(q, n, sequence, expires)
+  local tail = n == 1 and q.tail1 or q.tail2
+  if expires < tail then
+    q.runs = q.runs + call('ZADD', q.p .. ':e' .. n, expires, sequence)
+    lower(q, expires)
+  end
+  if n == 1 then q.tail1 = expires else q.tail2 = expires end
+end
+
+-- Writes a message at the end of a queue, for nobody yet.
+local function append(q, n, meta, body, expires)
+  local sequence = q.last + 1
+  q.last = sequence
+  call('XADD', n == 1 and q.p .. ':1' or q.p .. ':2', text(sequence), 'm', meta, 'b', body)
+  begin_run(q, n, sequence, expires)
+  return sequence
+end
+
+-- Removes a message from what a queue retains.
+local function forget_retained(q, sequence)
+  local log = log_of(q)
+  if log and call('ZREM', log.p .. ':f', sequence) == 1 then
+    call('HDEL', log.p .. ':m', sequence)
+    call('ZREM', log.p .. ':t', 'm' .. sequence)
+    release(q, sequence)
+  end
+end
+
+local function log_for(q)
+  local log = log_of(q)
+  if log then return log end
+  q.has_log = 1
+  return attach(q, blank(q.p .. ':log', q.p, ''))
+end
+
+-- Stores a message at the end of a queue, for the queue, its groups and its log.
+local function arrive(q, meta, body, now)
+  local _, visible, expires, _, flags = meta_of(meta)
+  q.posted = true
+  if flags == 0 and visible <= now and q.groups == 0 then
+    q.ready, q.fresh, q.woke = q.ready + 1, q.fresh + 1, q.woke + 1
+    return append(q, 1, meta, body, expires)
+  end
+  local sequence = append(q, 2, meta, body, expires)
+  local copies = 1
+  put(q, sequence, fresh_record('', meta), now)
+  for _, r in ipairs(group_readings(q)) do
+    put(r, sequence, fresh_record('', meta), now)
+    r.posted = true
+    copies = copies + 1
+  end
+  if has(flags, RETAINED) then
+    local log = log_for(q)
+    call('ZADD', log.p .. ':f', sequence, sequence)
+    copies = copies + 1
+  end
+  if copies > 1 then
+    call('HSET', q.p .. ':r', sequence, copies)
+    q.shared = q.shared + 1
+  end
+  return sequence
+end
+
+-- The message that was posted with a deduplication id, if its window is open; otherwise opens one
+-- for the message that comes next.
+local function duplicate(q, id, until_, now)
+  local raw = call('HGET', q.p .. ':u', id)
+  if raw then
+    local sequence, ends = unpack_bytes('<I6I6', raw)
+    if ends > now then return sequence end
+  end
+  call('HSET', q.p .. ':u', id, pack('<I6I6', q.last + 1, until_))
+  call('ZADD', q.p .. ':t', until_, 'u' .. id)
+  lower(q, until_)
+end

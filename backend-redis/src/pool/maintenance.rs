@@ -1,0 +1,152 @@
+//! Life and care of the queues.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::try_join_all;
+use redis::{Cmd, Value};
+use storage_traits::{
+    Result,
+    domain::{Incarnation, QueueRef, Timestamp},
+    pool::{MessageMark, PoolCounters, PoolMaintenance, Recent, Stats, Swept},
+};
+
+use super::{
+    codec::{message_id, millis},
+    registry_of,
+    reply::Reply,
+    shard_of,
+};
+use crate::{
+    Redis,
+    error::unexpected,
+    server::{Function, Promise, Shard},
+};
+
+/// How long a dropped queue's incarnation stays refused.
+const RETIREMENT: Duration = Duration::from_mins(10);
+/// How much one sweep handles, about.
+const SWEEP: u64 = 256;
+
+#[async_trait]
+impl PoolMaintenance for Redis {
+    async fn open_queue(&self, queue: &QueueRef) -> Result<()> {
+        let function = self.function("open_queue", queue);
+        self.call(queue, Promise::Change, &function).await.map(drop)
+    }
+
+    async fn drop_queue(&self, queue: &QueueRef) -> Result<()> {
+        let mut function = self.function("drop_queue", queue);
+        function.number(i64::try_from(RETIREMENT.as_secs()).map_err(unexpected)?);
+        self.call(queue, Promise::Change, &function).await.map(drop)
+    }
+
+    async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats> {
+        let Some(source) = self.source(queue).await? else { return Ok(Stats::default()) };
+        let mut function = self.function("stats", queue);
+        function.number(millis(now));
+        let reply = self.settle_and_call(queue, Promise::Nothing, &function).await?;
+        let Some(mut reply) = reply else { return Ok(Stats::default()) };
+        let (free, claimed) = (reply.count()?, reply.count()?);
+        let oldest = read_mark(source.queue, &mut reply)?;
+        let newest = read_mark(source.queue, &mut reply)?;
+        let recent =
+            Recent { minute: reply.number()?, count: reply.count()?, before: reply.count()? };
+        Ok(Stats { free, claimed, oldest, newest, handled: recent.last_minute(now) })
+    }
+
+    async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
+        let (mut purged, mut last) = (0, None);
+        loop {
+            let mut function = self.function("purge", queue);
+            function.number(millis(now));
+            match last {
+                Some(last) => function.number(last),
+                None => function.bytes(""),
+            };
+            let reply = self.settle_and_call(queue, Promise::Change, &function).await?;
+            let Some(mut reply) = reply else { return Ok(purged) };
+            purged += reply.count()?;
+            last = Some(reply.number()?);
+            if reply.number()? == 0 {
+                return Ok(purged);
+            }
+        }
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept> {
+        let mut swept = Swept::default();
+        for shard in self.due_shards(now).await? {
+            if swept.handled >= SWEEP {
+                swept.more = true;
+                break;
+            }
+            let registry = registry_of(&self.servers.options.prefix, shard);
+            let mut function = Function::new("sweep", &[&registry]);
+            function.number(millis(now));
+            let value = self.servers.call(shard, Promise::Nothing, &function).await?;
+            let mut reply = Reply::new(value);
+            swept.handled += reply.count()?;
+            swept.more |= reply.number()? == 1;
+            self.counters.expired(reply.count()?);
+        }
+        Ok(swept)
+    }
+
+    fn counters(&self) -> PoolCounters {
+        self.counters.read()
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.servers.check().await
+    }
+
+    async fn close(&self) {
+        self.servers.close();
+        self.wakes.stop();
+    }
+}
+
+impl Redis {
+    /// The shards in which something is due.
+    async fn due_shards(&self, now: Timestamp) -> Result<Vec<Shard>> {
+        let look = async |shard| -> Result<Option<Shard>> {
+            let mut command = Cmd::new();
+            let registry = registry_of(&self.servers.options.prefix, shard);
+            command.arg("ZRANGEBYSCORE").arg(registry).arg("-inf").arg(millis(now));
+            command.arg("LIMIT").arg(0).arg(1);
+            let found = self.servers.command(shard, Promise::Nothing, &command).await?;
+            Ok(matches!(found, Value::Array(due) if !due.is_empty()).then_some(shard))
+        };
+        // The first one finds out whether there is a server at all.
+        let mut due: Vec<_> = look(0).await?.into_iter().collect();
+        due.extend(try_join_all((1..=Shard::MAX).map(look)).await?.into_iter().flatten());
+        Ok(due)
+    }
+
+    /// Whether the pool knows a queue.
+    pub(super) async fn is_open(&self, queue: &QueueRef) -> Result<bool> {
+        let mut command = Cmd::new();
+        command.arg("EXISTS").arg(self.key(queue.incarnation));
+        let shard = shard_of(queue.incarnation);
+        let found = self.servers.command(shard, Promise::Nothing, &command).await?;
+        Ok(found == Value::Int(1))
+    }
+
+    /// Does all that is due in a reading, in as many steps as it takes.
+    pub(super) async fn settle_all(&self, queue: &QueueRef, now: Timestamp) -> Result<()> {
+        let mut function = self.function("stats", queue);
+        function.number(millis(now));
+        self.settle_and_call(queue, Promise::Nothing, &function).await.map(drop)
+    }
+}
+
+/// One end of a queue: sequence and time, 0 if there is none.
+fn read_mark(queue: Incarnation, reply: &mut Reply) -> Result<Option<MessageMark>> {
+    let (sequence, posted_at) = (reply.number()?, reply.number()?);
+    if sequence == 0 {
+        return Ok(None);
+    }
+    let id = message_id(queue, sequence)?;
+    Ok(Some(MessageMark { id, posted_at: Timestamp::from_millis(posted_at) }))
+}

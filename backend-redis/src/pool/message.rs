@@ -1,0 +1,192 @@
+//! Messages: post them, look at them, delete them.
+
+use async_trait::async_trait;
+use storage_traits::{
+    Limit, Page, Result, StoreError,
+    domain::{
+        ClaimId, ClientId, Message, MessageId, NewMessage, OrderingKey, Posted, QueueRef, Timestamp,
+    },
+    pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled},
+};
+
+use super::codec::{Meta, NEVER, message_id, millis, position, read_messages};
+use crate::{Redis, error::unexpected, server::Promise};
+
+#[async_trait]
+impl MessageStore for Redis {
+    async fn post(
+        &self,
+        queue: &QueueRef,
+        client: &ClientId,
+        messages: Vec<NewMessage>,
+        now: Timestamp,
+    ) -> Result<Vec<Posted>> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut function = self.function("post", queue);
+        let deduplicates = messages.iter().any(|message| message.deduplication.is_some());
+        function.number(millis(now)).number(if deduplicates { 4 } else { 2 });
+        for message in &messages {
+            let (visible_at, expires_at) = message.lifetime(now);
+            let meta = Meta {
+                posted_at: now,
+                visible_at,
+                expires_at,
+                ttl: message.ttl,
+                key: message.ordering_key.as_ref().map(OrderingKey::as_str),
+                client: client.as_str(),
+                checksum: message.checksum.as_deref(),
+                origin: None,
+                retained: message.retained,
+            };
+            function.bytes(meta.write()).bytes(message.body.as_bytes());
+            if deduplicates {
+                let deduplication = message.deduplication.as_ref();
+                function.bytes(deduplication.map_or("", |d| d.id.as_str()));
+                function.number(deduplication.map_or(0, |d| millis(now.plus(d.window))));
+            }
+        }
+        let mut reply = self.call(queue, Promise::Change, &function).await?;
+        if reply.is_nil() {
+            return Err(StoreError::not_found("queue", &queue.key));
+        }
+        let mut posted = Vec::with_capacity(messages.len());
+        while !reply.is_empty() {
+            let sequence = reply.number()?;
+            let id = message_id(queue.incarnation, sequence.abs())?;
+            posted.push(Posted { id, duplicate: sequence < 0 });
+        }
+        Ok(posted)
+    }
+
+    async fn list(
+        &self,
+        queue: &QueueRef,
+        spec: &ListSpec,
+        now: Timestamp,
+    ) -> Result<Page<Message>> {
+        let Some(source) = self.source(queue).await? else { return Ok(Page::empty()) };
+        let wanted = i64::from(spec.limit.with_spare());
+        let mut after = spec.after.map_or(0, |after| after.get().min(NEVER - 1));
+        let mut found = Vec::new();
+        loop {
+            let mut function = self.function("list", queue);
+            let missing = wanted - i64::try_from(found.len()).unwrap_or(wanted);
+            function.number(millis(now)).number(after).number(missing);
+            for included in [spec.include_free, spec.include_claimed, spec.include_delayed] {
+                function.number(i64::from(included));
+            }
+            if let Some(client) = &spec.hide_client {
+                function.bytes(client.as_str());
+            }
+            let reply = self.settle_and_call(queue, Promise::Nothing, &function).await?;
+            let Some(mut reply) = reply else { return Ok(Page::empty()) };
+            after = reply.number()?;
+            found.extend(read_messages(source.queue, &mut reply)?);
+            if after == 0 {
+                return Ok(Page::cut(found, spec.limit));
+            }
+        }
+    }
+
+    async fn get(
+        &self,
+        queue: &QueueRef,
+        ids: &[MessageId],
+        now: Timestamp,
+    ) -> Result<Vec<Message>> {
+        let Some(source) = self.source(queue).await? else { return Ok(Vec::new()) };
+        let mut function = self.function("get", queue);
+        function.number(millis(now));
+        for id in ids.iter().filter(|id| id.incarnation == source.queue) {
+            function.number(position(id.sequence));
+        }
+        match self.settle_and_call(queue, Promise::Nothing, &function).await? {
+            Some(mut reply) => read_messages(source.queue, &mut reply),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn delete(
+        &self,
+        queue: &QueueRef,
+        id: MessageId,
+        claim: Option<ClaimId>,
+        now: Timestamp,
+    ) -> Result<DeleteOutcome> {
+        let source = self.source(queue).await?;
+        if source.is_none_or(|source| source.queue != id.incarnation) {
+            return Ok(DeleteOutcome::Missing);
+        }
+        let mut function = self.function("delete", queue);
+        function.number(millis(now)).number(position(id.sequence));
+        match claim {
+            Some(claim) => function.bytes(claim.to_bytes()),
+            None => function.bytes(""),
+        };
+        let Some(mut reply) = self.settle_and_call(queue, Promise::Change, &function).await? else {
+            return Ok(DeleteOutcome::Missing);
+        };
+        Ok(match reply.number()? {
+            0 => DeleteOutcome::Deleted,
+            1 => DeleteOutcome::Missing,
+            2 => DeleteOutcome::Refused(DeleteRefusal::Claimed),
+            3 => DeleteOutcome::Refused(DeleteRefusal::UnknownClaim),
+            4 => DeleteOutcome::Refused(DeleteRefusal::NotClaimed),
+            5 => DeleteOutcome::Refused(DeleteRefusal::ClaimedByOther),
+            _ => return Err(unexpected("an unknown outcome of a delete")),
+        })
+    }
+
+    async fn reschedule(
+        &self,
+        queue: &QueueRef,
+        id: MessageId,
+        visible_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Rescheduled> {
+        let source = self.source(queue).await?;
+        if source.is_none_or(|source| source.queue != id.incarnation) {
+            return Ok(Rescheduled::Missing);
+        }
+        let mut function = self.function("reschedule", queue);
+        function.number(millis(now)).number(position(id.sequence)).number(millis(visible_at));
+        let Some(mut reply) = self.settle_and_call(queue, Promise::Change, &function).await? else {
+            return Ok(Rescheduled::Missing);
+        };
+        Ok(match reply.number()? {
+            0 => Rescheduled::Moved,
+            1 => Rescheduled::Missing,
+            _ => Rescheduled::Visible,
+        })
+    }
+
+    async fn delete_many(
+        &self,
+        queue: &QueueRef,
+        ids: &[MessageId],
+        claims: &[ClaimId],
+        now: Timestamp,
+    ) -> Result<Option<u64>> {
+        let unknown = claims.is_empty().then_some(0);
+        let Some(source) = self.source(queue).await? else { return Ok(unknown) };
+        let mut function = self.function("delete_many", queue);
+        function.number(millis(now)).number(i64::try_from(claims.len()).map_err(unexpected)?);
+        for claim in claims {
+            function.bytes(claim.to_bytes());
+        }
+        for id in ids.iter().filter(|id| id.incarnation == source.queue) {
+            function.number(position(id.sequence));
+        }
+        let Some(mut reply) = self.settle_and_call(queue, Promise::Change, &function).await? else {
+            return Ok(unknown);
+        };
+        Ok(u64::try_from(reply.number()?).ok())
+    }
+}
+
+/// A limit as the functions take it.
+pub(super) fn number_of(limit: Limit) -> i64 {
+    i64::try_from(limit.get()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,13 @@
+//! Redis 7: one server, a master with sentinels, a cluster.
+//!
+//! Debian packages: `redis-server`, and `openssl` for TLS.
+
+mod cluster;
+mod resp;
+mod sentinel;
+mod server;
+mod tls;
+
+pub use cluster::Cluster;
+pub use sentinel::Sentinel;
+pub use server::Redis;

@@ -1,0 +1,53 @@
+//! Certificates of our own making.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::process;
+
+pub(super) const OPTIONS: &[(&str, &str)] = &[
+    ("--tls-auth-clients", "no"),
+    ("--tls-ca-cert-file", "authority.pem"),
+    ("--tls-cert-file", "server.pem"),
+    ("--tls-key-file", "server.key"),
+];
+
+/// For both certificates; the machine's own configuration has no say.
+const CONFIG: &str = "\
+[req]
+distinguished_name = name
+prompt = no
+[name]
+CN = localhost
+[authority]
+basicConstraints = critical, CA:TRUE
+keyUsage = critical, keyCertSign
+subjectKeyIdentifier = hash
+[server]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectAltName = DNS:localhost, IP:127.0.0.1
+authorityKeyIdentifier = keyid
+";
+
+/// Makes an authority and a certificate that it signed, with the names that [`OPTIONS`] use.
+pub(super) fn make_certificates(folder: &Path) {
+    fs::write(folder.join("openssl.cnf"), CONFIG).expect("the folder is writable");
+    let openssl = process::program("openssl", "openssl");
+    let make = |name: &str, signed_by: &str| {
+        let args = format!(
+            "req -x509 -config openssl.cnf -days 30 -subj /CN={name} -extensions {name} \
+             -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -keyout {name}.key \
+             -out {name}.pem{signed_by}"
+        );
+        process::run(&openssl, &args.split(' ').collect::<Vec<_>>(), folder);
+    };
+    make("authority", "");
+    make("server", " -CA authority.pem -CAkey authority.key");
+}
+
+/// The file with the authority's certificate.
+pub(super) fn authority(folder: &Path) -> PathBuf {
+    folder.join("authority.pem")
+}
