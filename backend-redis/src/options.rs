@@ -137,11 +137,11 @@ impl RedisOptions {
         let Some(rest) = rest.strip_prefix("//") else {
             return fault("write // behind the scheme, as in redis://localhost");
         };
-        let (credentials, rest) = match rest.rsplit_once('@') {
-            Some((credentials, rest)) => (read_credentials(credentials)?, rest),
-            None => (Credentials::default(), rest),
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (credentials, hosts) = match authority.rsplit_once('@') {
+            Some((credentials, hosts)) => (read_credentials(credentials)?, hosts),
+            None => (Credentials::default(), authority),
         };
-        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (place, database) = if scheme.ends_with("+sentinel") {
             let (master, database) = path.split_once('/').unwrap_or((path, ""));
             let master = decode(master)?;

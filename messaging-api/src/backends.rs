@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, sync::Arc};
 
 use anyhow::Context as _;
+use backend_redis::{Redis, RedisOptions};
 use backend_sql::sqlite::{Sqlite, SqliteOptions};
 use storage_traits::{
     catalog::Catalog,
@@ -14,6 +15,8 @@ use storage_traits::{
 pub enum StoreUri {
     /// `sqlite:FILE[?durability=fsync|os-buffer][&readers=N]`
     Sqlite(SqliteOptions),
+    /// `redis://…`, `rediss://…`, `unix:…`, `redis+sentinel://…`, `redis+cluster://…`
+    Redis(Box<RedisOptions>),
 }
 
 /// What is wrong with a URI.
@@ -37,10 +40,16 @@ impl FromStr for StoreUri {
     fn from_str(uri: &str) -> Result<Self, InvalidUri> {
         let fault = |text: &str| Err(InvalidUri(text.to_owned()));
         let Some((scheme, rest)) = uri.split_once(':') else {
-            return fault("write sqlite:FILE");
+            return fault("write sqlite:FILE or redis://HOST");
         };
+        if RedisOptions::SCHEMES.contains(&scheme) {
+            return match RedisOptions::parse(uri) {
+                Ok(options) => Ok(Self::Redis(Box::new(options))),
+                Err(error) => Err(InvalidUri(error.to_string())),
+            };
+        }
         if scheme != "sqlite" {
-            return fault("this scheme is not supported; write sqlite:FILE");
+            return fault("this scheme is not supported; write sqlite:FILE or redis://HOST");
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -72,25 +81,52 @@ pub struct Stores {
     pub pool: Arc<dyn MessagePool>,
 }
 
-/// Opens the stores; a file that both name is opened once. Blocks.
+/// What is wrong with the URI of a catalog, which not every store can hold.
 ///
 /// # Errors
-/// If one cannot be opened.
-pub fn open(catalog: &str, pool: &str) -> anyhow::Result<Stores> {
-    let (StoreUri::Sqlite(catalog), StoreUri::Sqlite(pool)) =
-        (StoreUri::parse(catalog)?, StoreUri::parse(pool)?);
-    let same = std::path::absolute(&catalog.path)? == std::path::absolute(&pool.path)?;
-    anyhow::ensure!(
-        !same || pool == catalog,
-        "catalog.uri and pool.uri name the same file with different options"
-    );
-    let pool = Arc::new(open_file(&pool)?);
-    let catalog = if same { Arc::clone(&pool) } else { Arc::new(open_file(&catalog)?) };
-    Ok(Stores { catalog, pool })
+/// A sentence that says what is wrong.
+pub fn check_catalog(uri: &StoreUri) -> Result<(), InvalidUri> {
+    match uri {
+        StoreUri::Sqlite(_) => Ok(()),
+        StoreUri::Redis(_) => {
+            Err(InvalidUri("Redis holds messages, but no catalog; write sqlite:FILE".to_owned()))
+        }
+    }
 }
 
-fn open_file(options: &SqliteOptions) -> anyhow::Result<Sqlite> {
-    Sqlite::open(options).with_context(|| format!("cannot open {}", options.path.display()))
+/// Opens the stores; a file that both name is opened once.
+///
+/// # Errors
+/// If one cannot be opened. A server that cannot be reached is no error: it is tried again.
+pub async fn open(catalog: &str, pool: &str) -> anyhow::Result<Stores> {
+    let (catalog, pool) = (StoreUri::parse(catalog)?, StoreUri::parse(pool)?);
+    check_catalog(&catalog)?;
+    let StoreUri::Sqlite(catalog) = catalog else { unreachable!("it was checked") };
+    match pool {
+        StoreUri::Redis(options) => {
+            let pool = Redis::open(*options).await;
+            let pool = pool.context("the server of pool.uri is not fit")?;
+            Ok(Stores { catalog: open_file(catalog).await?, pool: Arc::new(pool) })
+        }
+        StoreUri::Sqlite(pool) => {
+            let same = std::path::absolute(&catalog.path)? == std::path::absolute(&pool.path)?;
+            anyhow::ensure!(
+                !same || pool == catalog,
+                "catalog.uri and pool.uri name the same file with different options"
+            );
+            let pool = open_file(pool).await?;
+            let catalog = if same { Arc::clone(&pool) } else { open_file(catalog).await? };
+            Ok(Stores { catalog, pool })
+        }
+    }
+}
+
+async fn open_file(options: SqliteOptions) -> anyhow::Result<Arc<Sqlite>> {
+    let open = move || {
+        let file = Sqlite::open(&options);
+        file.with_context(|| format!("cannot open {}", options.path.display()))
+    };
+    Ok(Arc::new(tokio::task::spawn_blocking(open).await??))
 }
 
 #[cfg(test)]
@@ -99,14 +135,24 @@ mod tests {
 
     #[test]
     fn a_sqlite_uri_names_a_file_and_options() {
-        let StoreUri::Sqlite(options) =
-            StoreUri::parse("sqlite:///var/lib/chapar.db?durability=os-buffer&readers=4").unwrap();
+        let uri = "sqlite:///var/lib/chapar.db?durability=os-buffer&readers=4";
+        let StoreUri::Sqlite(options) = StoreUri::parse(uri).unwrap() else {
+            panic!("a file is no server")
+        };
         assert_eq!(options.path, PathBuf::from("/var/lib/chapar.db"));
         assert_eq!((options.durability, options.readers.get()), (Durability::OsBuffer, 4));
         assert_eq!(
             StoreUri::parse("sqlite:a.db").unwrap(),
             StoreUri::Sqlite(SqliteOptions::new("a.db"))
         );
+    }
+
+    #[test]
+    fn a_catalog_is_not_kept_in_redis() {
+        for uri in ["redis://db", "unix:/run/redis.sock", "rediss+cluster://a,b"] {
+            assert!(check_catalog(&StoreUri::parse(uri).unwrap()).is_err(), "{uri}");
+        }
+        assert!(check_catalog(&StoreUri::parse("sqlite:a.db").unwrap()).is_ok());
     }
 
     #[test]
@@ -118,6 +164,8 @@ mod tests {
             "ftp://me:secret@x",
             "sqlite:a?durability=none",
             "sqlite:a?x=1",
+            "redis://me:secret@a?x=1",
+            "redis+sentinel://me:secret@a",
         ] {
             let error = StoreUri::parse(uri).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");

@@ -157,15 +157,26 @@ impl Config {
 
 /// A URI with its password struck out.
 pub fn without_secrets(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
-    let authority = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..authority].rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user.split_once(':').map_or(user, |(name, _)| name);
-            format!("{scheme}://{user}:***@{host}{}", &rest[authority..])
+    let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let mut shown = match place.split_once("://") {
+        Some((scheme, rest)) => {
+            let authority = rest.find(['/', '#']).unwrap_or(rest.len());
+            match rest[..authority].rsplit_once('@') {
+                Some((user, host)) => {
+                    let user = user.split_once(':').map_or(user, |(name, _)| name);
+                    format!("{scheme}://{user}:***@{host}{}", &rest[authority..])
+                }
+                None => place.to_owned(),
+            }
         }
-        None => uri.to_owned(),
+        None => place.to_owned(),
+    };
+    for (n, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let value = if key.contains("password") { "***" } else { value };
+        shown.extend([if n == 0 { "?" } else { "&" }, key, "=", value]);
     }
+    shown
 }
 
 #[cfg(test)]
@@ -179,6 +190,11 @@ mod tests {
             ("redis://host/0", "redis://host/0"),
             ("redis://me:p@ss@host:1/0?x=a@b", "redis://me:***@host:1/0?x=a@b"),
             ("mongodb://me:secret@a,b", "mongodb://me:***@a,b"),
+            (
+                "redis+sentinel://a/m?sentinel_password=x",
+                "redis+sentinel://a/m?sentinel_password=***",
+            ),
+            ("sqlite:a.db?readers=2&durability=fsync", "sqlite:a.db?readers=2&durability=fsync"),
         ] {
             assert_eq!(without_secrets(uri), shown);
         }

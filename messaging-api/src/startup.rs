@@ -59,8 +59,7 @@ impl Application {
         let api = listen(config.http.listen, config.http.write_timeout)
             .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
         let operator = bind_operator(&config)?;
-        let (catalog, pool) = (config.catalog.uri.clone(), config.pool.uri.clone());
-        let stores = tokio::task::spawn_blocking(move || backends::open(&catalog, &pool)).await??;
+        let stores = backends::open(&config.catalog.uri, &config.pool.uri).await?;
         tracing::info!(
             catalog = without_secrets(&config.catalog.uri),
             pool = without_secrets(&config.pool.uri),

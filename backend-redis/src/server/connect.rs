@@ -46,6 +46,10 @@ pub(crate) struct Connector {
 
 impl Connector {
     pub(super) fn new(options: &RedisOptions) -> Self {
+        if options.tls.is_some() {
+            // The driver takes whatever the process has; an error says that it has one already.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
         Self {
             credentials: options.credentials.clone(),
             sentinel_credentials: options.sentinel_credentials.clone(),

@@ -55,7 +55,12 @@ pub(super) fn faults_of(config: &Config) -> Vec<String> {
         faults.add("log.filter", error);
     }
     for (key, uri) in [("catalog.uri", &config.catalog.uri), ("pool.uri", &config.pool.uri)] {
-        if let Err(error) = backends::StoreUri::parse(uri) {
+        let parsed = backends::StoreUri::parse(uri);
+        let checked = parsed.and_then(|parsed| match key {
+            "catalog.uri" => backends::check_catalog(&parsed),
+            _ => Ok(()),
+        });
+        if let Err(error) = checked {
             faults.add(key, error);
         }
     }
