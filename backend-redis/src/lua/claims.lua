@@ -15,7 +15,7 @@ local function next_side(r, after)
   return key, false
 end
 
--- Free messages without a key behind `after`, in order: { sequence, record, meta, body }.
+-- Free messages without a key behind `after`, in order: { sequence, record, message }.
 local function plain_candidates(r, after, wanted)
   local q, found = r.q, {}
   local indexed = {}
@@ -34,13 +34,13 @@ local function plain_candidates(r, after, wanted)
     if not a and not b then break end
     if a and (not b or a < b) then
       i = i + 1
-      local meta, body = entry(q, a)
+      local message = entry(q, a)
       local raw = call('HGET', r.p .. ':m', a)
-      found[#found + 1] = { a, raw and read_record(raw) or fresh_record('f', meta), meta, body }
+      found[#found + 1] = { a, raw and read_record(raw) or fresh_record('f', message), message }
     else
-      local fields = fresh[j][2]
+      local message = fresh[j][2][2]
       j = j + 1
-      found[#found + 1] = { b, fresh_record('n', fields[2]), fields[2], fields[4] }
+      found[#found + 1] = { b, fresh_record('n', message), message }
     end
   end
   return found
@@ -52,9 +52,9 @@ local function line_candidates(r, key, wanted)
   local members = call('ZRANGEBYLEX', r.p .. ':x', '[' .. key .. '\0', '(' .. key .. '\1', 'LIMIT', 0, wanted)
   for _, member in ipairs(members) do
     local sequence = unpack_bytes('>I6', member, #key + 2)
-    local meta, body = entry(r.q, sequence)
+    local message = entry(r.q, sequence)
     local raw = call('HGET', r.p .. ':m', sequence)
-    found[#found + 1] = { sequence, raw and read_record(raw) or fresh_record('l', meta), meta, body }
+    found[#found + 1] = { sequence, raw and read_record(raw) or fresh_record('l', message), message }
   end
   return found
 end
@@ -104,32 +104,120 @@ local function by_sequence(a, b)
   return a[1] < b[1]
 end
 
--- Adds a message to an answer: sequence, meta, record or '', body.
-local function say(answer, sequence, m, meta, body)
+-- Adds a message to an answer: sequence, message, record or ''.
+local function say(answer, sequence, m, message)
   local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 4] = sequence, meta, body
-  answer[n + 3] = m.plain and '' or pack_record(m)
+  answer[n + 1], answer[n + 2], answer[n + 3] = sequence, message, m.plain and '' or pack_record(m)
 end
 
 local AGAIN, OK, UNKNOWN = 1, 0, 2
 
+-- Records a claim on some messages, by their packed sequences.
+local function record_claim(r, now, id, ttl, sequences)
+  local expires = now + ttl * 1000
+  call('HSET', r.p .. ':h', id, pack('<I6I5I6', now, ttl, expires) .. sequences)
+  call('ZADD', r.p .. ':t', text(expires), 'c' .. id)
+  lower(r, expires)
+end
+
+-- When the first message of a queue's first stream expires, or earlier.
+local function first_expiry(q, not_before)
+  local e = q.p .. ':e1'
+  local first = call('ZRANGE', e, 0, 0, 'WITHSCORES')
+  if not first[1] then return NEVER end
+  local expires = tonumber(first[2])
+  if expires >= not_before then return expires end
+  -- The messages that its run began with may be gone.
+  local found = call('XRANGE', q.p .. ':1', first[1], '+', 'COUNT', 1)[1]
+  if not found then return expires end
+  local _, _, expires = unpack_bytes('<I6I6I6', found[2][2])
+  if found[1]:sub(1, -3) ~= first[1] and expires < NEVER then
+    q.runs = q.runs - call('ZREM', e, first[1]) + call('ZADD', e, text(expires), found[1]:sub(1, -3))
+  end
+  return expires
+end
+
+-- Claims the next fresh messages of a queue if neither their sequences nor their times have to be
+-- looked up. Answers the first and the last one; who asks reads the messages.
+local function claim_range(q, now, id, ttl, limit)
+  local count = min(limit, q.fresh)
+  local record, places, records, sequences = 'C' .. id, {}, {}, {}
+  local first = q.cursor + 1
+  for i = 1, count do
+    local sequence = q.cursor + i
+    local name = text(sequence)
+    records[2 * i - 1], records[2 * i] = name, record
+    places[2 * i - 1], places[2 * i] = name, name
+    sequences[i] = pack('<I6', sequence)
+  end
+  q.cursor = q.cursor + count
+  q.ready, q.fresh, q.claimed = q.ready - count, q.fresh - count, q.claimed + count
+  bulk('HSET', q.p .. ':m', records)
+  bulk('ZADD', q.p .. ':c', places)
+  record_claim(q, now, id, ttl, table.concat(sequences))
+  finish(q)
+  return { OK, q.expired, 0, first, q.cursor }
+end
+
+-- Claims messages of a queue where all that can be claimed are fresh ones.
+local function claim_fresh(q, now, id, ttl, grace, limit)
+  if q.fresh > 0 and q.fresh == q.last - q.cursor
+    and first_expiry(q, now + ttl * 1000) >= now + ttl * 1000 then
+    return claim_range(q, now, id, ttl, limit)
+  end
+  local answer, sequences, records, places = { OK, 0, 0, 0, 0 }, {}, {}, {}
+  if q.fresh > 0 then
+    local lapses = now + ttl * 1000
+    local longer = ttl + grace
+    local lives_until = min(now + longer * 1000, NEVER)
+    local from = text(q.cursor + 1)
+    for i, found in ipairs(call('XRANGE', q.p .. ':1', from, '+', 'COUNT', limit)) do
+      local message, name = found[2][2], found[1]:sub(1, -3)
+      local _, visible, expires, own_ttl = unpack_bytes('<I6I6I6I5', message)
+      if expires < lapses then expires, own_ttl = lives_until, longer end
+      local record = pack('<c1BBBI6I6I5I4c16H', 'c', 0, 0, 1, expires, visible, own_ttl, 1, id, 0)
+      local sequence = tonumber(name)
+      records[2 * i - 1], records[2 * i] = name, record
+      places[2 * i - 1], places[2 * i] = name, name
+      sequences[i] = pack('<I6', sequence)
+      local n = 3 * i + 3
+      answer[n], answer[n + 1], answer[n + 2] = sequence, message, record
+      q.cursor = sequence
+    end
+  end
+  local count = #sequences
+  if count > 0 then
+    q.ready, q.fresh, q.claimed = q.ready - count, q.fresh - count, q.claimed + count
+    bulk('HSET', q.p .. ':m', records)
+    bulk('ZADD', q.p .. ':c', places)
+    record_claim(q, now, id, ttl, table.concat(sequences))
+  end
+  finish(q)
+  answer[2], answer[3] = q.expired, count
+  return answer
+end
+
 -- KEYS: reading, registry, maybe the dead-letter queue if it is in the same slot.
 -- ARGV: now, claim, ttl, grace, limit, maximum claim count and key of the dead-letter queue, or ''.
--- Answers { status, expired, messages taken, taken …, letters … }.
+-- Answers { status, expired, how many messages were taken and follow, the first and the last that
+-- were taken and do not follow or 0 and 0, messages …, letters … }.
 local function claim(keys, args)
   local r = open(keys)
-  if not r then return { OK, 0, 0 } end
+  if not r then return { OK, 0, 0, 0, 0 } end
   local now, id, ttl, grace = tonumber(args[1]), args[2], tonumber(args[3]), tonumber(args[4])
   local limit, maximum = tonumber(args[5]), tonumber(args[6])
   local q = r.q
   if args[7] == r.p or args[7] == q.p then maximum = nil end
   if not settle(r, now) then
     finish(q)
-    return { AGAIN, q.expired, 0 }
+    return { AGAIN, q.expired, 0, 0, 0 }
   end
   if keys[3] and call('EXISTS', keys[3]) == 0 then
     finish(q)
-    return { UNKNOWN, q.expired, 0 }
+    return { UNKNOWN, q.expired, 0, 0, 0 }
+  end
+  if r == q and r.ready == r.fresh and r.open_lines == 0 and (not maximum or maximum > 0) then
+    return claim_fresh(r, now, id, ttl, grace, limit)
   end
   local taken, letters, after, bytes = {}, {}, 0, 0
   while #taken < limit do
@@ -144,7 +232,7 @@ local function claim(keys, args)
       if maximum and m.count >= maximum then
         begin_move(r, sequence, m, now)
         letters[#letters + 1] = one
-        bytes = bytes + #one[4]
+        bytes = bytes + #one[3]
       else
         pick(r, sequence, m)
         hold(m, id, ttl, grace, now)
@@ -167,7 +255,7 @@ local function claim(keys, args)
     if #letters >= STEP or bytes >= 1048576 then break end
   end
   table.sort(taken, by_sequence)
-  local answer = { OK, 0, #taken }
+  local answer = { OK, 0, #taken, 0, 0 }
   if #taken > 0 then
     local records, places, sequences = {}, {}, {}
     for i, one in ipairs(taken) do
@@ -176,20 +264,17 @@ local function claim(keys, args)
       records[2 * i - 1], records[2 * i] = sequence, record
       places[2 * i - 1], places[2 * i] = sequence, sequence
       sequences[i] = pack('<I6', sequence)
-      local n = 4 * i
-      answer[n], answer[n + 1], answer[n + 2], answer[n + 3] = sequence, one[3], record, one[4]
+      local n = 3 * i + 3
+      answer[n], answer[n + 1], answer[n + 2] = sequence, one[3], record
     end
     bulk('HSET', r.p .. ':m', records)
     bulk('ZADD', r.p .. ':c', places)
     r.claimed = r.claimed + #taken
-    local expires = now + ttl * 1000
-    call('HSET', r.p .. ':h', id, pack('<I6I5I6', now, ttl, expires) .. table.concat(sequences))
-    call('ZADD', r.p .. ':t', expires, 'c' .. id)
-    lower(r, expires)
+    record_claim(r, now, id, ttl, table.concat(sequences))
   elseif #letters >= STEP or bytes >= 1048576 then
     answer[1] = AGAIN
   end
-  for _, one in ipairs(letters) do say(answer, one[1], one[2], one[3], one[4]) end
+  for _, one in ipairs(letters) do say(answer, one[1], one[2], one[3]) end
   finish(q)
   answer[2] = q.expired
   return answer
@@ -228,8 +313,7 @@ local function get_claim(keys, args)
   local renewed, ttl = read_claim(raw)
   answer = { OK, 0, renewed, ttl }
   for _, pair in ipairs(held_by(r, id, claimed_sequences(raw))) do
-    local meta, body = entry(r.q, pair[1])
-    say(answer, pair[1], pair[2], meta, body)
+    say(answer, pair[1], pair[2], (entry(r.q, pair[1])))
   end
   finish(r.q)
   answer[2] = r.q.expired
@@ -254,10 +338,7 @@ local function renew(keys, args)
     sequences[#sequences + 1] = pack('<I6', pair[1])
   end
   bulk('HSET', r.p .. ':m', records)
-  local expires = now + ttl * 1000
-  call('HSET', r.p .. ':h', id, pack('<I6I5I6', now, ttl, expires) .. table.concat(sequences))
-  call('ZADD', r.p .. ':t', expires, 'c' .. id)
-  lower(r, expires)
+  record_claim(r, now, id, ttl, table.concat(sequences))
   finish(r.q)
   return { OK, r.q.expired }
 end
@@ -280,7 +361,20 @@ local function release_claim(keys, args)
   return { OK, r.q.expired }
 end
 
--- ARGV: now, claim, then sequence and delay of each, '' for what is done.
+-- Frees a claimed message, at once or later.
+local function put_back(r, sequence, m, retry, now)
+  m.claim = nil
+  if retry <= now then
+    free(r, sequence, m)
+    return
+  end
+  put_away(r, 'dead_c', sequence)
+  r.claimed = r.claimed - 1
+  m.state, m.visible = 'd', retry
+  index_delayed(r, sequence, m)
+end
+
+-- ARGV: now, claim, then sequence and the time of the retry of each, '' for what is done.
 -- Answers { status, expired, 1 or 0 for each }.
 local function acknowledge(keys, args)
   local now, id = tonumber(args[1]), args[2]
@@ -288,34 +382,28 @@ local function acknowledge(keys, args)
   if not r then return answer end
   answer = { OK, 0 }
   local seen, done = {}, 0
+  -- What most records are; such a message of a queue alone needs no more than to be removed.
+  local short, plain = is_exclusive(r) and 'C' .. id, {}
   for i = 3, #args, 2 do
-    local sequence, m = tonumber(args[i]), nil
-    if not seen[sequence] then
-      local raw = call('HGET', r.p .. ':m', sequence)
-      m = raw and read_record(raw)
-    end
-    if m and m.state == 'c' and m.claim == id then
-      seen[sequence] = true
-      if args[i + 1] == '' then
-        remove(r, sequence, m)
-        done = done + 1
-      else
-        local retry = tonumber(args[i + 1])
-        m.claim = nil
-        if retry <= now then
-          free(r, sequence, m)
-        else
-          put_away(r, 'dead_c', sequence)
-          r.claimed = r.claimed - 1
-          m.state, m.visible = 'd', retry
-          index_delayed(r, sequence, m)
-        end
-      end
-      answer[#answer + 1] = 1
+    local name, retry = args[i], tonumber(args[i + 1])
+    local raw = not seen[name] and call('HGET', r.p .. ':m', name)
+    seen[name] = true
+    local m = raw and not (raw == short and not retry) and read_record(raw)
+    local taken = 1
+    if raw and not m then
+      plain[#plain + 1] = name
+      done = done + 1
+    elseif not m or m.state ~= 'c' or m.claim ~= id then
+      taken = 0
+    elseif retry then
+      put_back(r, tonumber(name), complete(m, r.q, name), retry, now)
     else
-      answer[#answer + 1] = 0
+      remove(r, tonumber(name), m)
+      done = done + 1
     end
+    answer[#answer + 1] = taken
   end
+  remove_claimed(r.q, plain)
   count_handled(r, done, now)
   finish(r.q)
   answer[2] = r.q.expired
@@ -336,7 +424,7 @@ local function pop(keys, args)
     for _, one in ipairs(found) do
       local sequence, m = one[1], one[2]
       if is_plain then after = sequence end
-      one[5] = m.plain and '' or pack_record(m)
+      one[4] = m.plain and '' or pack_record(m)
       if m.state == 'n' then r.cursor = sequence end
       remove(r, sequence, m)
       taken[#taken + 1] = one
@@ -352,8 +440,8 @@ local function pop(keys, args)
   table.sort(taken, by_sequence)
   answer = { OK, 0 }
   for i, one in ipairs(taken) do
-    local n = 4 * i - 1
-    answer[n], answer[n + 1], answer[n + 2], answer[n + 3] = one[1], one[3], one[5], one[4]
+    local n = 3 * i
+    answer[n], answer[n + 1], answer[n + 2] = one[1], one[3], one[4]
   end
   finish(r.q)
   answer[2] = r.q.expired

@@ -47,7 +47,7 @@ fill = function(q, r, now, budget)
       end
       local m = fresh_record('', meta)
       if raw then
-        local its = read_record(raw)
+        local its = complete(read_record(raw), q, sequence)
         m.expires, m.ttl = its.expires, its.ttl
         -- What waits for a retry waits in the queue alone.
         m.visible = its.count > 0 and posted or its.visible

@@ -31,9 +31,9 @@ local function take_letters(keys, args)
         more = true
         break
       end
-      local meta, body = entry(r.q, sequence)
-      found[#found + 1] = { sequence, m, meta, body }
-      bytes = bytes + #body
+      local message = entry(r.q, sequence)
+      found[#found + 1] = { sequence, m, message }
+      bytes = bytes + #message
     end
   end
   local before = r.next_redrive
@@ -43,7 +43,7 @@ local function take_letters(keys, args)
   answer = { OK, 0, more and 1 or 0, before, r.next_redrive }
   for _, one in ipairs(found) do
     begin_move(r, one[1], one[2], now)
-    say(answer, one[1], one[2], one[3], one[4])
+    say(answer, one[1], one[2], one[3])
   end
   finish(r.q)
   answer[2] = r.q.expired
@@ -51,7 +51,7 @@ local function take_letters(keys, args)
 end
 
 -- KEYS: queue, registry. ARGV: now, end of the window, group or '', 1 if it is for all who read the
--- queue, then of each letter: where it comes from, meta, body.
+-- queue, then of each letter: where it comes from and the message.
 -- Answers 1 for each; nil if the queue or the group is unknown.
 local function receive_letters(keys, args)
   local q = open_queue_only(keys)
@@ -65,16 +65,16 @@ local function receive_letters(keys, args)
     if not to then return nil end
   end
   local answer = {}
-  for i = 5, #args, 3 do
-    local meta, body = args[i + 1], args[i + 2]
+  for i = 5, #args, 2 do
+    local message = args[i + 1]
     -- No producer can name an id that begins so.
     if not duplicate(q, '\0' .. args[i], until_, now) then
       if args[4] == '1' then
-        arrive(q, meta, body, now)
+        arrive(q, message, now)
       else
-        local _, _, expires = meta_of(meta)
-        local sequence = append(q, 2, meta, body, expires)
-        put(to, sequence, fresh_record('', meta), now)
+        local _, _, expires = meta_of(message)
+        local sequence = append(q, 2, message, expires)
+        put(to, sequence, fresh_record('', message), now)
         to.posted = true
       end
     end

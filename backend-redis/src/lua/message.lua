@@ -1,6 +1,6 @@
 -- Messages: where they stand, and how they come and go.
 
--- When it was posted, becomes visible and expires, its ttl, flags, key, and where the rest begins.
+-- A message is kept as its meta and its body in one piece. Of its meta: when it was posted, becomes visible and expires, its ttl, flags, key, and where the rest begins.
 local function meta_of(meta)
   return unpack_bytes('<I6I6I6I5BHc0', meta)
 end
@@ -10,21 +10,32 @@ local function has(flags, flag)
   return floor(flags / flag) % 2 == 1
 end
 
--- A message of the queue: its meta, its body, and the stream that it is in.
+-- A message of the queue (its meta, and behind it its body) and the stream that it is in.
 local function entry(q, sequence)
   local found = call('XRANGE', q.p .. ':1', sequence, sequence)[1]
-  if found then return found[2][2], found[2][4], 1 end
+  if found then return found[2][2], 1 end
   found = call('XRANGE', q.p .. ':2', sequence, sequence)[1]
-  if found then return found[2][2], found[2][4], 2 end
+  if found then return found[2][2], 2 end
 end
 
 local function sequence_of(id)
   return tonumber(id:sub(1, -3))
 end
 
+-- Without a record a message is as it was posted.
+local function fresh_record(state, meta)
+  local _, visible, expires, ttl, flags, key = meta_of(meta)
+  return { state = state, expires = expires, visible = visible, ttl = ttl, count = 0,
+    letter = has(flags, LETTER), key = has(flags, KEYED) and key or nil, plain = true }
+end
+
 -- A record: what a reading has changed of a message. States: f free, l in line, d delayed,
--- c claimed, t being moved elsewhere.
+-- c claimed, t being moved elsewhere. A short one, C and the claim, says that this is all: it has no
+-- times until it is completed.
 local function read_record(raw)
+  if raw:byte() == 67 then
+    return { state = 'c', claim = raw:sub(2), count = 1, letter = false, short = true }
+  end
   local m = {}
   local state, keyed, letter, claimed
   state, keyed, letter, claimed, m.expires, m.visible, m.ttl, m.count, m.claim, m.key =
@@ -33,6 +44,14 @@ local function read_record(raw)
   m.letter = letter == 1
   if claimed == 0 then m.claim = nil end
   if keyed == 0 then m.key = nil end
+  return m
+end
+
+local function complete(m, q, sequence)
+  if m.short then
+    local _, visible, expires, ttl = meta_of((entry(q, sequence)))
+    m.visible, m.expires, m.ttl, m.short = visible, expires, ttl, nil
+  end
   return m
 end
 
@@ -46,20 +65,13 @@ local function put_record(r, sequence, m)
   call('HSET', r.p .. ':m', sequence, pack_record(m))
 end
 
--- A message without a record, as it was posted.
-local function fresh_record(state, meta)
-  local _, visible, expires, ttl, flags, key = meta_of(meta)
-  return { state = state, expires = expires, visible = visible, ttl = ttl, count = 0,
-    letter = has(flags, LETTER), key = has(flags, KEYED) and key or nil, plain = true }
-end
-
 -- Where a message stands in a settled reading: a record, made up if there is none (`plain`), whose
 -- state is 'n' if the message is in no index; nil if the reading does not have it.
 local function find(r, sequence, now)
   local raw = call('HGET', r.p .. ':m', sequence)
-  if raw then return read_record(raw) end
   local q = r.q
-  local meta, _, n = entry(q, sequence)
+  if raw then return read_record(raw) end
+  local meta, n = entry(q, sequence)
   if not meta then return nil end
   local m = fresh_record('n', meta)
   if r == q and n == 1 and sequence > q.cursor then return m end
@@ -199,6 +211,39 @@ local function set_timer(r, sequence, time)
   lower(r, time)
 end
 
+-- Whether what a reading has is its own alone, and no dead letter.
+local function is_exclusive(r)
+  return r == r.q and r.groups == 0 and r.has_log == 0 and r.letters == 0 and r.shared == 0
+end
+
+-- Whether all these records are of claimed messages without a key.
+local function all_plainly_claimed(raws)
+  for _, raw in ipairs(raws) do
+    if not raw then return false end
+    local state, keyed = raw:byte(1, 2)
+    if state ~= 67 and (state ~= 99 or keyed ~= 0) then return false end
+  end
+  return true
+end
+
+-- Removes such messages from a queue that has them alone; answers how many there were.
+local function remove_claimed(q, sequences)
+  if #sequences == 0 then return 0 end
+  bulk('ZREM', q.p .. ':c', sequences)
+  bulk('HDEL', q.p .. ':m', sequences)
+  -- One may be named twice.
+  local seen, count, gone = {}, 0, q.gone
+  for _, sequence in ipairs(sequences) do
+    gone[#gone + 1] = sequence
+    if not seen[sequence] then
+      seen[sequence] = true
+      count = count + 1
+    end
+  end
+  q.claimed = q.claimed - count
+  return count
+end
+
 -- Makes a message free that was held back, and has left its index. `busy` says whether it counted
 -- as busy in its line until now.
 local function set_free(r, sequence, m)
@@ -254,14 +299,14 @@ local function begin_run(q, n, sequence, expires)
     q.runs = q.runs + call('ZADD', q.p .. ':e' .. n, expires, sequence)
     lower(q, expires)
   end
-  if n == 1 then q.tail1 = expires else q.tail2 = expires end
+  if n == 1 then q.tail1 = expires else q.tail2, q.second = expires, 1 end
 end
 
 -- Writes a message at the end of a queue, for nobody yet.
-local function append(q, n, meta, body, expires)
+local function append(q, n, message, expires)
   local sequence = q.last + 1
   q.last = sequence
-  call('XADD', n == 1 and q.p .. ':1' or q.p .. ':2', text(sequence), 'm', meta, 'b', body)
+  call('XADD', n == 1 and q.p .. ':1' or q.p .. ':2', text(sequence), 'm', message)
   begin_run(q, n, sequence, expires)
   return sequence
 end
@@ -284,18 +329,18 @@ local function log_for(q)
 end
 
 -- Stores a message at the end of a queue, for the queue, its groups and its log.
-local function arrive(q, meta, body, now)
-  local _, visible, expires, _, flags = meta_of(meta)
+local function arrive(q, message, now)
+  local _, visible, expires, _, flags = meta_of(message)
   q.posted = true
   if flags == 0 and visible <= now and q.groups == 0 then
     q.ready, q.fresh, q.woke = q.ready + 1, q.fresh + 1, q.woke + 1
-    return append(q, 1, meta, body, expires)
+    return append(q, 1, message, expires)
   end
-  local sequence = append(q, 2, meta, body, expires)
+  local sequence = append(q, 2, message, expires)
   local copies = 1
-  put(q, sequence, fresh_record('', meta), now)
+  put(q, sequence, fresh_record('', message), now)
   for _, r in ipairs(group_readings(q)) do
-    put(r, sequence, fresh_record('', meta), now)
+    put(r, sequence, fresh_record('', message), now)
     r.posted = true
     copies = copies + 1
   end

@@ -1,7 +1,7 @@
 -- Messages: post, list, get, delete, reschedule.
 
--- KEYS: queue, registry. ARGV: now, how many arguments a message has, then of each message meta and
--- body, or meta, body, deduplication id (may be '') and the end of its window.
+-- KEYS: queue, registry. ARGV: now, how many arguments a message has, then of each the message, or
+-- the message, its deduplication id (may be '') and the end of its window.
 -- Answers a sequence for each message, negative for a duplicate; nil if the queue is unknown.
 local function post_any(keys, args)
   local q = load(keys[1])
@@ -11,13 +11,13 @@ local function post_any(keys, args)
   local answer = {}
   for i = 3, #args, width do
     local first
-    if width == 4 and args[i + 2] ~= '' then
-      first = duplicate(q, args[i + 2], tonumber(args[i + 3]), now)
+    if width == 3 and args[i + 1] ~= '' then
+      first = duplicate(q, args[i + 1], tonumber(args[i + 2]), now)
     end
     if first then
       answer[#answer + 1] = -first
     else
-      arrive(q, args[i], args[i + 1], now)
+      arrive(q, args[i], now)
       answer[#answer + 1] = q.last
     end
   end
@@ -29,21 +29,21 @@ end
 -- groups: only the first fields of the queue's state are read and written.
 local function post(keys, args)
   local p, now = keys[1], tonumber(args[1])
-  local raw = args[2] == '2' and call('GET', p)
+  local raw = args[2] == '1' and call('GET', p)
   if not raw then return post_any(keys, args) end
   local last, ready, fresh, tail, due, groups, kind = unpack_bytes('<ddddddd', raw)
   if kind == 1 or groups > 0 then return post_any(keys, args) end
   local n = #args
-  for i = 3, n, 2 do
+  for i = 3, n do
     local _, visible, expires, _, flags = unpack_bytes('<I6I6I6I5B', args[i])
     -- One run takes them all.
     if flags ~= 0 or visible > now or expires < tail then return post_any(keys, args) end
     tail = expires
   end
   local stream, answer = p .. ':1', {}
-  for i = 3, n, 2 do
+  for i = 3, n do
     last = last + 1
-    call('XADD', stream, text(last), 'm', args[i], 'b', args[i + 1])
+    call('XADD', stream, text(last), 'm', args[i])
     answer[#answer + 1] = last
   end
   local more = #answer
@@ -87,18 +87,58 @@ local function fresh_source(q, after, piece)
     return list[i] and sequence_of(list[i][1])
   end, function()
     i = i + 1
-    return list[i - 1][2]
+    return list[i - 1][2][2]
   end
 end
 
--- ARGV: now, after, how many, free, claimed, delayed (1 or 0), client to hide, if any.
--- Answers { status, expired, where to go on or 0, messages … }: the last says that the page is not
--- full yet, though much was looked at.
+-- The same if only fresh messages are to be listed. Whoever has read the stream from the right place
+-- on, in the same transaction, is only told so.
+local function list_fresh(q, after, wanted, guess)
+  local start = max(after, q.cursor) + 1
+  local answer = { OK, 0, 0, q.cursor }
+  if guess == start then
+    answer[3] = -1
+  elseif q.fresh > 0 and wanted > 0 then
+    local n = 5
+    for _, found in ipairs(call('XRANGE', q.p .. ':1', text(start), '+', 'COUNT', wanted)) do
+      answer[n], answer[n + 1], answer[n + 2] = sequence_of(found[1]), found[2][2], ''
+      n = n + 3
+    end
+  end
+  return answer
+end
+
+-- ARGV: now, after, how many, free, claimed, delayed (1 or 0), where the caller has read the stream
+-- from or 0, client to hide, if any.
+-- Answers { status, expired, what comes next, the queue's cursor, messages … }. What comes next is 0
+-- if the page is whole, -1 if it is what the caller has read, or else where to go on because much was
+-- looked at and the page is not full yet.
 local function list(keys, args)
   local now, after, wanted = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
+  local guess = tonumber(args[7])
+  if guess > 0 and args[4] == '1' then
+    -- The quick way, by the first fields of the state.
+    local raw = call('GET', keys[1])
+    if raw then
+      local _, ready, fresh, _, due, _, kind, cursor, delayed, claimed, in_line =
+        unpack_bytes('<ddddddddddd', raw)
+      if kind == 0 and due > now and ready == fresh and in_line == 0
+        and (args[5] == '0' or claimed == 0) and (args[6] == '0' or delayed == 0)
+        and guess == max(after, cursor) + 1 then
+        return { OK, 0, -1, cursor }
+      end
+    end
+  end
   local r, answer = settled(keys, now)
   if not r then return answer end
-  local q, hidden = r.q, args[7]
+  local q, hidden = r.q, args[8]
+  if r == q and not hidden and args[4] == '1' and r.ready == r.fresh and r.in_line == 0
+    and (args[5] == '0' or r.claimed == 0) and (args[6] == '0' or r.delayed == 0) then
+    answer = list_fresh(q, after, wanted, guess)
+    finish(q)
+    answer[2] = q.expired
+    return answer
+  end
   local piece = min(wanted, 128)
   local heads, takes = {}, {}
   local function add(peek, take)
@@ -111,7 +151,7 @@ local function list(keys, args)
   end
   if args[5] == '1' and r.claimed > 0 then add(index_source(r.p .. ':c', after, piece)) end
   if args[6] == '1' and r.delayed > 0 then add(index_source(r.p .. ':d', after, piece)) end
-  answer = { OK, 0, 0 }
+  answer = { OK, 0, 0, q.cursor }
   local found, looked = 0, 0
   while found < wanted do
     local first, which
@@ -126,14 +166,13 @@ local function list(keys, args)
     end
     after = first
     looked = looked + 1
-    local fields = takes[which]()
-    local meta, body
-    if fields then meta, body = fields[2], fields[4] else meta, body = entry(q, first) end
-    if not hidden or client_of(meta) ~= hidden then
+    local taken = takes[which]()
+    local message = taken or entry(q, first)
+    if not hidden or client_of(message) ~= hidden then
       found = found + 1
       local n = #answer
-      answer[n + 1], answer[n + 2], answer[n + 4] = first, meta, body
-      answer[n + 3] = not fields and call('HGET', r.p .. ':m', first) or ''
+      answer[n + 1], answer[n + 2] = first, message
+      answer[n + 3] = not taken and call('HGET', r.p .. ':m', first) or ''
     end
   end
   finish(q)
@@ -151,8 +190,7 @@ local function get(keys, args)
     local sequence = tonumber(args[i])
     local m = find(r, sequence, now)
     if m then
-      local meta, body = entry(r.q, sequence)
-      say(answer, sequence, m, meta, body)
+      say(answer, sequence, complete(m, r.q, sequence), (entry(r.q, sequence)))
     end
   end
   finish(r.q)
@@ -220,11 +258,22 @@ local function delete_many(keys, args)
     return answer
   end
   local found, seen, holders = {}, {}, {}
+  local raws = {}
+  if #args >= 3 + claims and #args <= 1000 then
+    raws = call('HMGET', r.p .. ':m', unpack(args, 3 + claims))
+    if claims == 0 and is_exclusive(r) and all_plainly_claimed(raws) then
+      local deleted = remove_claimed(r, { unpack(args, 3) })
+      count_handled(r, deleted, now)
+      finish(r.q)
+      return { OK, r.q.expired, deleted }
+    end
+  end
   for i = 3 + claims, #args do
     local sequence = tonumber(args[i])
     if not seen[sequence] then
       seen[sequence] = true
-      local m = find(r, sequence, now)
+      local raw = raws[i - 2 - claims]
+      local m = raw and read_record(raw) or find(r, sequence, now)
       if m then
         found[#found + 1] = { sequence, m }
         if m.state == 'c' then holders[m.claim] = true end

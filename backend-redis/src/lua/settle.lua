@@ -84,7 +84,9 @@ local function held_by(r, id, sequences)
     for i, raw in ipairs(call('HMGET', r.p .. ':m', unpack(part))) do
       if raw then
         local m = read_record(raw)
-        if m.state == 'c' and m.claim == id then held[#held + 1] = { part[i], m } end
+        if m.state == 'c' and m.claim == id then
+          held[#held + 1] = { part[i], complete(m, r.q, part[i]) }
+        end
       end
     end
   end

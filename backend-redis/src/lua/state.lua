@@ -38,7 +38,7 @@ local call, pack, unpack_bytes, floor, min, max, FORMAT, NO_CLAIM, format
 local function prepare()
   call, pack, unpack_bytes = redis.call, struct.pack, struct.unpack
   floor, min, max = math.floor, math.min, math.max
-  FORMAT = '<' .. string.rep('d', 26) .. 'ss'
+  FORMAT = '<' .. string.rep('d', 27) .. 'ss'
   format = string.format
   NO_CLAIM = string.rep('\0', 16)
 end
@@ -49,7 +49,7 @@ local function load(p)
   local
     last, ready, fresh, tail1, due, groups, kind, cursor, delayed, claimed, in_line, open_lines,
     turns, plain_turn, has_log, shared, letters, next_redrive, minute, handled, before, tail2,
-    runs, fill_after, fill_up_to, fill_since, source, name
+    runs, fill_after, fill_up_to, fill_since, second, source, name
     = unpack_bytes(FORMAT, raw)
   -- Made in one piece, which is quicker than field by field.
   return {
@@ -61,7 +61,7 @@ local function load(p)
     open_lines = open_lines, turns = turns, plain_turn = plain_turn, has_log = has_log,
     shared = shared, letters = letters, next_redrive = next_redrive, minute = minute,
     handled = handled, before = before, tail2 = tail2, runs = runs, fill_after = fill_after,
-    fill_up_to = fill_up_to, fill_since = fill_since, source = source, name = name
+    fill_up_to = fill_up_to, fill_since = fill_since, second = second, source = source, name = name
   }
 end
 
@@ -70,7 +70,7 @@ local function packed(r)
     r.last, r.ready, r.fresh, r.tail1, r.due, r.groups, r.kind, r.cursor, r.delayed, r.claimed,
     r.in_line, r.open_lines, r.turns, r.plain_turn, r.has_log, r.shared, r.letters,
     r.next_redrive, r.minute, r.handled, r.before, r.tail2, r.runs, r.fill_after, r.fill_up_to,
-    r.fill_since, r.source, r.name)
+    r.fill_since, r.second, r.source, r.name)
 end
 
 -- A reading that has nothing yet. A queue is of kind 0, all else of kind 1.
@@ -83,7 +83,7 @@ local function blank(p, source, name)
     kind = source == '' and 0 or 1, cursor = 0, delayed = 0, claimed = 0, in_line = 0,
     open_lines = 0, turns = 0, plain_turn = 0, has_log = 0, shared = 0, letters = 0,
     next_redrive = 0, minute = 0, handled = 0, before = 0, tail2 = NEVER, runs = 0,
-    fill_after = 0, fill_up_to = 0, fill_since = 0, source = source, name = name
+    fill_after = 0, fill_up_to = 0, fill_since = 0, second = 0, source = source, name = name
   }
 end
 
@@ -179,7 +179,7 @@ local function flush(q)
   if #gone > 0 then
     q.gone = {}
     bulk('XDEL', q.p .. ':1', gone)
-    bulk('XDEL', q.p .. ':2', gone)
+    if q.second > 0 then bulk('XDEL', q.p .. ':2', gone) end
     -- A run that begins with a message which is gone begins with the next one. One or two may
     -- stay until they are due.
     if q.runs > 4 then
@@ -206,6 +206,7 @@ local function flush(q)
           q.runs = q.runs - call('ZCARD', q.p .. ':e' .. n)
           call('DEL', q.p .. ':' .. n, q.p .. ':e' .. n)
           q['tail' .. n] = NEVER
+          if n == 2 then q.second = 0 end
         end
       end
     end

@@ -1,9 +1,10 @@
-//! How messages are written: what a stream keeps of one (its *meta*, and the body), and what a
-//! reading has changed of it (its *record*). The functions read the same; see `lua/message.lua`.
+//! How messages are written: what a stream keeps of one (its *meta*, and behind it the body), and
+//! what a reading has changed of it (its *record*). The functions read the same; see `lua/message.lua`.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use redis::Value;
 use storage_traits::{
     Result,
     domain::{
@@ -53,9 +54,10 @@ pub(super) struct Meta<'m> {
 }
 
 impl Meta<'_> {
-    /// Times in 6 bytes, the ttl in 5, flags in 1, then texts, each behind its length in 2.
-    pub(super) fn write(&self) -> Vec<u8> {
-        let mut to = Vec::with_capacity(80);
+    /// Times in 6 bytes, the ttl in 5, flags in 1, then texts, each behind its length in 2; behind
+    /// them the body.
+    pub(super) fn write(&self, body: &Body) -> Vec<u8> {
+        let mut to = Vec::with_capacity(128 + body.as_bytes().len());
         for time in [self.posted_at, self.visible_at, self.expires_at] {
             to.extend_from_slice(&millis(time).to_le_bytes()[..6]);
         }
@@ -81,6 +83,7 @@ impl Meta<'_> {
             to.extend_from_slice(&length.to_le_bytes());
             to.extend_from_slice(&text.as_bytes()[..usize::from(length)]);
         }
+        to.extend_from_slice(body.as_bytes());
         to
     }
 }
@@ -127,17 +130,27 @@ pub(super) fn message_id(queue: Incarnation, sequence: i64) -> Result<MessageId>
     Ok(MessageId { incarnation: queue, sequence })
 }
 
-/// Reads a message: sequence, meta, record, body.
+/// Reads a message: sequence, meta and body, record.
 pub(super) fn read_message(queue: Incarnation, reply: &mut Reply) -> Result<Message> {
-    let id = message_id(queue, reply.number()?)?;
-    let (meta, record, body) = (reply.bytes()?, reply.bytes()?, reply.bytes()?);
-    let mut meta = Reader(&meta);
+    let (sequence, text, record) = (reply.number()?, reply.bytes()?, reply.bytes()?);
+    let mut message = read_posted(message_id(queue, sequence)?, text)?;
+    if !record.is_empty() {
+        apply_record(&mut message, &record)?;
+    }
+    Ok(message)
+}
+
+/// Reads what a stream keeps of a message.
+pub(super) fn read_posted(id: MessageId, text: Vec<u8>) -> Result<Message> {
+    let text = Bytes::from(text);
+    let mut meta = Reader(&text);
     let (posted_at, visible_at, expires_at, ttl) =
         (meta.time()?, meta.time()?, meta.time()?, meta.seconds()?);
     let flags = meta.byte()?;
     let (key, client, checksum, origin) = (meta.text()?, meta.text()?, meta.text()?, meta.text()?);
     let origin = (flags & LETTER != 0).then(|| Origin::from_text(origin)).flatten();
-    let mut message = Message {
+    let body = text.slice(text.len() - meta.0.len()..);
+    Ok(Message {
         id,
         posted_at,
         visible_at,
@@ -149,15 +162,43 @@ pub(super) fn read_message(queue: Incarnation, reply: &mut Reply) -> Result<Mess
         ordering_key: (flags & KEYED != 0).then(|| OrderingKey::from_store(key)),
         origin,
         checksum: Some(checksum).filter(|checksum| !checksum.is_empty()).map(ToOwned::to_owned),
-        body: Body::from_json(Bytes::from(body)),
-    };
-    if !record.is_empty() {
-        apply_record(&mut message, Reader(&record))?;
-    }
-    Ok(message)
+        body: Body::from_json(body),
+    })
 }
 
-fn apply_record(message: &mut Message, mut record: Reader<'_>) -> Result<()> {
+/// Reads the entries of a stream that were read without a function: messages as they were posted.
+pub(super) fn read_entries(queue: Incarnation, entries: Value) -> Result<Vec<Message>> {
+    let wrong = || unexpected("redis answered no entries");
+    let Value::Array(entries) = entries else { return Err(wrong()) };
+    let mut messages = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Value::Array(mut entry) = entry else { return Err(wrong()) };
+        let (Some(Value::Array(mut fields)), Some(Value::BulkString(id))) =
+            (entry.pop(), entry.pop())
+        else {
+            return Err(wrong());
+        };
+        let Some(Value::BulkString(text)) = fields.pop() else { return Err(wrong()) };
+        let id = std::str::from_utf8(&id).map_err(unexpected)?;
+        let sequence = id.split('-').next().and_then(|sequence| sequence.parse().ok());
+        let id = message_id(queue, sequence.ok_or_else(wrong)?)?;
+        messages.push(read_posted(id, text)?);
+    }
+    Ok(messages)
+}
+
+/// What a claim of messages that were as they had been posted makes of one.
+pub(super) fn claim_posted(message: &mut Message, claim: ClaimId) {
+    message.claim = Some(claim);
+    message.claim_count = 1;
+}
+
+fn apply_record(message: &mut Message, record: &[u8]) -> Result<()> {
+    let mut record = Reader(record);
+    if let [b'C', claim @ ..] = record.0 {
+        claim_posted(message, ClaimId::from_bytes(claim.try_into().map_err(unexpected)?));
+        return Ok(());
+    }
     let (_state, _keyed) = (record.byte()?, record.byte()?);
     if record.byte()? == 0 {
         message.origin = None;

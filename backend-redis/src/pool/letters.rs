@@ -72,9 +72,9 @@ impl Redis {
                 origin: Some(&origin(letter.ttl)),
                 retained: rule.retained,
             }
-            .write()
+            .write(&letter.body)
         };
-        let parcel = |letter| (token(queue.incarnation, letter), write(letter), letter);
+        let parcel = |letter| (token(queue.incarnation, letter), write(letter));
         let parcels: Vec<_> = letters.iter().map(parcel).collect();
         let home = Home { queue: &rule.queue, group: None, everybody: true };
         if !self.receive(&home, &parcels, now).await? {
@@ -83,7 +83,7 @@ impl Redis {
         }
         self.end_move(queue, Fate::Moved, letters.iter(), None, now).await?;
         self.counters.dead_lettered(letters.len() as u64);
-        self.forget_origins(&rule.queue, parcels.iter().map(|(token, ..)| token)).await
+        self.forget_origins(&rule.queue, parcels.iter().map(|(token, _)| token)).await
     }
 
     /// Stores messages that come from elsewhere; `false` if their home is gone. Without messages it
@@ -91,15 +91,15 @@ impl Redis {
     async fn receive(
         &self,
         home: &Home<'_>,
-        parcels: &[(String, Vec<u8>, &Message)],
+        parcels: &[(String, Vec<u8>)],
         now: Timestamp,
     ) -> Result<bool> {
         let mut function = self.function("receive_letters", home.queue);
         function.number(millis(now)).number(millis(now.plus(REMEMBERED)));
         function.bytes(home.group.map_or("", GroupName::as_str));
         function.number(i64::from(home.everybody));
-        for (token, meta, message) in parcels {
-            function.bytes(token).bytes(meta).bytes(message.body.as_bytes());
+        for (token, message) in parcels {
+            function.bytes(token).bytes(message);
         }
         let reply = self.call(home.queue, Promise::Change, &function).await?;
         Ok(!reply.is_nil())
@@ -234,7 +234,7 @@ impl Redis {
                     origin: None,
                     retained: false,
                 };
-                Ok((token(from.incarnation, letter), meta.write(), letter))
+                Ok((token(from.incarnation, letter), meta.write(&letter.body)))
             })
             .collect();
         let home = Home { queue: &queue, group: origin.group.as_ref(), everybody: false };

@@ -1,6 +1,7 @@
 //! Messages: post them, look at them, delete them.
 
 use async_trait::async_trait;
+use redis::Cmd;
 use storage_traits::{
     Limit, Page, Result, StoreError,
     domain::{
@@ -9,8 +10,16 @@ use storage_traits::{
     pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled},
 };
 
-use super::codec::{Meta, NEVER, message_id, millis, position, read_messages};
+use super::{
+    Source,
+    codec::{Meta, NEVER, message_id, millis, position, read_entries, read_messages},
+    reply::{OK, Reply},
+    shard_of,
+};
 use crate::{Redis, error::unexpected, server::Promise};
+
+/// What a list answers if the page is what was read of the stream.
+const AS_READ: i64 = -1;
 
 #[async_trait]
 impl MessageStore for Redis {
@@ -26,7 +35,7 @@ impl MessageStore for Redis {
         }
         let mut function = self.function("post", queue);
         let deduplicates = messages.iter().any(|message| message.deduplication.is_some());
-        function.number(millis(now)).number(if deduplicates { 4 } else { 2 });
+        function.number(millis(now)).number(if deduplicates { 3 } else { 1 });
         for message in &messages {
             let (visible_at, expires_at) = message.lifetime(now);
             let meta = Meta {
@@ -40,7 +49,7 @@ impl MessageStore for Redis {
                 origin: None,
                 retained: message.retained,
             };
-            function.bytes(meta.write()).bytes(message.body.as_bytes());
+            function.bytes(meta.write(&message.body));
             if deduplicates {
                 let deduplication = message.deduplication.as_ref();
                 function.bytes(deduplication.map_or("", |d| d.id.as_str()));
@@ -70,6 +79,9 @@ impl MessageStore for Redis {
         let wanted = i64::from(spec.limit.with_spare());
         let mut after = spec.after.map_or(0, |after| after.get().min(NEVER - 1));
         let mut found = Vec::new();
+        if let Some(page) = self.list_posted(queue, &source, spec, after, now).await? {
+            return Ok(page);
+        }
         loop {
             let mut function = self.function("list", queue);
             let missing = wanted - i64::try_from(found.len()).unwrap_or(wanted);
@@ -77,12 +89,14 @@ impl MessageStore for Redis {
             for included in [spec.include_free, spec.include_claimed, spec.include_delayed] {
                 function.number(i64::from(included));
             }
+            function.number(0);
             if let Some(client) = &spec.hide_client {
                 function.bytes(client.as_str());
             }
             let reply = self.settle_and_call(queue, Promise::Nothing, &function).await?;
             let Some(mut reply) = reply else { return Ok(Page::empty()) };
             after = reply.number()?;
+            self.sources.remember_cursor(queue.incarnation, reply.number()?);
             found.extend(read_messages(source.queue, &mut reply)?);
             if after == 0 {
                 return Ok(Page::cut(found, spec.limit));
@@ -183,6 +197,52 @@ impl MessageStore for Redis {
             return Ok(unknown);
         };
         Ok(u64::try_from(reply.number()?).ok())
+    }
+}
+
+impl Redis {
+    /// Lists messages that are as they were posted, and lie behind one another in the stream. Then
+    /// the server need not pass them through a function: it reads the stream from where the page
+    /// probably begins, and the function says, in the same transaction, whether it does. `None` if
+    /// it does not.
+    async fn list_posted(
+        &self,
+        queue: &QueueRef,
+        source: &Source,
+        spec: &ListSpec,
+        after: i64,
+        now: Timestamp,
+    ) -> Result<Option<Page<Message>>> {
+        let cursor = self.sources.cursor(queue.incarnation);
+        let Some(cursor) = cursor.filter(|_| spec.include_free && spec.hide_client.is_none())
+        else {
+            return Ok(None);
+        };
+        let start = after.max(cursor) + 1;
+        let mut function = self.function("list", queue);
+        function.number(millis(now)).number(after).number(0);
+        for included in [spec.include_free, spec.include_claimed, spec.include_delayed] {
+            function.number(i64::from(included));
+        }
+        function.number(start);
+        let mut range = Cmd::new();
+        range.arg("XRANGE").arg(format!("{}:1", self.key(queue.incarnation))).arg(start).arg("+");
+        range.arg("COUNT").arg(spec.limit.with_spare());
+        let shard = shard_of(queue.incarnation);
+        let both = self.servers.both(shard, &function, &range).await?;
+        let Some((reply, entries)) = both else { return Ok(None) };
+        let mut reply = Reply::new(reply);
+        let status = reply.number()?;
+        self.counters.expired(reply.count()?);
+        if status != OK {
+            return Ok(None);
+        }
+        let what = reply.number()?;
+        self.sources.remember_cursor(queue.incarnation, reply.number()?);
+        if what != AS_READ {
+            return Ok(None);
+        }
+        Ok(Some(Page::cut(read_entries(source.queue, entries)?, spec.limit)))
     }
 }
 

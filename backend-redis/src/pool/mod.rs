@@ -69,12 +69,29 @@ pub(crate) struct Source {
     pub(crate) group: Option<GroupName>,
 }
 
-/// The sources of readings that are known; they never change.
-pub(crate) struct Sources(Cache<Incarnation, Source>);
+/// What is remembered of readings.
+pub(crate) struct Sources {
+    /// They never change.
+    sources: Cache<Incarnation, Source>,
+    /// How far a queue's messages were claimed when somebody last looked: a guess that is tried.
+    cursors: Cache<Incarnation, i64>,
+}
 
 impl Default for Sources {
     fn default() -> Self {
-        Self(Cache::new(REMEMBERED))
+        Self { sources: Cache::new(REMEMBERED), cursors: Cache::new(REMEMBERED) }
+    }
+}
+
+impl Sources {
+    fn cursor(&self, queue: Incarnation) -> Option<i64> {
+        self.cursors.get(&queue)
+    }
+
+    fn remember_cursor(&self, queue: Incarnation, cursor: i64) {
+        if self.cursors.get(&queue) != Some(cursor) {
+            self.cursors.insert(queue, cursor);
+        }
     }
 }
 
@@ -143,7 +160,7 @@ impl Redis {
         if own.get() & (1 << 62) == 0 {
             return Ok(Some(Source { queue: own, group: None }));
         }
-        if let Some(source) = self.sources.0.get(&own) {
+        if let Some(source) = self.sources.sources.get(&own) {
             return Ok(Some(source));
         }
         let function = self.function("source", queue);
@@ -158,7 +175,7 @@ impl Redis {
             let group = name.parse().map_err(|_| unexpected("a group has a wrong name"))?;
             Source { queue: incarnation_of(&key)?, group: Some(group) }
         };
-        self.sources.0.insert(own, source.clone());
+        self.sources.sources.insert(own, source.clone());
         Ok(Some(source))
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Facts {
     /// Differs between two processes.
     pub(super) run: String,
     pub(super) is_master: bool,
+    /// It reads its data from the disk, and does not say yet how it keeps them.
+    is_loading: bool,
     version: (u32, u32),
     eviction: String,
     appends: bool,
@@ -50,6 +52,7 @@ impl Facts {
         Ok(Self {
             run: of("run_id"),
             is_master: of("role") == "master",
+            is_loading: of("loading") == "1",
             version: (parts.next().unwrap_or(0), parts.next().unwrap_or(0)),
             eviction: of("maxmemory_policy"),
             appends: of("aof_enabled") == "1",
@@ -67,6 +70,9 @@ impl Facts {
         }
         if !self.is_master {
             return Err(unavailable(format!("{address} is a replica")));
+        }
+        if self.is_loading {
+            return Err(unavailable(format!("{address} is loading its data")));
         }
         if self.eviction != "noeviction" {
             return Err(unexpected(format!(

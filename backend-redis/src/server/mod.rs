@@ -199,6 +199,39 @@ impl Servers {
         self.command(shard, promise, &function.0).await
     }
 
+    /// Calls a function and sends a reading command behind it, in one transaction; `None` if that did
+    /// not succeed, for a reason that shows when the function is called by itself.
+    pub(crate) async fn both(
+        &self,
+        shard: Shard,
+        function: &Function,
+        command: &Cmd,
+    ) -> Result<Option<(Value, Value)>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(unavailable("the pool is closed"));
+        }
+        let mut both = redis::pipe();
+        both.atomic().add_command(function.0.clone()).add_command(command.clone());
+        let mut current = None;
+        let work = async {
+            let session = self.session(shard).await?;
+            current = Some(Arc::clone(&session));
+            Ok(session.transact(&both).await.ok())
+        };
+        match timeout(self.options.timeout, work).await {
+            Ok(result) => result,
+            Err(_) => Err(Self::give_up(current.as_ref())),
+        }
+    }
+
+    /// What hangs is not waited for any longer, and nothing more is sent to it.
+    fn give_up(session: Option<&Arc<Session>>) -> storage_traits::StoreError {
+        if let Some(session) = session {
+            session.end();
+        }
+        unavailable("redis did not answer in time")
+    }
+
     /// Sends a command to the server that has a shard.
     pub(crate) async fn command(
         &self,
@@ -219,11 +252,7 @@ impl Servers {
         if let Ok(result) = timeout(self.options.timeout, work).await {
             return result;
         }
-        // Nothing more is sent to a server that hangs.
-        if let Some(session) = current {
-            session.end();
-        }
-        Err(unavailable("redis did not answer in time"))
+        Err(Self::give_up(current.as_ref()))
     }
 
     async fn work(

@@ -219,6 +219,19 @@ impl Session {
         connection.send_packed_command(command).await?.extract_error()
     }
 
+    /// Sends a transaction of two commands.
+    pub(super) async fn transact(
+        self: &Arc<Self>,
+        commands: &redis::Pipeline,
+    ) -> RedisResult<(Value, Value)> {
+        let lane = &self.lanes[lane(self.connector.options.connections)];
+        let mut connection = match lane.get() {
+            Some(connection) => connection.clone(),
+            None => lane.get_or_try_init(|| self.another()).await?.clone(),
+        };
+        commands.query_async(&mut connection).await
+    }
+
     /// Makes the server know the functions.
     pub(super) async fn load(self: &Arc<Self>) -> Result<()> {
         let mut command = Cmd::new();
