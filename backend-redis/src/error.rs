@@ -29,6 +29,8 @@ pub(crate) enum Remedy {
     Moved(String),
     /// Another node may have the slot: nothing was done.
     Ask(String),
+    /// Ask again a little later: nothing was done.
+    Again,
     /// Ask again a little later, maybe elsewhere: nothing was done.
     Later,
     /// The connection is of no use any more; what was done is unknown.
@@ -49,8 +51,8 @@ pub(crate) fn remedy(error: RedisError) -> Remedy {
                 Some((address, _)) => Remedy::Ask(address.to_owned()),
                 None => Remedy::Later,
             },
+            ServerErrorKind::TryAgain => Remedy::Again,
             ServerErrorKind::BusyLoading
-            | ServerErrorKind::TryAgain
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown
             | ServerErrorKind::ReadOnly => Remedy::Later,

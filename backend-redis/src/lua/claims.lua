@@ -120,51 +120,63 @@ local function record_claim(r, now, id, ttl, sequences)
   lower(r, expires)
 end
 
--- When the first message of a queue's first stream expires, or earlier.
-local function first_expiry(q, not_before)
+-- The messages that a queue's first run began with may be gone: it begins with the next one.
+local function renew_first_run(q)
   local e = q.p .. ':e1'
-  local first = call('ZRANGE', e, 0, 0, 'WITHSCORES')
-  if not first[1] then return NEVER end
-  local expires = tonumber(first[2])
-  if expires >= not_before then return expires end
-  -- The messages that its run began with may be gone.
-  local found = call('XRANGE', q.p .. ':1', first[1], '+', 'COUNT', 1)[1]
-  if not found then return expires end
+  local first = call('ZRANGE', e, 0, 0)[1]
+  local found = first and call('XRANGE', q.p .. ':1', first, '+', 'COUNT', 1)[1]
+  if not found then return end
+  local name = found[1]:sub(1, -3)
   local _, _, expires = unpack_bytes('<I6I6I6', found[2][2])
-  if found[1]:sub(1, -3) ~= first[1] and expires < NEVER then
-    q.runs = q.runs - call('ZREM', e, first[1]) + call('ZADD', e, text(expires), found[1]:sub(1, -3))
+  if name ~= first and expires < NEVER then
+    q.runs = q.runs - call('ZREM', e, first) + call('ZADD', e, text(expires), name)
   end
-  return expires
 end
 
--- Claims the next fresh messages of a queue if neither their sequences nor their times have to be
--- looked up. Answers the first and the last one; who asks reads the messages.
-local function claim_range(q, now, id, ttl, limit)
-  local count = min(limit, q.fresh)
-  local record, places, records, sequences = 'C' .. id, {}, {}, {}
-  local first = q.cursor + 1
-  for i = 1, count do
-    local sequence = q.cursor + i
-    local name = text(sequence)
-    records[2 * i - 1], records[2 * i] = name, record
-    places[2 * i - 1], places[2 * i] = name, name
-    sequences[i] = pack('<I6', sequence)
+-- Claims the next fresh messages of a queue if nothing else can be claimed and neither their
+-- sequences nor their times have to be looked up: only the first fields of the queue's state are read
+-- and written. Answers the first and the last of them, which who asks reads; nil if it takes more
+-- than that, and nothing was changed.
+local function claim_range(keys, now, id, ttl, limit)
+  local p = keys[1]
+  local raw = call('GET', p)
+  if not raw then return nil end
+  local last, ready, fresh, tail, due, groups, kind, cursor, delayed, claimed, _, open_lines =
+    hot_fields(raw)
+  local lapses = now + ttl * 1000
+  if kind ~= 0 or due <= now or fresh == 0 or ready ~= fresh or open_lines > 0
+    or fresh ~= last - cursor or (keys[3] and call('EXISTS', keys[3]) == 0) then
+    return nil
   end
-  q.cursor = q.cursor + count
-  q.ready, q.fresh, q.claimed = q.ready - count, q.fresh - count, q.claimed + count
-  bulk('HSET', q.p .. ':m', records)
-  bulk('ZADD', q.p .. ':c', places)
-  record_claim(q, now, id, ttl, table.concat(sequences))
-  finish(q)
-  return { OK, q.expired, 0, first, q.cursor }
+  local expires = call('ZRANGE', p .. ':e1', 0, 0, 'WITHSCORES')[2]
+  if expires and tonumber(expires) < lapses then return nil end
+  local count, first = min(limit, fresh), cursor + 1
+  local record, places, records, sequences = 'C' .. id, {}, {}, {}
+  for i = 1, count do
+    local name, n = text(cursor + i), 2 * i
+    records[n - 1], records[n] = name, record
+    places[n - 1], places[n] = name, name
+    sequences[i] = pack('<I6', cursor + i)
+  end
+  bulk('HSET', p .. ':m', records)
+  bulk('ZADD', p .. ':c', places)
+  call('HSET', p .. ':h', id, pack('<I6I5I6', now, ttl, lapses) .. table.concat(sequences))
+  local score = text(lapses)
+  call('ZADD', p .. ':t', score, 'c' .. id)
+  if lapses < due then
+    due = lapses
+    call('ZADD', keys[2], score, p)
+    call('SPUBLISH', p .. ':w', format('0 0 %d', due))
+  end
+  call('SETRANGE', p, 0, pack('<dddddddddd', last, ready - count, fresh - count, tail, due, groups,
+    kind, cursor + count, delayed, claimed + count))
+  return { OK, 0, 0, first, cursor + count }
 end
 
 -- Claims messages of a queue where all that can be claimed are fresh ones.
 local function claim_fresh(q, now, id, ttl, grace, limit)
-  if q.fresh > 0 and q.fresh == q.last - q.cursor
-    and first_expiry(q, now + ttl * 1000) >= now + ttl * 1000 then
-    return claim_range(q, now, id, ttl, limit)
-  end
+  -- So that the next claim may be a quick one.
+  renew_first_run(q)
   local answer, sequences, records, places = { OK, 0, 0, 0, 0 }, {}, {}, {}
   if q.fresh > 0 then
     local lapses = now + ttl * 1000
@@ -197,22 +209,26 @@ local function claim_fresh(q, now, id, ttl, grace, limit)
   return answer
 end
 
--- KEYS: reading, registry, maybe the dead-letter queue if it is in the same slot.
+-- KEYS: reading, registry, guard, maybe the dead-letter queue if it is in the same slot.
 -- ARGV: now, claim, ttl, grace, limit, maximum claim count and key of the dead-letter queue, or ''.
 -- Answers { status, expired, how many messages were taken and follow, the first and the last that
 -- were taken and do not follow or 0 and 0, messages …, letters … }.
 local function claim(keys, args)
-  local r = open(keys)
-  if not r then return { OK, 0, 0, 0, 0 } end
   local now, id, ttl, grace = tonumber(args[1]), args[2], tonumber(args[3]), tonumber(args[4])
   local limit, maximum = tonumber(args[5]), tonumber(args[6])
+  if not maximum or maximum > 0 then
+    local answer = claim_range(keys, now, id, ttl, limit)
+    if answer then return answer end
+  end
+  local r = open(keys)
+  if not r then return { OK, 0, 0, 0, 0 } end
   local q = r.q
   if args[7] == r.p or args[7] == q.p then maximum = nil end
   if not settle(r, now) then
     finish(q)
     return { AGAIN, q.expired, 0, 0, 0 }
   end
-  if keys[3] and call('EXISTS', keys[3]) == 0 then
+  if keys[4] and call('EXISTS', keys[4]) == 0 then
     finish(q)
     return { UNKNOWN, q.expired, 0, 0, 0 }
   end
@@ -378,33 +394,40 @@ end
 -- Answers { status, expired, 1 or 0 for each }.
 local function acknowledge(keys, args)
   local now, id = tonumber(args[1]), args[2]
+  local done = {}
+  for i = 3, #args, 2 do
+    if args[i + 1] ~= '' or i > 1000 then
+      done = nil
+      break
+    end
+    done[#done + 1] = args[i]
+  end
+  -- The usual case: all went well.
+  if done and #done > 0 and delete_claimed(keys[1], now, done, 'C' .. id) then
+    local answer = { OK, 0 }
+    for i = 1, #done do answer[i + 2] = 1 end
+    return answer
+  end
   local r, answer = settled(keys, now)
   if not r then return answer end
   answer = { OK, 0 }
-  local seen, done = {}, 0
-  -- What most records are; such a message of a queue alone needs no more than to be removed.
-  local short, plain = is_exclusive(r) and 'C' .. id, {}
+  local seen, handled = {}, 0
   for i = 3, #args, 2 do
-    local name, retry = args[i], tonumber(args[i + 1])
+    local name, retry, taken = args[i], tonumber(args[i + 1]), 0
     local raw = not seen[name] and call('HGET', r.p .. ':m', name)
-    seen[name] = true
-    local m = raw and not (raw == short and not retry) and read_record(raw)
-    local taken = 1
-    if raw and not m then
-      plain[#plain + 1] = name
-      done = done + 1
-    elseif not m or m.state ~= 'c' or m.claim ~= id then
-      taken = 0
-    elseif retry then
-      put_back(r, tonumber(name), complete(m, r.q, name), retry, now)
-    else
-      remove(r, tonumber(name), m)
-      done = done + 1
+    local m = raw and read_record(raw)
+    if m and m.state == 'c' and m.claim == id then
+      seen[name], taken = true, 1
+      if retry then
+        put_back(r, tonumber(name), complete(m, r.q, name), retry, now)
+      else
+        remove(r, tonumber(name), m)
+        handled = handled + 1
+      end
     end
     answer[#answer + 1] = taken
   end
-  remove_claimed(r.q, plain)
-  count_handled(r, done, now)
+  count_handled(r, handled, now)
   finish(r.q)
   answer[2] = r.q.expired
   return answer

@@ -216,32 +216,37 @@ local function is_exclusive(r)
   return r == r.q and r.groups == 0 and r.has_log == 0 and r.letters == 0 and r.shared == 0
 end
 
--- Whether all these records are of claimed messages without a key.
-local function all_plainly_claimed(raws)
-  for _, raw in ipairs(raws) do
-    if not raw then return false end
-    local state, keyed = raw:byte(1, 2)
-    if state ~= 67 and (state ~= 99 or keyed ~= 0) then return false end
+-- Removes messages if that is all there is to do: they are claimed, by the claim that is named if any,
+-- have no key, and the queue has them alone. Only the first fields of the queue's state are read and
+-- written. Answers how many there were; nil if it takes more than that, and nothing was changed.
+local function delete_claimed(p, now, sequences, short)
+  local raw = call('GET', p)
+  if not raw then return nil end
+  local _, ready, _, _, due, groups, kind, _, delayed, claimed, in_line, _, has_log, letters, shared,
+    runs, second, minute, handled, before = hot_fields(raw)
+  local n = #sequences
+  if kind ~= 0 or due <= now or groups > 0 or has_log > 0 or letters > 0 or shared > 0 or runs > 4
+    or second > 0 or ready + delayed + claimed + in_line <= n then
+    return nil
   end
-  return true
-end
-
--- Removes such messages from a queue that has them alone; answers how many there were.
-local function remove_claimed(q, sequences)
-  if #sequences == 0 then return 0 end
-  bulk('ZREM', q.p .. ':c', sequences)
-  bulk('HDEL', q.p .. ':m', sequences)
-  -- One may be named twice.
-  local seen, count, gone = {}, 0, q.gone
-  for _, sequence in ipairs(sequences) do
-    gone[#gone + 1] = sequence
-    if not seen[sequence] then
-      seen[sequence] = true
-      count = count + 1
+  local seen = {}
+  for i, record in ipairs(call('HMGET', p .. ':m', unpack(sequences))) do
+    local sequence = sequences[i]
+    if not record or seen[sequence] then return nil end
+    seen[sequence] = true
+    if record ~= short then
+      local state, keyed = record:byte(1, 2)
+      if short or (state ~= 67 and (state ~= 99 or keyed ~= 0)) then return nil end
     end
   end
-  q.claimed = q.claimed - count
-  return count
+  call('HDEL', p .. ':m', unpack(sequences))
+  call('ZREM', p .. ':c', unpack(sequences))
+  call('XDEL', p .. ':1', unpack(sequences))
+  call('SETRANGE', p, CLAIMED_AT, pack('<d', claimed - n))
+  local r = { minute = minute, handled = handled, before = before }
+  count_handled(r, n, now)
+  call('SETRANGE', p, MINUTE_AT, pack('<ddd', r.minute, r.handled, r.before))
+  return n
 end
 
 -- Makes a message free that was held back, and has left its index. `busy` says whether it counted

@@ -252,6 +252,10 @@ end
 -- ARGV: now, number of claims, claims, sequences. Answers { status, expired, deleted or -1 }.
 local function delete_many(keys, args)
   local now, claims = tonumber(args[1]), tonumber(args[2])
+  if claims == 0 and #args > 2 and #args <= 1000 then
+    local deleted = delete_claimed(keys[1], now, { unpack(args, 3) }, false)
+    if deleted then return { OK, 0, deleted } end
+  end
   local r, answer = settled(keys, now)
   if not r then
     if answer[1] == UNKNOWN then answer = { OK, 0, claims == 0 and 0 or -1 } end
@@ -261,12 +265,6 @@ local function delete_many(keys, args)
   local raws = {}
   if #args >= 3 + claims and #args <= 1000 then
     raws = call('HMGET', r.p .. ':m', unpack(args, 3 + claims))
-    if claims == 0 and is_exclusive(r) and all_plainly_claimed(raws) then
-      local deleted = remove_claimed(r, { unpack(args, 3) })
-      count_handled(r, deleted, now)
-      finish(r.q)
-      return { OK, r.q.expired, deleted }
-    end
   end
   for i = 3 + claims, #args do
     local sequence = tonumber(args[i])

@@ -14,6 +14,7 @@ use storage_traits::{
 use super::{
     Source,
     codec::{claim_posted, millis, position, read_entries, read_message, read_messages, seconds},
+    guard_of,
     message::number_of,
     registry_of,
     reply::{AGAIN, UNKNOWN},
@@ -173,9 +174,10 @@ impl Redis {
         now: Timestamp,
     ) -> Result<Function> {
         let own = self.key(queue.incarnation);
-        let registry = registry_of(&self.servers.options.prefix, shard_of(queue.incarnation));
+        let (prefix, shard) = (&self.servers.options.prefix, shard_of(queue.incarnation));
+        let (registry, guard) = (registry_of(prefix, shard), guard_of(prefix, shard));
         let target = spec.dead_letter.as_ref().map(|rule| self.key(rule.queue.incarnation));
-        let mut keys = vec![own.as_str(), &registry];
+        let mut keys = vec![own.as_str(), &registry, &guard];
         if let (Some(rule), Some(target)) = (&spec.dead_letter, &target) {
             let same_slot = shard_of(rule.queue.incarnation) == shard_of(queue.incarnation);
             if self.servers.is_one_server() || same_slot {

@@ -13,7 +13,7 @@ use storage_traits::{
 
 use super::{
     codec::{message_id, millis},
-    registry_of,
+    guard_of, registry_of,
     reply::Reply,
     shard_of,
 };
@@ -81,8 +81,9 @@ impl PoolMaintenance for Redis {
                 swept.more = true;
                 break;
             }
-            let registry = registry_of(&self.servers.options.prefix, shard);
-            let mut function = Function::new("sweep", &[&registry]);
+            let prefix = &self.servers.options.prefix;
+            let (registry, guard) = (registry_of(prefix, shard), guard_of(prefix, shard));
+            let mut function = Function::new("sweep", &[&registry, &guard]);
             function.number(millis(now));
             let value = self.servers.call(shard, Promise::Nothing, &function).await?;
             let mut reply = Reply::new(value);

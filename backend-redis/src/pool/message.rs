@@ -214,10 +214,7 @@ impl Redis {
         now: Timestamp,
     ) -> Result<Option<Page<Message>>> {
         let cursor = self.sources.cursor(queue.incarnation);
-        let Some(cursor) = cursor.filter(|_| spec.include_free && spec.hide_client.is_none())
-        else {
-            return Ok(None);
-        };
+        let Some(cursor) = cursor.filter(|_| spec.include_free) else { return Ok(None) };
         let start = after.max(cursor) + 1;
         let mut function = self.function("list", queue);
         function.number(millis(now)).number(after).number(0);
@@ -242,7 +239,14 @@ impl Redis {
         if what != AS_READ {
             return Ok(None);
         }
-        Ok(Some(Page::cut(read_entries(source.queue, entries)?, spec.limit)))
+        let mut found = read_entries(source.queue, entries)?;
+        let looked = found.len();
+        if let Some(client) = &spec.hide_client {
+            found.retain(|message| message.client != *client);
+        }
+        // What is hidden makes room for what follows, if anything does.
+        let is_whole = found.len() == looked || looked <= spec.limit.get();
+        Ok(is_whole.then(|| Page::cut(found, spec.limit)))
     }
 }
 

@@ -111,6 +111,16 @@ pub(crate) fn registry_of(prefix: &str, shard: Shard) -> String {
     format!("{prefix}:{{{shard}}}:due")
 }
 
+/// A key that never exists, and that each call of a function names behind the reading and the
+/// registry.
+///
+/// While a slot moves to another master of a Cluster, each of the two has some of its keys. A
+/// function that names keys of which the server misses one is not run there, so none ever runs in
+/// the midst of half a queue: such calls are tried again until the slot has moved.
+pub(crate) fn guard_of(prefix: &str, shard: Shard) -> String {
+    format!("{prefix}:{{{shard}}}:none")
+}
+
 /// The incarnation at the end of a reading's key.
 pub(crate) fn incarnation_of(key: &str) -> Result<Incarnation> {
     let number = key.rsplit(':').next().and_then(|number| number.parse().ok());
@@ -124,8 +134,9 @@ impl Redis {
 
     /// Begins a call about a queue or a reading.
     fn function(&self, name: &str, queue: &QueueRef) -> Function {
-        let registry = registry_of(&self.servers.options.prefix, shard_of(queue.incarnation));
-        Function::new(name, &[&self.key(queue.incarnation), &registry])
+        let (prefix, shard) = (&self.servers.options.prefix, shard_of(queue.incarnation));
+        let (registry, guard) = (registry_of(prefix, shard), guard_of(prefix, shard));
+        Function::new(name, &[&self.key(queue.incarnation), &registry, &guard])
     }
 
     /// Calls a function once.

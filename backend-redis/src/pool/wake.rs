@@ -25,7 +25,7 @@ use tokio::{sync::Notify, time::timeout};
 use super::{
     Counters,
     codec::{NEVER, millis},
-    key_of, registry_of,
+    guard_of, key_of, registry_of,
     reply::{OK, Reply},
     shard_of,
 };
@@ -192,8 +192,8 @@ impl Wakes {
     /// says that something may have been posted that nobody heard of.
     async fn look(&self, reading: Incarnation, now: Timestamp, missed: bool) -> Result<()> {
         let (prefix, shard) = (&self.servers.options.prefix, shard_of(reading));
-        let keys = [key_of(prefix, reading), registry_of(prefix, shard)];
-        let mut function = Function::new("look", &[&keys[0], &keys[1]]);
+        let keys = [key_of(prefix, reading), registry_of(prefix, shard), guard_of(prefix, shard)];
+        let mut function = Function::new("look", &[&keys[0], &keys[1], &keys[2]]);
         function.number(millis(now));
         let mut reply = Reply::new(self.servers.call(shard, Promise::Nothing, &function).await?);
         let status = reply.number()?;

@@ -212,14 +212,17 @@ impl Servers {
         }
         let mut both = redis::pipe();
         both.atomic().add_command(function.0.clone()).add_command(command.clone());
-        let mut current = None;
+        let (start, mut current) = (Instant::now(), None);
         let work = async {
             let session = self.session(shard).await?;
             current = Some(Arc::clone(&session));
-            Ok(session.transact(&both).await.ok())
+            session.transact(&both).await.map_err(unavailable)
         };
         match timeout(self.options.timeout, work).await {
-            Ok(result) => result,
+            Ok(Ok(values)) => Ok(Some(values)),
+            // There is time left for the call by itself, which is tried again if that may help.
+            Ok(Err(_)) if start.elapsed() < self.options.timeout / 4 => Ok(None),
+            Ok(Err(error)) => Err(error),
             Err(_) => Err(Self::give_up(current.as_ref())),
         }
     }
@@ -309,6 +312,10 @@ impl Servers {
                     Topology::Cluster(cluster) => asked = Some(cluster.named(&address, &node)?),
                     _ => return Err(unexpected("this is a Cluster; write redis+cluster://")),
                 },
+                // The slot is on its way to another node.
+                Remedy::Again => {
+                    self.pause(deadline, unavailable("a slot of the Cluster moves")).await?;
+                }
                 Remedy::Later => {
                     // It may be the master no longer: look again who is.
                     session.end();
