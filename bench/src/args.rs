@@ -2,11 +2,15 @@
 
 use std::env::current_exe;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::builder::RangedU64ValueParser;
 use tempfile::TempDir;
+
+/// The setting that says where messages are kept.
+pub(crate) const POOL_URI: &str = "CHAPAR__POOL__URI";
 
 /// How long, how wide and how often to run.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,6 +66,9 @@ pub(crate) struct Place {
     /// The service's program [default: `chapar` beside this program]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
+    /// Keep the messages there [default: the database of the catalog]
+    #[arg(long, value_name = "URI")]
+    pool: Option<String>,
 }
 
 impl Place {
@@ -76,6 +83,19 @@ impl Place {
             .canonicalize()
             .and_then(|parent| tempfile::Builder::new().prefix("bench-").tempdir_in(parent));
         fresh.with_context(|| format!("cannot make a folder in {}", parent.display()))
+    }
+
+    /// A command for the service.
+    pub(crate) fn service(&self) -> Result<Command> {
+        Ok(self.on_pool(Command::new(self.server()?)))
+    }
+
+    /// The same command, with messages where they are to be kept.
+    pub(crate) fn on_pool(&self, mut command: Command) -> Command {
+        if let Some(pool) = &self.pool {
+            command.env(POOL_URI, pool);
+        }
+        command
     }
 
     pub(crate) fn server(&self) -> Result<PathBuf> {

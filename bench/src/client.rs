@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -46,28 +46,21 @@ pub(crate) struct Answer {
 
 /// A connection with an identity of its own, so that it sees what others posted.
 pub(crate) struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    target: Target,
+    /// None, if the server has said that it closes the connection.
+    sender: Option<SendRequest<Full<Bytes>>>,
     headers: HeaderMap,
 }
 
 impl Connection {
     pub(crate) async fn open(target: &Target) -> Result<Self> {
-        let stream = timeout(CONNECT_WITHIN, TcpStream::connect(&target.authority))
-            .await
-            .with_context(|| format!("no connection to {} in time", target.authority))?
-            .with_context(|| format!("cannot connect to {}", target.authority))?;
-        stream.set_nodelay(true)?;
-        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // Its failure reaches the sender, and with it the caller, at the next request.
-        tokio::spawn(connection);
-
         let client = Uuid::new_v4().to_string();
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_str(&target.authority)?);
         headers.insert("client-id", HeaderValue::from_str(&client)?);
         headers.insert("x-project-id", HeaderValue::from_static("bench"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Self { sender, headers })
+        Ok(Self { target: target.clone(), sender: Some(connect(target).await?), headers })
     }
 
     pub(crate) async fn open_many(target: &Target, count: usize) -> Result<Vec<Self>> {
@@ -87,10 +80,29 @@ impl Connection {
         *request.method_mut() = method;
         *request.uri_mut() = path;
         request.headers_mut().clone_from(&self.headers);
-        self.sender.ready().await.context("the server closed a connection")?;
-        let response = self.sender.send_request(request).await.context("a request failed")?;
+        let sender = match &mut self.sender {
+            Some(sender) => sender,
+            closed => closed.insert(connect(&self.target).await?),
+        };
+        sender.ready().await.context("the server closed a connection")?;
+        let response = sender.send_request(request).await.context("a request failed")?;
+        if response.headers().get(CONNECTION).is_some_and(|value| value == "close") {
+            self.sender = None;
+        }
         read(response).await
     }
+}
+
+async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>> {
+    let stream = timeout(CONNECT_WITHIN, TcpStream::connect(&target.authority))
+        .await
+        .with_context(|| format!("no connection to {} in time", target.authority))?
+        .with_context(|| format!("cannot connect to {}", target.authority))?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    // Its failure reaches the sender, and with it the caller, at the next request.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 async fn read(response: Response<Incoming>) -> Result<Answer> {

@@ -2,7 +2,6 @@
 //!
 //! Both queues live on one server and are posted to in turn; the groups only read on.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,9 +44,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let program = args.place.server()?;
     let dir = args.place.fresh_dir()?;
-    let server = Server::start(Command::new(program), dir.path()).await?;
+    let server = Server::start(args.place.service()?, dir.path()).await?;
     let (plain, read) = (Queue::new("plain", 10)?, Queue::new("read", 10)?);
     let mut connection = Connection::open(server.target()).await?;
     for group in 0..args.groups {

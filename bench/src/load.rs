@@ -71,7 +71,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let (subject, sync) = if let Some(url) = &args.url {
         (Subject::Foreign(Target::from_url(url)?), None)
     } else {
-        let command = args.sync.command(&args.place.server()?);
+        let command = args.place.on_pool(args.sync.command(&args.place.server()?));
         let sync = args.sync.cost(dir.path()).await?;
         println!("{}\n", sync.line());
         (Subject::Child(Server::start(command, dir.path()).await?), Some(sync))

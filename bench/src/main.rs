@@ -39,6 +39,8 @@ mod pool;
 mod compare;
 mod depth;
 mod groups;
+mod redis;
+mod resp;
 mod soak;
 mod startup;
 mod waiters;
@@ -74,6 +76,8 @@ enum Command {
     Waiters(waiters::Args),
     /// Whether memory stays level under lasting load
     Soak(soak::Args),
+    /// The service on Redis against Redis itself and against OpenStack Zaqar
+    Redis(redis::Args),
     /// Time from the start of the service to its first answers
     Startup(startup::Args),
     /// A baseline without HTTP, as a process of its own
@@ -132,6 +136,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Depth(args) => depth::run(&args).await,
         Command::Groups(args) => groups::run(&args).await,
         Command::Waiters(args) => waiters::run(&args).await,
+        Command::Redis(args) => redis::run(&args).await,
         Command::Soak(args) => soak::run(&args).await,
         Command::Startup(args) => startup::run(&args).await,
         Command::RunBaseline(run) => run.here().await,
@@ -157,6 +162,8 @@ mod tests {
             "bench load post --sync-delay 4ms",
             "bench groups --groups 8 --rounds 1",
             "bench waiters --waiters 100",
+            "bench redis --zaqar venv --rounds 1 --seconds 1",
+            "bench depth --pool redis://127.0.0.1:1 --most 1.3",
             "bench run-baseline group-commit --dir d --connections 1 --length 1000 --body-bytes 64 \
              --round 1",
             "bench sync-cost --dir d",

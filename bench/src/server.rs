@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep_until};
 
+use crate::args::POOL_URI;
 use crate::client::{Connection, Target};
 use crate::process::{Running, Usage, terminate};
 
@@ -32,8 +33,10 @@ impl Server {
         command
             .env("CHAPAR__HTTP__LISTEN", &listen)
             .env("CHAPAR__METRICS__LISTEN", &metrics)
-            .env("CHAPAR__CATALOG__URI", &store)
-            .env("CHAPAR__POOL__URI", &store);
+            .env("CHAPAR__CATALOG__URI", &store);
+        if command.get_envs().all(|(key, _)| key != POOL_URI) {
+            command.env(POOL_URI, &store);
+        }
         Self::spawn(command, &listen, dir).await
     }
 

@@ -2,7 +2,6 @@
 //! posts, claims and deletes go on in balance while the memory is sampled.
 
 use std::convert::Infallible;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -52,9 +51,8 @@ struct Sample {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let program = args.place.server()?;
     let dir = args.place.fresh_dir()?;
-    let server = Server::start(Command::new(program), dir.path()).await?;
+    let server = Server::start(args.place.service()?, dir.path()).await?;
     let queues = [Queue::new("soak", BATCH)?];
     let text = body::message_body(args.body.body_bytes);
     let (one, batch) = (body::post(&text, 1)?, body::post(&text, usize::try_from(BATCH)?)?);

@@ -1,6 +1,5 @@
 //! `waiters`: what claims cost that wait on idle queues.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -39,9 +38,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let program = args.place.server()?;
     let dir = args.place.fresh_dir()?;
-    let server = Server::start(Command::new(program), dir.path()).await?;
+    let server = Server::start(args.place.service()?, dir.path()).await?;
     let mut first = Connection::open(server.target()).await?;
     for number in 0..args.waiters {
         let path = format!("/v2/queues/idle-{number}").parse()?;

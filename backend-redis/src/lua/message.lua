@@ -5,6 +5,8 @@ local function meta_of(meta)
   return unpack_bytes('<I6I6I6I5BHc0', meta)
 end
 local KEYED, LETTER, RETAINED = 1, 2, 4
+-- The flags of a message that has none: all have the mark of this form.
+local NONE = 32
 
 local function has(flags, flag)
   return floor(flags / flag) % 2 == 1
@@ -337,7 +339,7 @@ end
 local function arrive(q, message, now)
   local _, visible, expires, _, flags = meta_of(message)
   q.posted = true
-  if flags == 0 and visible <= now and q.groups == 0 then
+  if flags == NONE and visible <= now and q.groups == 0 then
     q.ready, q.fresh, q.woke = q.ready + 1, q.fresh + 1, q.woke + 1
     return append(q, 1, message, expires)
   end

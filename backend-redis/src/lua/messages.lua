@@ -37,7 +37,7 @@ local function post(keys, args)
   for i = 3, n do
     local _, visible, expires, _, flags = unpack_bytes('<I6I6I6I5B', args[i])
     -- One run takes them all.
-    if flags ~= 0 or visible > now or expires < tail then return post_any(keys, args) end
+    if flags ~= NONE or visible > now or expires < tail then return post_any(keys, args) end
     tail = expires
   end
   local stream, answer = p .. ':1', {}

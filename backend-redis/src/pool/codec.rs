@@ -21,6 +21,8 @@ pub(super) const NEVER: i64 = (1 << 48) - 1;
 /// Longer than any ttl, in seconds.
 const LONGEST: u64 = (1 << 40) - 1;
 
+/// Set in all messages: the form in which they are written.
+const FORM: u8 = 32;
 const KEYED: u8 = 1;
 const LETTER: u8 = 2;
 const RETAINED: u8 = 4;
@@ -62,7 +64,7 @@ impl Meta<'_> {
             to.extend_from_slice(&millis(time).to_le_bytes()[..6]);
         }
         to.extend_from_slice(&seconds(self.ttl).to_le_bytes()[..5]);
-        let mut flags = 0;
+        let mut flags = FORM;
         for (is_set, flag) in [
             (self.key.is_some(), KEYED),
             (self.origin.is_some(), LETTER),
