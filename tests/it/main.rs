@@ -56,6 +56,7 @@ mod disk_full;
 mod fuzz;
 mod metrics;
 mod overload;
+mod redis;
 mod shutdown;
 
 mod clients;

@@ -1,0 +1,144 @@
+//! Sentinel: the master dies under load.
+
+use storage_traits::conformance::TestQueue;
+use test_servers::redis::{Redis, Sentinel};
+use tokio::time::Instant;
+
+use crate::{
+    follow,
+    load::{Load, Story},
+    words::{ANSWER, answered, everything, message, open, through, until_it_works},
+};
+
+const REPLICAS: usize = 2;
+
+fn replicas(servers: &Sentinel) -> impl Iterator<Item = &Redis> {
+    let master = servers.master();
+    servers.servers().iter().filter(move |server| server.port() != master)
+}
+
+/// What happened around a failover.
+struct Failover {
+    /// When the replicas were cut off.
+    cut_off: Instant,
+    /// When the master was killed.
+    killed: Instant,
+    story: Story,
+}
+
+/// Kills the master under load, just after the replicas were cut off from it; `until` says how long
+/// after. Answers when the load went on with the new master for a while.
+async fn fail_over(
+    servers: &mut Sentinel,
+    load: Load,
+    queue: &TestQueue,
+    until: impl AsyncFnOnce(&Load),
+) -> Failover {
+    follow(servers.server(servers.master()), queue, REPLICAS);
+    load.acknowledges(300).await;
+    let cut_off = Instant::now();
+    replicas(servers).for_each(Redis::pause);
+    // What is in the sockets would still reach them.
+    servers.server(servers.master()).command(&["CLIENT", "KILL", "TYPE", "replica"]);
+    until(&load).await;
+    let (old, killed) = (servers.kill_master(), Instant::now());
+    servers.servers().iter().filter(|it| it.port() != old).for_each(Redis::resume);
+    let new = servers.wait_for_failover(old);
+    load.acknowledges(200).await;
+    // The old master is a replica when it is back.
+    servers.restart(old);
+    servers.wait_until_whole();
+    assert_eq!(servers.master(), new);
+    load.acknowledges(200).await;
+    Failover { cut_off, killed, story: load.stop().await }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn after_a_failover_all_goes_on_and_only_what_no_replica_had_is_lost() {
+    let mut servers = Sentinel::start(REPLICAS, &[]);
+    let pool = open(&servers.uri()).await;
+    let queues = [pool.queue().await, pool.queue().await];
+    let load = Load::start(&queues, 1);
+    let until = async |load: &Load| load.acknowledges(50).await;
+    let Failover { cut_off, killed, story } =
+        fail_over(&mut servers, load, &queues[0], until).await;
+    assert!(story.slowest < ANSWER, "a call took {:?}", story.slowest);
+
+    let lost = story.lost(&queues).await;
+    let first = lost.iter().filter_map(|post| post.acknowledged).min();
+    println!(
+        "{} of {} acknowledged posts were lost, the first acknowledged {:?} before the kill; \
+         the replicas were cut off {:?} before it; {} calls were refused",
+        lost.len(),
+        story.acknowledged(),
+        first.map(|first| killed - first),
+        killed - cut_off,
+        story.refused,
+    );
+    // This is what a replication that nobody waits for may lose. The cut shows that the test sees
+    // it.
+    assert!(!lost.is_empty());
+    for post in lost {
+        let acknowledged = post.acknowledged.unwrap();
+        assert!((cut_off..=killed).contains(&acknowledged), "{} was lost", post.body);
+    }
+    until_it_works(&queues[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_replica_has_to_have_is_not_lost_by_a_failover() {
+    let mut servers = Sentinel::start(REPLICAS, &[]);
+    let pool = open(&format!("{}?replicas=1", servers.uri())).await;
+    let queues = [pool.queue().await, pool.queue().await];
+    let load = Load::start(&queues, 1);
+    // While no replica has them, posts are refused.
+    let until = async |load: &Load| load.refuses(15).await;
+    let Failover { cut_off, killed, story } =
+        fail_over(&mut servers, load, &queues[0], until).await;
+    assert!(story.slowest < ANSWER, "a call took {:?}", story.slowest);
+    println!(
+        "{} posts were acknowledged, {} calls were refused, {:?} without a replica",
+        story.acknowledged(),
+        story.refused,
+        killed - cut_off,
+    );
+    story.assert_whole(&queues).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_enough_replicas_nothing_is_acknowledged() {
+    let servers = Sentinel::start(1, &[]);
+    let pool = open(&format!("{}?replicas=1&timeout_ms=500", servers.uri())).await;
+    let queue = pool.queue().await;
+    queue.post_n(1).await;
+    let two = open(&format!("{}?replicas=2&timeout_ms=500", servers.uri())).await;
+    let same = through(&two, &queue);
+    assert_eq!(answered(same.try_post(vec![message("2")]).await), None);
+    replicas(&servers).for_each(Redis::pause);
+    assert_eq!(answered(queue.try_post(vec![message("3")]).await), None);
+    replicas(&servers).for_each(Redis::resume);
+    until_it_works(&queue).await;
+    // Who was refused cannot know: the master has them all.
+    assert_eq!(everything(&queue).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_master_that_hangs_is_replaced_and_does_no_harm_when_it_goes_on() {
+    let servers = Sentinel::start(REPLICAS, &[]);
+    let pool = open(&format!("{}?replicas=1", servers.uri())).await;
+    let queues = [pool.queue().await, pool.queue().await];
+    let load = Load::start(&queues, 1);
+    load.acknowledges(300).await;
+    let old = servers.master();
+    servers.server(old).pause();
+    servers.wait_for_failover(old);
+    load.acknowledges(200).await;
+    // It takes itself for the master until the sentinels tell it otherwise.
+    servers.server(old).resume();
+    load.acknowledges(200).await;
+    servers.wait_until_whole();
+    load.acknowledges(200).await;
+    let story = load.stop().await;
+    assert!(story.slowest < ANSWER, "a call took {:?}", story.slowest);
+    story.assert_whole(&queues).await;
+}

@@ -1,0 +1,128 @@
+//! Watches on one node that are woken by what happens on another.
+
+use std::time::{Duration, Instant};
+
+use storage_traits::{
+    conformance::{TestPool, TestQueue},
+    domain::{ClaimSpec, ClaimTerms},
+    pool::{Watch, WatchFor},
+};
+use test_servers::redis::{Cluster, Redis};
+use tokio::time::interval;
+
+use crate::words::{ANSWER, DEADLINE, answered, message, open, through, until_it_works, up_to};
+
+/// A queue as two nodes see it.
+async fn two_nodes(uri: &str) -> (TestPool, TestQueue, TestQueue) {
+    let (here, there) = (open(uri).await, open(uri).await);
+    let queue = here.queue().await;
+    let same = through(&there, &queue);
+    (here, queue, same)
+}
+
+/// Waits until a watch is woken, which takes no more than this.
+async fn assert_woken(watch: &mut Watch, within: Duration, what: &str) {
+    let start = Instant::now();
+    assert!(watch.wait(DEADLINE).await, "{what}: it is not woken");
+    // A busy machine may take some time more.
+    assert!(start.elapsed() < within + ANSWER, "{what}: it took {:?}", start.elapsed());
+}
+
+/// A claim for so many seconds.
+fn for_seconds(ttl: u64) -> ClaimSpec {
+    let terms = ClaimTerms { ttl: Duration::from_secs(ttl), grace: Duration::from_mins(1) };
+    ClaimSpec { terms, ..up_to(1) }
+}
+
+async fn watches_are_woken_by_what_another_node_does(uri: &str) {
+    let (_node, here, there) = two_nodes(uri).await;
+    let at_once = Duration::ZERO;
+    let (mut posts, mut claimable) =
+        (here.watch(WatchFor::Posts).await, here.watch(WatchFor::Claimable).await);
+    there.post_n(1).await;
+    assert_woken(&mut posts, at_once, "a post").await;
+    assert_woken(&mut claimable, at_once, "a post").await;
+
+    let claim = there.take(1).await;
+    let mut claimable = here.watch(WatchFor::Claimable).await;
+    there.release(claim.id).await;
+    assert_woken(&mut claimable, at_once, "a release").await;
+
+    drop(claimable);
+    let claim = there.claim(&for_seconds(1)).await.unwrap();
+    let mut claimable = here.watch(WatchFor::Claimable).await;
+    assert_woken(&mut claimable, Duration::from_secs(1), "the lapse of a claim").await;
+
+    // The clock of the test stands still, so that the claim is alive for who asks.
+    there.release(claim.id).await;
+    let keyed = |body: &str| {
+        let key = Some("k".parse().unwrap());
+        storage_traits::domain::NewMessage { ordering_key: key, ..message(body) }
+    };
+    there.pop(1).await;
+    there.post(vec![keyed("1"), keyed("2")]).await;
+    let claim = there.take(1).await;
+    let mut claimable = here.watch(WatchFor::Claimable).await;
+    let done = [crate::words::done(claim.messages[0].id)];
+    there.acknowledge(claim.id, &done).await;
+    assert_woken(&mut claimable, at_once, "an acknowledgement that opens a line").await;
+
+    let (mut posts, mut claimable) =
+        (here.watch(WatchFor::Posts).await, here.watch(WatchFor::Claimable).await);
+    there.pool.drop_queue(&there.queue).await.unwrap();
+    assert_woken(&mut posts, at_once, "the end of the queue").await;
+    assert_woken(&mut claimable, at_once, "the end of the queue").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn watches_are_woken_by_what_another_node_does_on_one_server() {
+    let server = Redis::start(&[]);
+    watches_are_woken_by_what_another_node_does(&server.uri()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn watches_are_woken_by_what_another_node_does_on_a_cluster() {
+    let servers = Cluster::start(&[]);
+    watches_are_woken_by_what_another_node_does(&servers.uri()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_watch_whose_connection_is_lost_is_woken_by_what_is_posted_all_the_same() {
+    let server = Redis::start(&[]);
+    let (_node, here, there) = two_nodes(&server.uri()).await;
+    let mut watch = here.watch(WatchFor::Posts).await;
+    for _ in 0..3 {
+        // The post comes when nobody listens, or when somebody listens again.
+        server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+        there.post_n(1).await;
+        assert_woken(&mut watch, Duration::from_secs(1), "a post meanwhile").await;
+        until_quiet(&server, &mut watch).await;
+        there.post_n(1).await;
+        assert_woken(&mut watch, Duration::ZERO, "a post later").await;
+    }
+}
+
+/// Waits until a watch is listened for again, and forgets that it was woken.
+async fn until_quiet(server: &Redis, watch: &mut Watch) {
+    let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(10)));
+    while server.command(&["PUBSUB", "SHARDCHANNELS"]).is_empty() {
+        assert!(start.elapsed() < DEADLINE, "nobody listens again");
+        ticks.tick().await;
+    }
+    while watch.wait(Duration::from_millis(300)).await {}
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_watch_outlives_the_server_and_is_woken_by_what_is_posted_then() {
+    let mut server = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
+    let (_node, here, there) = two_nodes(&server.uri()).await;
+    let mut watch = here.watch(WatchFor::Posts).await;
+    server.kill();
+    assert_eq!(answered(there.try_post(vec![message("1")]).await), None);
+    server.restart();
+    until_it_works(&there).await;
+    assert_woken(&mut watch, Duration::from_secs(1), "a post").await;
+    until_quiet(&server, &mut watch).await;
+    there.post_n(1).await;
+    assert_woken(&mut watch, Duration::ZERO, "a post later").await;
+}
