@@ -15,7 +15,7 @@ use storage_traits::{Result, pool::Bells};
 
 pub use self::options::{InvalidOption, Place, RedisOptions};
 use self::{
-    pool::{Counters, Sources, Wakes},
+    pool::{Counters, Posts, Sources, Wakes},
     server::Servers,
 };
 
@@ -25,6 +25,7 @@ pub struct Redis {
     wakes: Arc<Wakes>,
     counters: Arc<Counters>,
     sources: Sources,
+    posts: Arc<Posts>,
 }
 
 impl Redis {
@@ -39,6 +40,7 @@ impl Redis {
         servers.begin().await?;
         let counters = Arc::<Counters>::default();
         let wakes = Wakes::start(Bells::default(), &servers, &counters);
-        Ok(Self { servers, wakes, counters, sources: Sources::default() })
+        let posts = Arc::new(Posts::new(&servers));
+        Ok(Self { servers, wakes, counters, sources: Sources::default(), posts })
     }
 }

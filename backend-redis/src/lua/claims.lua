@@ -141,26 +141,21 @@ local function claim_range(keys, now, id, ttl, limit)
   local p = keys[1]
   local raw = call('GET', p)
   if not raw then return nil end
-  local last, ready, fresh, tail, due, groups, kind, cursor, delayed, claimed, _, open_lines =
-    hot_fields(raw)
+  local last, ready, fresh, tail, due, groups, kind, cursor, delayed, claimed, _, open_lines, _, _, _,
+    _, _, ranges = hot_fields(raw)
   local lapses = now + ttl * 1000
   if kind ~= 0 or due <= now or fresh == 0 or ready ~= fresh or open_lines > 0
-    or fresh ~= last - cursor or (keys[3] and call('EXISTS', keys[3]) == 0) then
+    or fresh ~= last - cursor or min(limit, fresh) > 1000 or (keys[4] and call('EXISTS', keys[4]) == 0) then
     return nil
   end
   local expires = call('ZRANGE', p .. ':e1', 0, 0, 'WITHSCORES')[2]
   if expires and tonumber(expires) < lapses then return nil end
   local count, first = min(limit, fresh), cursor + 1
-  local record, places, records, sequences = 'C' .. id, {}, {}, {}
-  for i = 1, count do
-    local name, n = text(cursor + i), 2 * i
-    records[n - 1], records[n] = name, record
-    places[n - 1], places[n] = name, name
-    sequences[i] = pack('<I6', cursor + i)
-  end
-  bulk('HSET', p .. ':m', records)
-  bulk('ZADD', p .. ':c', places)
-  call('HSET', p .. ':h', id, pack('<I6I5I6', now, ttl, lapses) .. table.concat(sequences))
+  local sequences = {}
+  for i = 1, count do sequences[i] = cursor + i end
+  call('ZADD', p .. ':v', text(first), id)
+  local held = pack('<' .. ('I6'):rep(count), unpack(sequences))
+  call('HSET', p .. ':h', id, pack('<I6I5I6', now, ttl, lapses) .. held)
   local score = text(lapses)
   call('ZADD', p .. ':t', score, 'c' .. id)
   if lapses < due then
@@ -170,6 +165,7 @@ local function claim_range(keys, now, id, ttl, limit)
   end
   call('SETRANGE', p, 0, pack('<dddddddddd', last, ready - count, fresh - count, tail, due, groups,
     kind, cursor + count, delayed, claimed + count))
+  call('SETRANGE', p, RANGES_AT, pack('<d', ranges + 1))
   return { OK, 0, 0, first, cursor + count }
 end
 
@@ -403,7 +399,7 @@ local function acknowledge(keys, args)
     done[#done + 1] = args[i]
   end
   -- The usual case: all went well.
-  if done and #done > 0 and delete_claimed(keys[1], now, done, 'C' .. id) then
+  if done and #done > 0 and delete_claimed(keys[1], now, done, id) then
     local answer = { OK, 0 }
     for i = 1, #done do answer[i + 2] = 1 end
     return answer

@@ -87,7 +87,7 @@ local function begin_reading(q, p, name, kind, point)
   return r
 end
 
-local PARTS = { ':1', ':2', ':e1', ':e2', ':r', ':u', ':g', ':n', ':f', ':l', ':x', ':d', ':c', ':m',
+local PARTS = { ':1', ':2', ':e1', ':e2', ':r', ':u', ':v', ':g', ':n', ':f', ':l', ':x', ':d', ':c', ':m',
   ':h', ':t', ':k', ':o', ':z' }
 
 local function unlink_parts(p)

@@ -218,37 +218,67 @@ local function is_exclusive(r)
   return r == r.q and r.groups == 0 and r.has_log == 0 and r.letters == 0 and r.shared == 0
 end
 
--- Removes messages if that is all there is to do: they are claimed, by the claim that is named if any,
--- have no key, and the queue has them alone. Only the first fields of the queue's state are read and
--- written. Answers how many there were; nil if it takes more than that, and nothing was changed.
-local function delete_claimed(p, now, sequences, short)
+-- Removes messages if that is all there is to do: one claim holds them, by its range, it is the one
+-- that is named if any is, and the queue has them alone. Only the first fields of the queue's state
+-- are read and written. Answers how many there were; nil if it takes more than that, and nothing was
+-- changed.
+local function delete_claimed(p, now, sequences, wanted)
   local raw = call('GET', p)
   if not raw then return nil end
   local _, ready, _, _, due, groups, kind, _, delayed, claimed, in_line, _, has_log, letters, shared,
-    runs, second, minute, handled, before = hot_fields(raw)
+    runs, second, ranges, minute, handled, before = hot_fields(raw)
   local n = #sequences
-  if kind ~= 0 or due <= now or groups > 0 or has_log > 0 or letters > 0 or shared > 0 or runs > 4
-    or second > 0 or ready + delayed + claimed + in_line <= n then
+  if kind ~= 0 or due <= now or ranges == 0 or groups > 0 or has_log > 0 or letters > 0 or shared > 0
+    or runs > 4 or second > 0 or ready + delayed + claimed + in_line <= n then
     return nil
   end
-  local seen = {}
-  for i, record in ipairs(call('HMGET', p .. ':m', unpack(sequences))) do
-    local sequence = sequences[i]
-    if not record or seen[sequence] then return nil end
-    seen[sequence] = true
-    if record ~= short then
-      local state, keyed = record:byte(1, 2)
-      if short or (state ~= 67 and (state ~= 99 or keyed ~= 0)) then return nil end
+  local id = call('ZREVRANGEBYSCORE', p .. ':v', sequences[1], '-inf', 'LIMIT', 0, 1)[1]
+  if not id or (wanted and wanted ~= id) then return nil end
+  local claim = call('HGET', p .. ':h', id)
+  local rest = {}
+  -- Most are done with all at once.
+  if claim:sub(18) ~= pack('<' .. ('I6'):rep(n), unpack(sequences)) then
+    local going, found = {}, 0
+    for i = 1, n do going[pack('<I6', sequences[i])] = true end
+    for at = 18, #claim, 6 do
+      local sequence = claim:sub(at, at + 5)
+      if going[sequence] then found = found + 1 else rest[#rest + 1] = sequence end
     end
+    -- Some may be held by others or gone, or named twice.
+    if found ~= n then return nil end
   end
-  call('HDEL', p .. ':m', unpack(sequences))
-  call('ZREM', p .. ':c', unpack(sequences))
+  call('HSET', p .. ':h', id, claim:sub(1, 17) .. table.concat(rest))
+  if #rest == 0 then
+    call('ZREM', p .. ':v', id)
+    ranges = ranges - 1
+  end
   call('XDEL', p .. ':1', unpack(sequences))
-  call('SETRANGE', p, CLAIMED_AT, pack('<d', claimed - n))
   local r = { minute = minute, handled = handled, before = before }
   count_handled(r, n, now)
-  call('SETRANGE', p, MINUTE_AT, pack('<ddd', r.minute, r.handled, r.before))
+  call('SETRANGE', p, CLAIMED_AT, pack('<d', claimed - n))
+  call('SETRANGE', p, RANGES_AT, pack('<dddd', ranges, r.minute, r.handled, r.before))
   return n
+end
+
+-- Writes claims on their messages which were not written yet; answers on how many.
+local function write_ranges(q, budget)
+  local written = 0
+  while q.ranges > 0 and written < budget do
+    local id = call('ZRANGE', q.p .. ':v', 0, 0)[1]
+    local claim = call('HGET', q.p .. ':h', id)
+    local record, records, places = 'C' .. id, {}, {}
+    for at = 18, #claim, 6 do
+      local name = text((unpack_bytes('<I6', claim, at)))
+      records[#records + 1], records[#records + 2] = name, record
+      places[#places + 1], places[#places + 2] = name, name
+    end
+    bulk('HSET', q.p .. ':m', records)
+    bulk('ZADD', q.p .. ':c', places)
+    call('ZREM', q.p .. ':v', id)
+    q.ranges = q.ranges - 1
+    written = written + max(#records / 2, 1)
+  end
+  return written
 end
 
 -- Makes a message free that was held back, and has left its index. `busy` says whether it counted

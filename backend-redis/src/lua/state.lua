@@ -17,6 +17,8 @@
 --   :d :c   zsets by sequence: delayed, and claimed or being moved elsewhere
 --   :m      hash: sequence -> record, for what no longer is as it was posted
 --   :h      hash: claim -> its terms and sequences
+--   :v      zset by first sequence, of the queue alone: claims that are not yet written on their
+--           messages, because nobody has asked for more than to claim and to delete
 --   :t      zset by time: 'c' claim, 'm' sequence, 'u' deduplication id
 --   :k :o   hash and zset: lines by key, and the open ones by turn
 --   :z      zset by sequence: dead letters
@@ -42,8 +44,8 @@ local function prepare()
   call, pack, unpack_bytes = redis.call, struct.pack, struct.unpack
   floor, min, max = math.floor, math.min, math.max
   -- The numbers that the usual calls need come first.
-  HOT = '<' .. string.rep('d', 20)
-  FORMAT = '<' .. string.rep('d', 27) .. 'ss'
+  HOT = '<' .. string.rep('d', 21)
+  FORMAT = '<' .. string.rep('d', 28) .. 'ss'
   format = string.format
   NO_CLAIM = string.rep('\0', 16)
 end
@@ -53,7 +55,7 @@ local function load(p)
   if not raw then return nil end
   local
     last, ready, fresh, tail1, due, groups, kind, cursor, delayed, claimed, in_line, open_lines,
-    has_log, letters, shared, runs, second, minute, handled, before, turns, plain_turn,
+    has_log, letters, shared, runs, second, ranges, minute, handled, before, turns, plain_turn,
     next_redrive, tail2, fill_after, fill_up_to, fill_since, source, name
     = unpack_bytes(FORMAT, raw)
   -- Made in one piece, which is quicker than field by field.
@@ -64,14 +66,15 @@ local function load(p)
     last = last, ready = ready, fresh = fresh, tail1 = tail1, due = due, groups = groups,
     kind = kind, cursor = cursor, delayed = delayed, claimed = claimed, in_line = in_line,
     open_lines = open_lines, has_log = has_log, letters = letters, shared = shared, runs = runs,
-    second = second, minute = minute, handled = handled, before = before, turns = turns,
-    plain_turn = plain_turn, next_redrive = next_redrive, tail2 = tail2, fill_after = fill_after,
-    fill_up_to = fill_up_to, fill_since = fill_since, source = source, name = name
+    second = second, ranges = ranges, minute = minute, handled = handled, before = before,
+    turns = turns, plain_turn = plain_turn, next_redrive = next_redrive, tail2 = tail2,
+    fill_after = fill_after, fill_up_to = fill_up_to, fill_since = fill_since, source = source,
+    name = name
   }
 end
 
 -- Where some of them are.
-local CLAIMED_AT, MINUTE_AT = 8 * 9, 8 * 17
+local CLAIMED_AT, RANGES_AT = 8 * 9, 8 * 17
 
 -- The first fields of a state, in the order in which they are packed.
 local function hot_fields(raw)
@@ -81,8 +84,8 @@ end
 local function packed(r)
   return pack(FORMAT,
     r.last, r.ready, r.fresh, r.tail1, r.due, r.groups, r.kind, r.cursor, r.delayed, r.claimed,
-    r.in_line, r.open_lines, r.has_log, r.letters, r.shared, r.runs, r.second, r.minute,
-    r.handled, r.before, r.turns, r.plain_turn, r.next_redrive, r.tail2, r.fill_after,
+    r.in_line, r.open_lines, r.has_log, r.letters, r.shared, r.runs, r.second, r.ranges,
+    r.minute, r.handled, r.before, r.turns, r.plain_turn, r.next_redrive, r.tail2, r.fill_after,
     r.fill_up_to, r.fill_since, r.source, r.name)
 end
 
@@ -94,9 +97,9 @@ local function blank(p, source, name)
     dead_t = false,
     last = 0, ready = 0, fresh = 0, tail1 = NEVER, due = NEVER, groups = 0,
     kind = source == '' and 0 or 1, cursor = 0, delayed = 0, claimed = 0, in_line = 0,
-    open_lines = 0, has_log = 0, letters = 0, shared = 0, runs = 0, second = 0, minute = 0,
-    handled = 0, before = 0, turns = 0, plain_turn = 0, next_redrive = 0, tail2 = NEVER,
-    fill_after = 0, fill_up_to = 0, fill_since = 0, source = source, name = name
+    open_lines = 0, has_log = 0, letters = 0, shared = 0, runs = 0, second = 0, ranges = 0,
+    minute = 0, handled = 0, before = 0, turns = 0, plain_turn = 0, next_redrive = 0,
+    tail2 = NEVER, fill_after = 0, fill_up_to = 0, fill_since = 0, source = source, name = name
   }
 end
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures_util::future::try_join_all;
 use redis::{Cmd, Value};
 use storage_traits::{
-    Result,
+    Result, StoreError,
     domain::{Incarnation, QueueRef, Timestamp},
     pool::{MessageMark, PoolCounters, PoolMaintenance, Recent, Stats, Swept},
 };
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Redis,
-    error::unexpected,
+    error::{unavailable, unexpected},
     server::{Function, Promise, Shard},
 };
 
@@ -99,7 +99,11 @@ impl PoolMaintenance for Redis {
     }
 
     async fn check(&self) -> Result<()> {
-        self.servers.check().await
+        self.servers.check().await.map_err(|error| match error {
+            // It cannot take changes, whatever the reason.
+            StoreError::Overloaded { .. } => unavailable("redis has no memory left"),
+            other => other,
+        })
     }
 
     async fn close(&self) {

@@ -13,6 +13,7 @@ use storage_traits::{
 use super::{
     Source,
     codec::{Meta, NEVER, message_id, millis, position, read_entries, read_messages},
+    posts::Post,
     reply::{OK, Reply},
     shard_of,
 };
@@ -33,10 +34,8 @@ impl MessageStore for Redis {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let mut function = self.function("post", queue);
         let deduplicates = messages.iter().any(|message| message.deduplication.is_some());
-        function.number(millis(now)).number(if deduplicates { 3 } else { 1 });
-        for message in &messages {
+        let write = |message: &NewMessage| {
             let (visible_at, expires_at) = message.lifetime(now);
             let meta = Meta {
                 posted_at: now,
@@ -49,12 +48,24 @@ impl MessageStore for Redis {
                 origin: None,
                 retained: message.retained,
             };
-            function.bytes(meta.write(&message.body));
-            if deduplicates {
-                let deduplication = message.deduplication.as_ref();
-                function.bytes(deduplication.map_or("", |d| d.id.as_str()));
-                function.number(deduplication.map_or(0, |d| millis(now.plus(d.window))));
-            }
+            meta.write(&message.body)
+        };
+        if !deduplicates {
+            let post = Post { now: millis(now), messages: messages.iter().map(write).collect() };
+            let sequences = self.posts.store(queue.incarnation, post).await?;
+            let sequences = sequences.ok_or_else(|| StoreError::not_found("queue", &queue.key))?;
+            let posted = |sequence| {
+                Ok(Posted { id: message_id(queue.incarnation, sequence)?, duplicate: false })
+            };
+            return sequences.into_iter().map(posted).collect();
+        }
+        let mut function = self.function("post", queue);
+        function.number(millis(now)).number(3);
+        for message in &messages {
+            let deduplication = message.deduplication.as_ref();
+            function.bytes(write(message));
+            function.bytes(deduplication.map_or("", |d| d.id.as_str()));
+            function.number(deduplication.map_or(0, |d| millis(now.plus(d.window))));
         }
         let mut reply = self.call(queue, Promise::Change, &function).await?;
         if reply.is_nil() {

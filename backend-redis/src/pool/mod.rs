@@ -11,6 +11,7 @@ mod group;
 mod letters;
 mod maintenance;
 mod message;
+mod posts;
 mod reply;
 mod wake;
 
@@ -24,7 +25,7 @@ use storage_traits::{
 };
 
 use self::reply::Reply;
-pub(crate) use self::wake::Wakes;
+pub(crate) use self::{posts::Posts, wake::Wakes};
 use crate::{
     Redis,
     error::unexpected,

@@ -119,9 +119,11 @@ impl Wakes {
     }
 
     fn is_listening(&self, reading: Incarnation) -> bool {
-        self.watched().get(&reading).is_some_and(|watched| {
-            watched.listens && watched.session.upgrade().is_some_and(|session| session.is_live())
-        })
+        let session = match self.watched().get(&reading) {
+            Some(watched) if watched.listens => watched.session.upgrade(),
+            _ => None,
+        };
+        session.is_some_and(|session| session.listens_to(&self.channel(reading)))
     }
 
     fn channel(&self, reading: Incarnation) -> String {
@@ -224,7 +226,10 @@ impl Wakes {
         let (mut due, mut deaf, mut idle) = (Vec::new(), Vec::new(), Vec::new());
         for (reading, watched) in self.watched().iter_mut() {
             let live = watched.listens
-                && watched.session.upgrade().is_some_and(|session| session.is_live());
+                && watched
+                    .session
+                    .upgrade()
+                    .is_some_and(|session| session.listens_to(&self.channel(*reading)));
             if self.bells.is_watched(*reading) {
                 watched.seen = Instant::now();
             } else if watched.seen.elapsed() > LINGER {

@@ -207,9 +207,7 @@ impl Servers {
         function: &Function,
         command: &Cmd,
     ) -> Result<Option<(Value, Value)>> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(unavailable("the pool is closed"));
-        }
+        let _call = self.begin_call()?;
         let mut both = redis::pipe();
         both.atomic().add_command(function.0.clone()).add_command(command.clone());
         let (start, mut current) = (Instant::now(), None);
@@ -235,13 +233,8 @@ impl Servers {
         unavailable("redis did not answer in time")
     }
 
-    /// Sends a command to the server that has a shard.
-    pub(crate) async fn command(
-        &self,
-        shard: Shard,
-        promise: Promise,
-        command: &Cmd,
-    ) -> Result<Value> {
+    /// Counts a call among those under way, if there is room for it.
+    fn begin_call(&self) -> Result<Call<'_>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(unavailable("the pool is closed"));
         }
@@ -249,6 +242,17 @@ impl Servers {
         if call.0.fetch_add(1, Ordering::Relaxed) >= MAX_CALLS {
             return Err(overloaded());
         }
+        Ok(call)
+    }
+
+    /// Sends a command to the server that has a shard.
+    pub(crate) async fn command(
+        &self,
+        shard: Shard,
+        promise: Promise,
+        command: &Cmd,
+    ) -> Result<Value> {
+        let _call = self.begin_call()?;
         let deadline = Instant::now() + self.options.timeout;
         let mut current = None;
         let work = self.work(shard, promise, command, deadline, &mut current);
@@ -435,7 +439,7 @@ impl Function {
 
 /// Which of `count` connections the calling thread takes: each thread the same one, so that its
 /// requests share a connection that lives where they do.
-fn lane(count: NonZeroUsize) -> usize {
+pub(crate) fn lane(count: NonZeroUsize) -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
         static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed);

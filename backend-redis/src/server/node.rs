@@ -274,6 +274,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a listener is told what happens on a channel.
+    pub(crate) fn listens_to(&self, channel: &str) -> bool {
+        self.is_live() && self.listeners().contains_key(channel)
+    }
+
     /// Ends what [`Session::listen`] began.
     pub(crate) async fn forget(&self, channel: &str) {
         self.listeners().remove(channel);

@@ -1,0 +1,210 @@
+//! Posts that share a call: while one of a queue is under way on a connection, those that come
+//! gather, and are stored by the next call together. Nothing waits for a timer, and a post that comes
+//! alone goes alone.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use storage_traits::{Result, StoreError, domain::Incarnation};
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{guard_of, key_of, registry_of, reply::Reply, shard_of};
+use crate::{
+    error::{overloaded, unavailable, unexpected},
+    server::{Function, Promise, Servers, lane},
+};
+
+/// How many bytes of messages share a call; a post of more goes by itself.
+const MOST_BYTES: usize = 64 * 1024;
+/// How many posts of a queue may wait for one call.
+const MOST_WAITING: usize = 4_096;
+
+/// A post as the function takes it.
+pub(super) struct Post {
+    pub(super) now: i64,
+    pub(super) messages: Vec<Vec<u8>>,
+}
+
+impl Post {
+    fn bytes(&self) -> usize {
+        self.messages.iter().map(Vec::len).sum()
+    }
+}
+
+type Answer = Result<Option<Vec<i64>>>;
+
+struct Waiting {
+    post: Post,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// By queue, the posts that wait for the call under way to end.
+type Queues = HashMap<Incarnation, Vec<Waiting>>;
+
+/// The posts of a node, apart for each connection.
+pub(crate) struct Posts {
+    servers: Arc<Servers>,
+    lanes: Box<[Mutex<Queues>]>,
+}
+
+/// Holds the place of a call that is under way. When it ends, or is given up, those that have
+/// gathered go on without it.
+struct UnderWay<'p> {
+    posts: &'p Arc<Posts>,
+    lane: usize,
+    queue: Incarnation,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut queues = self.posts.queues(self.lane);
+        if queues.get(&self.queue).is_some_and(Vec::is_empty) {
+            queues.remove(&self.queue);
+            return;
+        }
+        drop(queues);
+        let (posts, lane, queue) = (Arc::clone(self.posts), self.lane, self.queue);
+        tokio::spawn(async move { posts.go_on(lane, queue).await });
+    }
+}
+
+impl Posts {
+    pub(crate) fn new(servers: &Arc<Servers>) -> Self {
+        let lanes = (0..servers.options.connections.get()).map(|_| Mutex::default()).collect();
+        Self { servers: Arc::clone(servers), lanes }
+    }
+
+    fn queues(&self, lane: usize) -> MutexGuard<'_, Queues> {
+        self.lanes[lane].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores the messages of a post at the end of a queue; answers their sequences, or `None` if
+    /// the queue is unknown.
+    pub(super) async fn store(self: &Arc<Self>, queue: Incarnation, post: Post) -> Answer {
+        if post.bytes() > MOST_BYTES {
+            return self.call(queue, &[&post]).await;
+        }
+        let lane = lane(self.servers.options.connections);
+        match self.join(lane, queue, post) {
+            Joined::Waits(answer) => match timeout(self.servers.options.timeout, answer).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => Err(unavailable("the post was given up")),
+                Err(_) => Err(unavailable("redis did not answer in time")),
+            },
+            Joined::TooMany => Err(overloaded()),
+            Joined::Goes(post) => {
+                let _under_way = UnderWay { posts: self, lane, queue };
+                self.call(queue, &[&post]).await
+            }
+        }
+    }
+
+    /// Lets a post wait for the call that is under way, or go if none is.
+    fn join(&self, lane: usize, queue: Incarnation, post: Post) -> Joined {
+        let mut queues = self.queues(lane);
+        let Some(waiting) = queues.get_mut(&queue) else {
+            queues.insert(queue, Vec::new());
+            return Joined::Goes(post);
+        };
+        if waiting.len() >= MOST_WAITING {
+            return Joined::TooMany;
+        }
+        let (reply, answer) = oneshot::channel();
+        waiting.push(Waiting { post, reply });
+        Joined::Waits(answer)
+    }
+
+    /// Makes calls for those that have gathered, until nobody has.
+    async fn go_on(&self, lane: usize, queue: Incarnation) {
+        loop {
+            let together = {
+                let mut queues = self.queues(lane);
+                let Some(waiting) = queues.get_mut(&queue).filter(|waiting| !waiting.is_empty())
+                else {
+                    queues.remove(&queue);
+                    return;
+                };
+                // Who has given up has been told that it was not stored, or may not have been.
+                waiting.retain(|waiting| !waiting.reply.is_closed());
+                let mut bytes = 0;
+                let fits = |waiting: &&Waiting| {
+                    bytes += waiting.post.bytes();
+                    bytes <= MOST_BYTES
+                };
+                // Each fits by itself.
+                let count = waiting.iter().take_while(fits).count();
+                waiting.drain(..count).collect::<Vec<_>>()
+            };
+            if together.is_empty() {
+                continue;
+            }
+            let posts: Vec<_> = together.iter().map(|waiting| &waiting.post).collect();
+            let answer = self.call(queue, &posts).await;
+            share(together, answer);
+        }
+    }
+
+    async fn call(&self, queue: Incarnation, posts: &[&Post]) -> Answer {
+        let (prefix, shard) = (&self.servers.options.prefix, shard_of(queue));
+        let mut function = Function::new(
+            "post",
+            &[&key_of(prefix, queue), &registry_of(prefix, shard), &guard_of(prefix, shard)],
+        );
+        // The latest of their times, so that nothing seems to be delayed that is not.
+        function.number(posts.iter().map(|post| post.now).max().unwrap_or(0)).number(1);
+        for message in posts.iter().flat_map(|post| &post.messages) {
+            function.bytes(message);
+        }
+        let mut reply = Reply::new(self.servers.call(shard, Promise::Change, &function).await?);
+        if reply.is_nil() {
+            return Ok(None);
+        }
+        let mut sequences = Vec::new();
+        while !reply.is_empty() {
+            sequences.push(reply.number()?);
+        }
+        Ok(Some(sequences))
+    }
+}
+
+/// What becomes of a post.
+enum Joined {
+    Waits(oneshot::Receiver<Answer>),
+    Goes(Post),
+    TooMany,
+}
+
+/// Tells each its part of an answer.
+fn share(together: Vec<Waiting>, answer: Answer) {
+    let mut sequences = match answer {
+        Ok(Some(sequences)) => sequences.into_iter(),
+        Ok(None) => {
+            for waiting in together {
+                // Who does not listen any more has hung up.
+                let _ = waiting.reply.send(Ok(None));
+            }
+            return;
+        }
+        Err(error) => {
+            for waiting in together {
+                let _ = waiting.reply.send(Err(again(&error)));
+            }
+            return;
+        }
+    };
+    for waiting in together {
+        let own: Vec<_> = sequences.by_ref().take(waiting.post.messages.len()).collect();
+        let _ = waiting.reply.send(Ok(Some(own)));
+    }
+}
+
+/// The same error once more.
+fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Overloaded { .. } => overloaded(),
+        StoreError::Unavailable { source, .. } => unavailable(source.to_string()),
+        other => unexpected(other.to_string()),
+    }
+}
