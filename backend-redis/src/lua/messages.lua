@@ -37,7 +37,11 @@ local function post(keys, args)
   for i = 3, n do
     local _, visible, expires, _, flags = unpack_bytes('<I6I6I6I5B', args[i])
     -- One run takes them all.
-    if flags ~= NONE or visible > now or expires < tail then return post_any(keys, args) end
+    if flags ~= NONE or visible > now then return post_any(keys, args) end
+    if expires < tail then
+      args[i], expires = in_run(args[i], expires, tail)
+      if expires < tail then return post_any(keys, args) end
+    end
     tail = expires
   end
   local stream, answer = p .. ':1', {}

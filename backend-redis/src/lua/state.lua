@@ -34,6 +34,8 @@ local STEP = 256
 local CHUNK = 32
 -- Longer than any time.
 local NEVER = 281474976710655
+-- By how much the expiry of a message may be put off to keep a queue's in order.
+local SLACK = 2000
 -- How long a message that is being moved elsewhere is kept for the mover.
 local MOVING = 30000
 

@@ -8,8 +8,8 @@ use redis::Value;
 use storage_traits::{
     Result,
     domain::{
-        Body, ClaimId, ClientId, Incarnation, Message, MessageId, OrderingKey, Origin, Sequence,
-        Timestamp,
+        Body, ClaimId, ClientId, Incarnation, Message, MessageId, NewMessage, OrderingKey, Origin,
+        Sequence, Timestamp,
     },
 };
 
@@ -88,6 +88,23 @@ impl Meta<'_> {
         to.extend_from_slice(body.as_bytes());
         to
     }
+}
+
+/// A message that is posted at `now`, as a stream keeps it.
+pub(super) fn write_new(client: &ClientId, message: &NewMessage, now: Timestamp) -> Vec<u8> {
+    let (visible_at, expires_at) = message.lifetime(now);
+    let meta = Meta {
+        posted_at: now,
+        visible_at,
+        expires_at,
+        ttl: message.ttl,
+        key: message.ordering_key.as_ref().map(OrderingKey::as_str),
+        client: client.as_str(),
+        checksum: message.checksum.as_deref(),
+        origin: None,
+        retained: message.retained,
+    };
+    meta.write(&message.body)
 }
 
 /// Reads little-endian numbers and texts from the front of some bytes.

@@ -4,15 +4,13 @@ use async_trait::async_trait;
 use redis::Cmd;
 use storage_traits::{
     Limit, Page, Result, StoreError,
-    domain::{
-        ClaimId, ClientId, Message, MessageId, NewMessage, OrderingKey, Posted, QueueRef, Timestamp,
-    },
+    domain::{ClaimId, ClientId, Message, MessageId, NewMessage, Posted, QueueRef, Timestamp},
     pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled},
 };
 
 use super::{
     Source,
-    codec::{Meta, NEVER, message_id, millis, position, read_entries, read_messages},
+    codec::{NEVER, message_id, millis, position, read_entries, read_messages, write_new},
     posts::Post,
     reply::{OK, Reply},
     shard_of,
@@ -35,23 +33,8 @@ impl MessageStore for Redis {
             return Ok(Vec::new());
         }
         let deduplicates = messages.iter().any(|message| message.deduplication.is_some());
-        let write = |message: &NewMessage| {
-            let (visible_at, expires_at) = message.lifetime(now);
-            let meta = Meta {
-                posted_at: now,
-                visible_at,
-                expires_at,
-                ttl: message.ttl,
-                key: message.ordering_key.as_ref().map(OrderingKey::as_str),
-                client: client.as_str(),
-                checksum: message.checksum.as_deref(),
-                origin: None,
-                retained: message.retained,
-            };
-            meta.write(&message.body)
-        };
         if !deduplicates {
-            let post = Post { now: millis(now), messages: messages.iter().map(write).collect() };
+            let post = Post { client: client.clone(), messages, now };
             let sequences = self.posts.store(queue.incarnation, post).await?;
             let sequences = sequences.ok_or_else(|| StoreError::not_found("queue", &queue.key))?;
             let posted = |sequence| {
@@ -63,7 +46,7 @@ impl MessageStore for Redis {
         function.number(millis(now)).number(3);
         for message in &messages {
             let deduplication = message.deduplication.as_ref();
-            function.bytes(write(message));
+            function.bytes(write_new(client, message, now));
             function.bytes(deduplication.map_or("", |d| d.id.as_str()));
             function.number(deduplication.map_or(0, |d| millis(now.plus(d.window))));
         }

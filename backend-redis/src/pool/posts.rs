@@ -4,13 +4,24 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
-use storage_traits::{Result, StoreError, domain::Incarnation};
+use storage_traits::{
+    Result, StoreError,
+    domain::{ClientId, Incarnation, NewMessage, Timestamp},
+};
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{guard_of, key_of, registry_of, reply::Reply, shard_of};
+use super::{
+    codec::{millis, write_new},
+    guard_of, key_of, registry_of,
+    reply::Reply,
+    shard_of,
+};
 use crate::{
     error::{overloaded, unavailable, unexpected},
     server::{Function, Promise, Servers, lane},
@@ -21,15 +32,19 @@ const MOST_BYTES: usize = 64 * 1024;
 /// How many posts of a queue may wait for one call.
 const MOST_WAITING: usize = 4_096;
 
-/// A post as the function takes it.
+/// By how much a clock may have run ahead, and still be followed.
+const MOST_AHEAD: i64 = 1_000;
+
+/// Messages that a client posts together, without deduplication.
 pub(super) struct Post {
-    pub(super) now: i64,
-    pub(super) messages: Vec<Vec<u8>>,
+    pub(super) client: ClientId,
+    pub(super) messages: Vec<NewMessage>,
+    pub(super) now: Timestamp,
 }
 
 impl Post {
     fn bytes(&self) -> usize {
-        self.messages.iter().map(Vec::len).sum()
+        self.messages.iter().map(|message| message.body.as_bytes().len()).sum()
     }
 }
 
@@ -46,6 +61,8 @@ type Queues = HashMap<Incarnation, Vec<Waiting>>;
 /// The posts of a node, apart for each connection.
 pub(crate) struct Posts {
     servers: Arc<Servers>,
+    /// The time of the latest call.
+    latest: AtomicI64,
     lanes: Box<[Mutex<Queues>]>,
 }
 
@@ -73,7 +90,7 @@ impl Drop for UnderWay<'_> {
 impl Posts {
     pub(crate) fn new(servers: &Arc<Servers>) -> Self {
         let lanes = (0..servers.options.connections.get()).map(|_| Mutex::default()).collect();
-        Self { servers: Arc::clone(servers), lanes }
+        Self { servers: Arc::clone(servers), latest: AtomicI64::new(0), lanes }
     }
 
     fn queues(&self, lane: usize) -> MutexGuard<'_, Queues> {
@@ -146,16 +163,34 @@ impl Posts {
         }
     }
 
+    /// The time at which posts are stored together: none is older than what went before, so that
+    /// messages expire in their order.
+    fn time_of(&self, posts: &[&Post]) -> Timestamp {
+        let now = posts.iter().map(|post| post.now).max();
+        let now = now.unwrap_or(Timestamp::from_millis(0));
+        let latest = self.latest.fetch_max(now.as_millis(), Ordering::Relaxed);
+        if (0..=MOST_AHEAD).contains(&(latest - now.as_millis())) {
+            return Timestamp::from_millis(latest);
+        }
+        // That clock was wrong, or this one is.
+        if latest > now.as_millis() {
+            self.latest.store(now.as_millis(), Ordering::Relaxed);
+        }
+        now
+    }
+
     async fn call(&self, queue: Incarnation, posts: &[&Post]) -> Answer {
         let (prefix, shard) = (&self.servers.options.prefix, shard_of(queue));
         let mut function = Function::new(
             "post",
             &[&key_of(prefix, queue), &registry_of(prefix, shard), &guard_of(prefix, shard)],
         );
-        // The latest of their times, so that nothing seems to be delayed that is not.
-        function.number(posts.iter().map(|post| post.now).max().unwrap_or(0)).number(1);
-        for message in posts.iter().flat_map(|post| &post.messages) {
-            function.bytes(message);
+        let now = self.time_of(posts);
+        function.number(millis(now)).number(1);
+        for post in posts {
+            for message in &post.messages {
+                function.bytes(write_new(&post.client, message, now));
+            }
         }
         let mut reply = Reply::new(self.servers.call(shard, Promise::Change, &function).await?);
         if reply.is_nil() {
