@@ -225,7 +225,7 @@ end
 local function delete_claimed(p, now, sequences, wanted)
   local raw = call('GET', p)
   if not raw then return nil end
-  local _, ready, _, _, due, groups, kind, _, delayed, claimed, in_line, _, has_log, letters, shared,
+  local _, ready, _, _, _, due, groups, kind, _, delayed, claimed, in_line, _, has_log, letters, shared,
     runs, second, ranges, minute, handled, before = hot_fields(raw)
   local n = #sequences
   if kind ~= 0 or due <= now or ranges == 0 or groups > 0 or has_log > 0 or letters > 0 or shared > 0
@@ -339,10 +339,12 @@ local function begin_run(q, n, sequence, expires)
   if n == 1 then q.tail1 = expires else q.tail2, q.second = expires, 1 end
 end
 
--- A message that expires a little before the one in front of it, because the clocks of two nodes
--- differ or their calls overtook one another, is let expire with that one: so they stay one run.
-local function in_run(message, expires, tail)
-  if expires >= tail or tail == NEVER or tail - expires > SLACK then return message, expires end
+-- A message that expires a little before the one in front of it, because it was posted before that
+-- one by the clock of its node, is let expire with it: so they stay one run.
+local function in_run(message, expires, tail, posted, stamp)
+  if expires >= tail or posted >= stamp or tail == NEVER or tail - expires > SLACK then
+    return message, expires
+  end
   return message:sub(1, 12) .. pack('<I6', tail) .. message:sub(19), tail
 end
 
@@ -374,10 +376,11 @@ end
 
 -- Stores a message at the end of a queue, for the queue, its groups and its log.
 local function arrive(q, message, now)
-  local _, visible, expires, _, flags = meta_of(message)
+  local posted, visible, expires, _, flags = meta_of(message)
   q.posted = true
   if flags == NONE and visible <= now and q.groups == 0 then
-    message, expires = in_run(message, expires, q.tail1)
+    message, expires = in_run(message, expires, q.tail1, posted, q.stamp)
+    q.stamp = max(q.stamp, posted)
     q.ready, q.fresh, q.woke = q.ready + 1, q.fresh + 1, q.woke + 1
     return append(q, 1, message, expires)
   end

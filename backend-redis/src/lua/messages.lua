@@ -31,18 +31,18 @@ local function post(keys, args)
   local p, now = keys[1], tonumber(args[1])
   local raw = args[2] == '1' and call('GET', p)
   if not raw then return post_any(keys, args) end
-  local last, ready, fresh, tail, due, groups, kind = unpack_bytes('<ddddddd', raw)
+  local last, ready, fresh, tail, stamp, due, groups, kind = unpack_bytes('<dddddddd', raw)
   if kind == 1 or groups > 0 then return post_any(keys, args) end
   local n = #args
   for i = 3, n do
-    local _, visible, expires, _, flags = unpack_bytes('<I6I6I6I5B', args[i])
+    local posted, visible, expires, _, flags = unpack_bytes('<I6I6I6I5B', args[i])
     -- One run takes them all.
     if flags ~= NONE or visible > now then return post_any(keys, args) end
     if expires < tail then
-      args[i], expires = in_run(args[i], expires, tail)
+      args[i], expires = in_run(args[i], expires, tail, posted, stamp)
       if expires < tail then return post_any(keys, args) end
     end
-    tail = expires
+    tail, stamp = expires, max(stamp, posted)
   end
   local stream, answer = p .. ':1', {}
   for i = 3, n do
@@ -51,7 +51,7 @@ local function post(keys, args)
     answer[#answer + 1] = last
   end
   local more = #answer
-  call('SETRANGE', p, 0, pack('<dddd', last, ready + more, fresh + more, tail))
+  call('SETRANGE', p, 0, pack('<ddddd', last, ready + more, fresh + more, tail, stamp))
   call('SPUBLISH', p .. ':w', format('%d 1 %d', more, due))
   return answer
 end
@@ -124,8 +124,8 @@ local function list(keys, args)
     -- The quick way, by the first fields of the state.
     local raw = call('GET', keys[1])
     if raw then
-      local _, ready, fresh, _, due, _, kind, cursor, delayed, claimed, in_line =
-        unpack_bytes('<ddddddddddd', raw)
+      local _, ready, fresh, _, _, due, _, kind, cursor, delayed, claimed, in_line =
+        unpack_bytes('<dddddddddddd', raw)
       if kind == 0 and due > now and ready == fresh and in_line == 0
         and (args[5] == '0' or claimed == 0) and (args[6] == '0' or delayed == 0)
         and guess == max(after, cursor) + 1 then

@@ -46,8 +46,8 @@ local function prepare()
   call, pack, unpack_bytes = redis.call, struct.pack, struct.unpack
   floor, min, max = math.floor, math.min, math.max
   -- The numbers that the usual calls need come first.
-  HOT = '<' .. string.rep('d', 21)
-  FORMAT = '<' .. string.rep('d', 28) .. 'ss'
+  HOT = '<' .. string.rep('d', 22)
+  FORMAT = '<' .. string.rep('d', 29) .. 'ss'
   format = string.format
   NO_CLAIM = string.rep('\0', 16)
 end
@@ -56,27 +56,27 @@ local function load(p)
   local raw = call('GET', p)
   if not raw then return nil end
   local
-    last, ready, fresh, tail1, due, groups, kind, cursor, delayed, claimed, in_line, open_lines,
-    has_log, letters, shared, runs, second, ranges, minute, handled, before, turns, plain_turn,
-    next_redrive, tail2, fill_after, fill_up_to, fill_since, source, name
+    last, ready, fresh, tail1, stamp, due, groups, kind, cursor, delayed, claimed, in_line,
+    open_lines, has_log, letters, shared, runs, second, ranges, minute, handled, before, turns,
+    plain_turn, next_redrive, tail2, fill_after, fill_up_to, fill_since, source, name
     = unpack_bytes(FORMAT, raw)
   -- Made in one piece, which is quicker than field by field.
   return {
     p = p, raw = raw, woke = 0, posted = false, was_due = due, q = false, registry = false,
     loaded = false, gone = false, expired = 0, readings = false, dead_m = false, dead_c = false,
     dead_t = false,
-    last = last, ready = ready, fresh = fresh, tail1 = tail1, due = due, groups = groups,
-    kind = kind, cursor = cursor, delayed = delayed, claimed = claimed, in_line = in_line,
-    open_lines = open_lines, has_log = has_log, letters = letters, shared = shared, runs = runs,
-    second = second, ranges = ranges, minute = minute, handled = handled, before = before,
-    turns = turns, plain_turn = plain_turn, next_redrive = next_redrive, tail2 = tail2,
-    fill_after = fill_after, fill_up_to = fill_up_to, fill_since = fill_since, source = source,
-    name = name
+    last = last, ready = ready, fresh = fresh, tail1 = tail1, stamp = stamp, due = due,
+    groups = groups, kind = kind, cursor = cursor, delayed = delayed, claimed = claimed,
+    in_line = in_line, open_lines = open_lines, has_log = has_log, letters = letters,
+    shared = shared, runs = runs, second = second, ranges = ranges, minute = minute,
+    handled = handled, before = before, turns = turns, plain_turn = plain_turn,
+    next_redrive = next_redrive, tail2 = tail2, fill_after = fill_after, fill_up_to = fill_up_to,
+    fill_since = fill_since, source = source, name = name
   }
 end
 
 -- Where some of them are.
-local CLAIMED_AT, RANGES_AT = 8 * 9, 8 * 17
+local CLAIMED_AT, RANGES_AT = 8 * 10, 8 * 18
 
 -- The first fields of a state, in the order in which they are packed.
 local function hot_fields(raw)
@@ -85,10 +85,10 @@ end
 
 local function packed(r)
   return pack(FORMAT,
-    r.last, r.ready, r.fresh, r.tail1, r.due, r.groups, r.kind, r.cursor, r.delayed, r.claimed,
-    r.in_line, r.open_lines, r.has_log, r.letters, r.shared, r.runs, r.second, r.ranges,
-    r.minute, r.handled, r.before, r.turns, r.plain_turn, r.next_redrive, r.tail2, r.fill_after,
-    r.fill_up_to, r.fill_since, r.source, r.name)
+    r.last, r.ready, r.fresh, r.tail1, r.stamp, r.due, r.groups, r.kind, r.cursor, r.delayed,
+    r.claimed, r.in_line, r.open_lines, r.has_log, r.letters, r.shared, r.runs, r.second,
+    r.ranges, r.minute, r.handled, r.before, r.turns, r.plain_turn, r.next_redrive, r.tail2,
+    r.fill_after, r.fill_up_to, r.fill_since, r.source, r.name)
 end
 
 -- A reading that has nothing yet. A queue is of kind 0, all else of kind 1.
@@ -97,7 +97,7 @@ local function blank(p, source, name)
     p = p, raw = '', woke = 0, posted = false, was_due = NEVER, q = false, registry = false,
     loaded = false, gone = false, expired = 0, readings = false, dead_m = false, dead_c = false,
     dead_t = false,
-    last = 0, ready = 0, fresh = 0, tail1 = NEVER, due = NEVER, groups = 0,
+    last = 0, ready = 0, fresh = 0, tail1 = NEVER, stamp = 0, due = NEVER, groups = 0,
     kind = source == '' and 0 or 1, cursor = 0, delayed = 0, claimed = 0, in_line = 0,
     open_lines = 0, has_log = 0, letters = 0, shared = 0, runs = 0, second = 0, ranges = 0,
     minute = 0, handled = 0, before = 0, turns = 0, plain_turn = 0, next_redrive = 0,
