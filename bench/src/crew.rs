@@ -59,11 +59,12 @@ pub(crate) async fn post(
     Ok(worker.into_tally())
 }
 
-/// Reads the queue page by page, over and over.
-pub(crate) async fn list(mut worker: Worker) -> Result<Tally> {
+/// Reads the queue over and over, page by page if `on`, or else its first page.
+pub(crate) async fn list(mut worker: Worker, on: bool) -> Result<Tally> {
     let mut page = worker.first_page();
     while worker.has_time() {
-        page = worker.list(page).await?;
+        let next = worker.list(page).await?;
+        page = if on { next } else { worker.first_page() };
     }
     Ok(worker.into_tally())
 }

@@ -49,7 +49,8 @@ pub(crate) struct Args {
 
 impl Args {
     fn plan(&self, scenario: Scenario, connections: usize) -> Plan {
-        let prefill = if scenario == Scenario::List { 10_000 } else { 100_000 };
+        let reads = matches!(scenario, Scenario::List | Scenario::ListFirst);
+        let prefill = if reads { 10_000 } else { 100_000 };
         Plan {
             scenario,
             connections,

@@ -87,6 +87,7 @@ async fn measure(args: &Args, redis: &Redis, round: u32) -> Result<Round> {
     let plans = [
         of(Scenario::Post, 0),
         of(Scenario::PostBatch, 0),
+        of(Scenario::ListFirst, 10_000),
         of(Scenario::List, 10_000),
         of(Scenario::ClaimDelete, PREFILL),
     ];
@@ -221,7 +222,7 @@ fn checks(args: &Args, rounds: &[Round]) -> Vec<Check> {
     let raw = |figure: fn(&Round) -> f64| rounds.iter().map(figure).collect::<Vec<_>>();
     let posts = rate("chapar", Scenario::Post, Op::Post);
     let batches = rate("chapar", Scenario::PostBatch, Op::Post);
-    let lists = rate("chapar", Scenario::List, Op::List);
+    let lists = rate("chapar", Scenario::ListFirst, Op::List);
     let claims = rate("chapar", Scenario::ClaimDelete, Op::Delete);
     let latency =
         |row: &Row| row.label.scenario == Scenario::Latency.name() && row.op == Op::EndToEnd;
@@ -253,7 +254,7 @@ fn checks(args: &Args, rounds: &[Round]) -> Vec<Check> {
     if args.zaqar.is_some() {
         for (what, own, scenario, op) in [
             ("posts", &posts, Scenario::Post, Op::Post),
-            ("lists of 10", &lists, Scenario::List, Op::List),
+            ("lists of the first 10", &lists, Scenario::ListFirst, Op::List),
             ("claim and delete of 10", &claims, Scenario::ClaimDelete, Op::Delete),
         ] {
             let target = Target::AtLeast(25.0);
@@ -262,6 +263,9 @@ fn checks(args: &Args, rounds: &[Round]) -> Vec<Check> {
         }
         let other = rate("zaqar", Scenario::PostBatch, Op::Post);
         checks.push(Check::orientation("batches of 20: service / Zaqar", &batches, &other));
+        let pages = rate("chapar", Scenario::List, Op::List);
+        let other = rate("zaqar", Scenario::List, Op::List);
+        checks.push(Check::orientation("lists page by page: service / Zaqar", &pages, &other));
     }
     checks
 }

@@ -24,6 +24,8 @@ pub(crate) enum Scenario {
     PostBatch,
     /// Read a filled queue, page by page of 10
     List,
+    /// Read the first 10 messages of a filled queue, again and again
+    ListFirst,
     /// Claim 10 messages of a filled queue and delete them, until time or messages run out
     ClaimDelete,
     /// Half of the connections post, half claim and delete; at least one of each
@@ -113,7 +115,7 @@ pub(crate) async fn run(subject: &Subject, plan: &Plan, name: &str) -> Result<Ou
             prefill::create(target, queue).await?;
         }
     }
-    if matches!(plan.scenario, Scenario::List | Scenario::ClaimDelete) {
+    if matches!(plan.scenario, Scenario::List | Scenario::ListFirst | Scenario::ClaimDelete) {
         for queue in &queues {
             prefill::fill(target, queue, plan.prefill, plan.body_bytes).await?;
         }
@@ -147,7 +149,8 @@ async fn load(target: &Target, plan: &Plan, queues: &[Arc<Queue>]) -> Result<(Ta
         Scenario::PostBatch => {
             crew.run(|_, worker| post(worker, batch.clone(), count, u64::MAX)).await
         }
-        Scenario::List => crew.run(|_, worker| list(worker)).await,
+        Scenario::List => crew.run(|_, worker| list(worker, true)).await,
+        Scenario::ListFirst => crew.run(|_, worker| list(worker, false)).await,
         Scenario::ClaimDelete => crew.run(|_, worker| drain(worker, single)).await,
         Scenario::Mixed => {
             // Each queue twice, so that a poster and a consumer share it.

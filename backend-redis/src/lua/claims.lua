@@ -141,8 +141,8 @@ local function claim_range(keys, now, id, ttl, limit)
   local p = keys[1]
   local raw = call('GET', p)
   if not raw then return nil end
-  local last, ready, fresh, tail, stamp, due, groups, kind, cursor, delayed, claimed, _, open_lines,
-    _, _, _, _, _, ranges = hot_fields(raw)
+  local last, ready, fresh, tail, stamp, due, groups, kind, cursor, delayed, claimed, ranges, _, _, _,
+    _, open_lines = hot_fields(raw)
   local lapses = now + ttl * 1000
   if kind ~= 0 or due <= now or fresh == 0 or ready ~= fresh or open_lines > 0
     or fresh ~= last - cursor or min(limit, fresh) > 1000 or (keys[4] and call('EXISTS', keys[4]) == 0) then
@@ -163,9 +163,8 @@ local function claim_range(keys, now, id, ttl, limit)
     call('ZADD', keys[2], score, p)
     call('SPUBLISH', p .. ':w', format('0 0 %d', due))
   end
-  call('SETRANGE', p, 0, pack('<ddddddddddd', last, ready - count, fresh - count, tail, stamp, due,
-    groups, kind, cursor + count, delayed, claimed + count))
-  call('SETRANGE', p, RANGES_AT, pack('<d', ranges + 1))
+  call('SETRANGE', p, 0, pack('<dddddddddddd', last, ready - count, fresh - count, tail, stamp, due,
+    groups, kind, cursor + count, delayed, claimed + count, ranges + 1))
   return { OK, 0, 0, first, cursor + count }
 end
 

@@ -225,8 +225,8 @@ end
 local function delete_claimed(p, now, sequences, wanted)
   local raw = call('GET', p)
   if not raw then return nil end
-  local _, ready, _, _, _, due, groups, kind, _, delayed, claimed, in_line, _, has_log, letters, shared,
-    runs, second, ranges, minute, handled, before = hot_fields(raw)
+  local _, ready, _, _, _, due, groups, kind, _, delayed, claimed, ranges, minute, handled, before,
+    in_line, _, has_log, letters, shared, runs, second = hot_fields(raw)
   local n = #sequences
   if kind ~= 0 or due <= now or ranges == 0 or groups > 0 or has_log > 0 or letters > 0 or shared > 0
     or runs > 4 or second > 0 or ready + delayed + claimed + in_line <= n then
@@ -255,8 +255,8 @@ local function delete_claimed(p, now, sequences, wanted)
   call('XDEL', p .. ':1', unpack(sequences))
   local r = { minute = minute, handled = handled, before = before }
   count_handled(r, n, now)
-  call('SETRANGE', p, CLAIMED_AT, pack('<d', claimed - n))
-  call('SETRANGE', p, RANGES_AT, pack('<dddd', ranges, r.minute, r.handled, r.before))
+  call('SETRANGE', p, CLAIMED_AT,
+    pack('<ddddd', claimed - n, ranges, r.minute, r.handled, r.before))
   return n
 end
 

@@ -124,8 +124,8 @@ local function list(keys, args)
     -- The quick way, by the first fields of the state.
     local raw = call('GET', keys[1])
     if raw then
-      local _, ready, fresh, _, _, due, _, kind, cursor, delayed, claimed, in_line =
-        unpack_bytes('<dddddddddddd', raw)
+      local _, ready, fresh, _, _, due, _, kind, cursor, delayed, claimed, _, _, _, _, in_line =
+        hot_fields(raw)
       if kind == 0 and due > now and ready == fresh and in_line == 0
         and (args[5] == '0' or claimed == 0) and (args[6] == '0' or delayed == 0)
         and guess == max(after, cursor) + 1 then

@@ -56,8 +56,8 @@ local function load(p)
   local raw = call('GET', p)
   if not raw then return nil end
   local
-    last, ready, fresh, tail1, stamp, due, groups, kind, cursor, delayed, claimed, in_line,
-    open_lines, has_log, letters, shared, runs, second, ranges, minute, handled, before, turns,
+    last, ready, fresh, tail1, stamp, due, groups, kind, cursor, delayed, claimed, ranges,
+    minute, handled, before, in_line, open_lines, has_log, letters, shared, runs, second, turns,
     plain_turn, next_redrive, tail2, fill_after, fill_up_to, fill_since, source, name
     = unpack_bytes(FORMAT, raw)
   -- Made in one piece, which is quicker than field by field.
@@ -67,16 +67,16 @@ local function load(p)
     dead_t = false,
     last = last, ready = ready, fresh = fresh, tail1 = tail1, stamp = stamp, due = due,
     groups = groups, kind = kind, cursor = cursor, delayed = delayed, claimed = claimed,
-    in_line = in_line, open_lines = open_lines, has_log = has_log, letters = letters,
-    shared = shared, runs = runs, second = second, ranges = ranges, minute = minute,
-    handled = handled, before = before, turns = turns, plain_turn = plain_turn,
-    next_redrive = next_redrive, tail2 = tail2, fill_after = fill_after, fill_up_to = fill_up_to,
-    fill_since = fill_since, source = source, name = name
+    ranges = ranges, minute = minute, handled = handled, before = before, in_line = in_line,
+    open_lines = open_lines, has_log = has_log, letters = letters, shared = shared, runs = runs,
+    second = second, turns = turns, plain_turn = plain_turn, next_redrive = next_redrive,
+    tail2 = tail2, fill_after = fill_after, fill_up_to = fill_up_to, fill_since = fill_since,
+    source = source, name = name
   }
 end
 
--- Where some of them are.
-local CLAIMED_AT, RANGES_AT = 8 * 10, 8 * 18
+-- Where those are that a delete changes: claimed, ranges, minute, handled, before.
+local CLAIMED_AT = 8 * 10
 
 -- The first fields of a state, in the order in which they are packed.
 local function hot_fields(raw)
@@ -86,8 +86,8 @@ end
 local function packed(r)
   return pack(FORMAT,
     r.last, r.ready, r.fresh, r.tail1, r.stamp, r.due, r.groups, r.kind, r.cursor, r.delayed,
-    r.claimed, r.in_line, r.open_lines, r.has_log, r.letters, r.shared, r.runs, r.second,
-    r.ranges, r.minute, r.handled, r.before, r.turns, r.plain_turn, r.next_redrive, r.tail2,
+    r.claimed, r.ranges, r.minute, r.handled, r.before, r.in_line, r.open_lines, r.has_log,
+    r.letters, r.shared, r.runs, r.second, r.turns, r.plain_turn, r.next_redrive, r.tail2,
     r.fill_after, r.fill_up_to, r.fill_since, r.source, r.name)
 end
 
@@ -98,10 +98,10 @@ local function blank(p, source, name)
     loaded = false, gone = false, expired = 0, readings = false, dead_m = false, dead_c = false,
     dead_t = false,
     last = 0, ready = 0, fresh = 0, tail1 = NEVER, stamp = 0, due = NEVER, groups = 0,
-    kind = source == '' and 0 or 1, cursor = 0, delayed = 0, claimed = 0, in_line = 0,
-    open_lines = 0, has_log = 0, letters = 0, shared = 0, runs = 0, second = 0, ranges = 0,
-    minute = 0, handled = 0, before = 0, turns = 0, plain_turn = 0, next_redrive = 0,
-    tail2 = NEVER, fill_after = 0, fill_up_to = 0, fill_since = 0, source = source, name = name
+    kind = source == '' and 0 or 1, cursor = 0, delayed = 0, claimed = 0, ranges = 0, minute = 0,
+    handled = 0, before = 0, in_line = 0, open_lines = 0, has_log = 0, letters = 0, shared = 0,
+    runs = 0, second = 0, turns = 0, plain_turn = 0, next_redrive = 0, tail2 = NEVER,
+    fill_after = 0, fill_up_to = 0, fill_since = 0, source = source, name = name
   }
 end
 
