@@ -35,6 +35,8 @@ async fn assert_unavailable(client: &Client) {
         post("/v2/queues/q/messages").json(&body),
         post("/v2/queues/q/claims"),
         get("/v2/queues/q/messages"),
+        // One that is not there yet.
+        post("/v2/queues/new/messages").json(&body),
         get("/v2/queues/q/stats"),
     ];
     for call in calls {

@@ -153,7 +153,7 @@ local function claim_range(keys, now, id, ttl, limit)
   local count, first = min(limit, fresh), cursor + 1
   local sequences = {}
   for i = 1, count do sequences[i] = cursor + i end
-  call('ZADD', p .. ':v', text(first), id)
+  ranges = ranges + call('ZADD', p .. ':v', text(first), id)
   local held = pack('<' .. ('I6'):rep(count), unpack(sequences))
   call('HSET', p .. ':h', id, pack('<I6I5I6', now, ttl, lapses) .. held)
   local score = text(lapses)
@@ -164,7 +164,7 @@ local function claim_range(keys, now, id, ttl, limit)
     call('SPUBLISH', p .. ':w', format('0 0 %d', due))
   end
   call('SETRANGE', p, 0, pack('<dddddddddddd', last, ready - count, fresh - count, tail, stamp, due,
-    groups, kind, cursor + count, delayed, claimed + count, ranges + 1))
+    groups, kind, cursor + count, delayed, claimed + count, ranges))
   return { OK, 0, 0, first, cursor + count }
 end
 

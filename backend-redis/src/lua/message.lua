@@ -77,8 +77,15 @@ local function find(r, sequence, now)
   if not meta then return nil end
   local m = fresh_record('n', meta)
   if r == q and n == 1 and sequence > q.cursor then return m end
-  if m.visible > now then m.state = 'd' elseif m.key then m.state = 'l' else m.state = 'f' end
-  if call('ZSCORE', r.p .. ':' .. m.state, sequence) then return m end
+  -- The indexes know, not the clock: this node's may be behind that of another.
+  local states = { m.key and 'l' or 'f', 'd' }
+  if m.visible > now then states[1], states[2] = states[2], states[1] end
+  for _, state in ipairs(states) do
+    if call('ZSCORE', r.p .. ':' .. state, sequence) then
+      m.state = state
+      return m
+    end
+  end
 end
 
 -- Lines -------------------------------------------------------------------------------------------
@@ -265,7 +272,11 @@ local function write_ranges(q, budget)
   local written = 0
   while q.ranges > 0 and written < budget do
     local id = call('ZRANGE', q.p .. ':v', 0, 0)[1]
-    local claim = call('HGET', q.p .. ':h', id)
+    if not id then
+      q.ranges = 0
+      break
+    end
+    local claim = call('HGET', q.p .. ':h', id) or ''
     local record, records, places = 'C' .. id, {}, {}
     for at = 18, #claim, 6 do
       local name = text((unpack_bytes('<I6', claim, at)))

@@ -156,7 +156,7 @@ local function list(keys, args)
   if args[5] == '1' and r.claimed > 0 then add(index_source(r.p .. ':c', after, piece)) end
   if args[6] == '1' and r.delayed > 0 then add(index_source(r.p .. ':d', after, piece)) end
   answer = { OK, 0, 0, q.cursor }
-  local found, looked = 0, 0
+  local found, looked, bytes = 0, 0, 0
   while found < wanted do
     local first, which
     for i, peek in ipairs(heads) do
@@ -164,7 +164,7 @@ local function list(keys, args)
       if sequence and (not first or sequence < first) then first, which = sequence, i end
     end
     if not first then break end
-    if looked >= 2000 and looked >= 2 * wanted then
+    if (looked >= 2000 and looked >= 2 * wanted) or bytes > 1048576 then
       answer[3] = after
       break
     end
@@ -172,7 +172,9 @@ local function list(keys, args)
     looked = looked + 1
     local taken = takes[which]()
     local message = taken or entry(q, first)
-    if not hidden or client_of(message) ~= hidden then
+    if hidden and client_of(message) == hidden then
+      bytes = bytes + #message
+    else
       found = found + 1
       local n = #answer
       answer[n + 1], answer[n + 2] = first, message

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use redis::{Cmd, Value};
 use storage_traits::{
     Result, StoreError,
@@ -76,10 +76,11 @@ impl PoolMaintenance for Redis {
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept> {
         let mut swept = Swept::default();
-        for shard in self.due_shards(now).await? {
+        let (due, failed) = self.due_shards(now).await?;
+        for shard in due {
             if swept.handled >= SWEEP {
                 swept.more = true;
-                break;
+                return Ok(swept);
             }
             let prefix = &self.servers.options.prefix;
             let (registry, guard) = (registry_of(prefix, shard), guard_of(prefix, shard));
@@ -91,7 +92,11 @@ impl PoolMaintenance for Redis {
             swept.more |= reply.number()? == 1;
             self.counters.expired(reply.count()?);
         }
-        Ok(swept)
+        // What could be done is done; of what could not be looked at, somebody is told.
+        match failed {
+            Some(error) if swept.handled == 0 => Err(error),
+            _ => Ok(swept),
+        }
     }
 
     fn counters(&self) -> PoolCounters {
@@ -113,8 +118,8 @@ impl PoolMaintenance for Redis {
 }
 
 impl Redis {
-    /// The shards in which something is due.
-    async fn due_shards(&self, now: Timestamp) -> Result<Vec<Shard>> {
+    /// The shards in which something is due, and what went wrong with others.
+    async fn due_shards(&self, now: Timestamp) -> Result<(Vec<Shard>, Option<StoreError>)> {
         let look = async |shard| -> Result<Option<Shard>> {
             let mut command = Cmd::new();
             let registry = registry_of(&self.servers.options.prefix, shard);
@@ -123,10 +128,20 @@ impl Redis {
             let found = self.servers.command(shard, Promise::Nothing, &command).await?;
             Ok(matches!(found, Value::Array(due) if !due.is_empty()).then_some(shard))
         };
-        // The first one finds out whether there is a server at all.
-        let mut due: Vec<_> = look(0).await?.into_iter().collect();
-        due.extend(try_join_all((1..=Shard::MAX).map(look)).await?.into_iter().flatten());
-        Ok(due)
+        // The first one finds out whether the server is there, if there is but one.
+        let first = look(0).await;
+        if self.servers.is_one_server() && first.is_err() {
+            return Err(first.err().unwrap_or_else(|| unexpected("nothing failed")));
+        }
+        let (mut due, mut failed) = (Vec::new(), None);
+        let others = join_all((1..=Shard::MAX).map(look)).await;
+        for found in std::iter::once(first).chain(others) {
+            match found {
+                Ok(shard) => due.extend(shard),
+                Err(error) => failed = Some(error),
+            }
+        }
+        Ok((due, failed))
     }
 
     /// Whether the pool knows a queue.

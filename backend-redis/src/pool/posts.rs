@@ -31,6 +31,8 @@ use crate::{
 const MOST_BYTES: usize = 64 * 1024;
 /// How many posts of a queue may wait for one call.
 const MOST_WAITING: usize = 4_096;
+/// How many messages share a call.
+const MOST_MESSAGES: usize = 1_000;
 
 /// By how much a clock may have run ahead, and still be followed.
 const MOST_AHEAD: i64 = 1_000;
@@ -100,7 +102,7 @@ impl Posts {
     /// Stores the messages of a post at the end of a queue; answers their sequences, or `None` if
     /// the queue is unknown.
     pub(super) async fn store(self: &Arc<Self>, queue: Incarnation, post: Post) -> Answer {
-        if post.bytes() > MOST_BYTES {
+        if post.bytes() > MOST_BYTES || post.messages.len() > MOST_MESSAGES {
             return self.call(queue, &[&post]).await;
         }
         let lane = lane(self.servers.options.connections);
@@ -145,10 +147,11 @@ impl Posts {
                 };
                 // Who has given up has been told that it was not stored, or may not have been.
                 waiting.retain(|waiting| !waiting.reply.is_closed());
-                let mut bytes = 0;
+                let (mut bytes, mut messages) = (0, 0);
                 let fits = |waiting: &&Waiting| {
                     bytes += waiting.post.bytes();
-                    bytes <= MOST_BYTES
+                    messages += waiting.post.messages.len();
+                    bytes <= MOST_BYTES && messages <= MOST_MESSAGES
                 };
                 // Each fits by itself.
                 let count = waiting.iter().take_while(fits).count();

@@ -15,6 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
 use storage_traits::{
     Result,
     domain::{Incarnation, QueueRef, Timestamp},
@@ -36,6 +37,8 @@ use crate::{
 
 /// How often to look at what cannot be listened to.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many queues are looked at side by side.
+const SIDE_BY_SIDE: usize = 64;
 /// How long to go on listening when nobody watches any more.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -68,6 +71,8 @@ pub(crate) struct Wakes {
     servers: Arc<Servers>,
     counters: Arc<Counters>,
     watched: Mutex<HashMap<Incarnation, Watched>>,
+    /// What is gone, but still listened to.
+    leaving: Mutex<Vec<(Incarnation, Weak<Session>)>>,
     /// The time of the pool at some moment.
     clock: Mutex<Option<(Instant, Timestamp)>>,
     /// Something is due earlier than before, or cannot be listened to any more.
@@ -88,6 +93,7 @@ impl Wakes {
             servers: Arc::clone(servers),
             counters: Arc::clone(counters),
             watched: Mutex::default(),
+            leaving: Mutex::default(),
             clock: Mutex::default(),
             changed: Notify::new(),
             stopped: AtomicBool::new(false),
@@ -104,6 +110,10 @@ impl Wakes {
 
     fn watched(&self) -> MutexGuard<'_, HashMap<Incarnation, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Vec<(Incarnation, Weak<Session>)>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> Timestamp {
@@ -168,7 +178,10 @@ impl Wakes {
                 self.lower(reading, due);
             }
             Signal::Gone => {
-                self.watched().remove(&reading);
+                if let Some(watched) = self.watched().remove(&reading) {
+                    self.leaving().push((reading, watched.session));
+                    self.changed.notify_one();
+                }
                 self.bells.wake(reading);
             }
             Signal::Lost => {
@@ -216,6 +229,14 @@ impl Wakes {
         Ok(())
     }
 
+    /// What could not be looked at is looked at again after a while.
+    fn look_later(&self, reading: Incarnation) {
+        let later = millis(self.now().plus(LOOK_EVERY));
+        if let Some(watched) = self.watched().get_mut(&reading) {
+            watched.due = later;
+        }
+    }
+
     /// Looks at what is due and at what cannot be listened to; answers when to look again.
     async fn turn(&self, looked: &mut Instant) -> Duration {
         let all_due = looked.elapsed() >= LOOK_EVERY;
@@ -223,7 +244,8 @@ impl Wakes {
             *looked = Instant::now();
         }
         let now = self.now();
-        let (mut due, mut deaf, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut due, mut deaf) = (Vec::new(), Vec::new());
+        let mut idle = std::mem::take(&mut *self.leaving());
         for (reading, watched) in self.watched().iter_mut() {
             let live = watched.listens
                 && watched
@@ -243,29 +265,33 @@ impl Wakes {
             }
         }
         for (reading, session) in idle {
+            let again = self.watched().get(&reading).is_some_and(|w| w.seen.elapsed() <= LINGER);
+            if again {
+                continue;
+            }
             self.watched().remove(&reading);
             if let Some(session) = session.upgrade() {
                 session.forget(&self.channel(reading)).await;
             }
         }
-        for reading in due {
-            if let Err(error) = self.look(reading, now, false).await {
+        // Side by side: those on a server that does not answer hold up none on others.
+        let look = async |(reading, is_deaf)| {
+            if is_deaf {
+                self.listen(reading).await;
+            }
+            if let Err(error) = self.look(reading, now, is_deaf).await {
                 tracing::debug!(%error, "a watched queue cannot be looked at");
+                self.look_later(reading);
             }
-        }
-        if all_due {
-            for reading in deaf {
-                if self.bells.is_watched(reading) {
-                    self.listen(reading).await;
-                    if let Err(error) = self.look(reading, now, true).await {
-                        tracing::debug!(%error, "a watched queue cannot be looked at");
-                    }
-                }
-            }
-        }
+        };
+        let due = due.into_iter().map(|reading| (reading, false));
+        let deaf = deaf.into_iter().filter(|reading| all_due && self.bells.is_watched(*reading));
+        let looks = due.chain(deaf.map(|reading| (reading, true))).map(look);
+        stream::iter(looks).buffer_unordered(SIDE_BY_SIDE).collect::<()>().await;
         let until_look = LOOK_EVERY.saturating_sub(looked.elapsed());
         let now = self.now();
-        let next = self.watched().values().map(|watched| watched.due).min().unwrap_or(NEVER);
+        let dues = self.watched().values().filter(|w| w.listens).map(|w| w.due).min();
+        let next = dues.unwrap_or(NEVER);
         let until_due = Timestamp::from_millis(next).since(now);
         // At least a moment, so that a clock which stands still does not make it spin.
         until_due.min(until_look).max(Duration::from_millis(1))

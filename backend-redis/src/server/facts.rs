@@ -6,7 +6,7 @@ use storage_traits::{Result, pool::Durability};
 use super::connect::Address;
 use crate::{
     error::{unavailable, unexpected},
-    options::RedisOptions,
+    options::{Place, RedisOptions},
 };
 
 /// What matters of `INFO` and the configuration.
@@ -14,6 +14,8 @@ pub(super) struct Facts {
     /// Differs between two processes.
     pub(super) run: String,
     pub(super) is_master: bool,
+    /// `standalone` or `cluster`.
+    mode: String,
     /// It reads its data from the disk, and does not say yet how it keeps them.
     is_loading: bool,
     version: (u32, u32),
@@ -52,6 +54,7 @@ impl Facts {
         Ok(Self {
             run: of("run_id"),
             is_master: of("role") == "master",
+            mode: of("redis_mode"),
             is_loading: of("loading") == "1",
             version: (parts.next().unwrap_or(0), parts.next().unwrap_or(0)),
             eviction: of("maxmemory_policy"),
@@ -66,6 +69,11 @@ impl Facts {
             let (major, minor) = self.version;
             return Err(unexpected(format!(
                 "{address} is Redis {major}.{minor}; functions need 7.0 or newer"
+            )));
+        }
+        if self.mode == "cluster" && !matches!(options.place, Place::Cluster(_)) {
+            return Err(unexpected(format!(
+                "{address} is a node of a Cluster; write redis+cluster://"
             )));
         }
         if !self.is_master {

@@ -20,6 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::select_ok;
 use redis::{Cmd, Value};
 use storage_traits::{Result, pool::Durability};
 use tokio::{sync::Notify, time::timeout};
@@ -35,6 +36,8 @@ use crate::{
     options::{Place, RedisOptions},
 };
 
+/// No server was connected to yet.
+const UNKNOWN: u8 = u8::MAX;
 /// How many calls may be under way.
 const MAX_CALLS: usize = 8_192;
 /// How long to wait before something is tried again, if nothing happens before.
@@ -96,7 +99,7 @@ impl Servers {
             topology,
             calls: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
-            durability: AtomicU8::new(options.durability as u8),
+            durability: AtomicU8::new(UNKNOWN),
             changed: Notify::new(),
             options,
         }
@@ -104,7 +107,12 @@ impl Servers {
 
     /// Connects to every master that can be reached, and refuses one that is not fit.
     pub(crate) async fn begin(&self) -> Result<()> {
-        for shard in self.distinct_shards().await {
+        let mut shards = self.distinct_shards().await;
+        if shards.is_empty() {
+            // Then it is said why the map of the Cluster cannot be read.
+            shards.push(0);
+        }
+        for shard in shards {
             match timeout(self.options.timeout, self.session(shard)).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
@@ -122,9 +130,13 @@ impl Servers {
     /// What an acknowledgement means, as far as is known: the least of all servers that were
     /// connected to.
     pub(crate) fn durability(&self) -> Durability {
-        const ALL: [Durability; 4] =
-            [Durability::Memory, Durability::OsBuffer, Durability::Fsync, Durability::Majority];
-        ALL[usize::from(self.durability.load(Ordering::Relaxed)).min(3)]
+        match self.durability.load(Ordering::Relaxed) {
+            // Whatever is connected to keeps at least what is demanded.
+            UNKNOWN => self.options.durability,
+            known if known == Durability::Memory as u8 => Durability::Memory,
+            known if known == Durability::OsBuffer as u8 => Durability::OsBuffer,
+            _ => Durability::Fsync,
+        }
     }
 
     /// Whether all queues are on one server.
@@ -178,7 +190,8 @@ impl Servers {
             let known = session.durability as u8;
             match self.topology {
                 Topology::Cluster(_) => {
-                    let least = |old: u8| Some(if old == 0 { known } else { old.min(known) });
+                    // What is unknown is greater than all.
+                    let least = |old: u8| Some(old.min(known));
                     // Cannot fail: the closure always has an answer.
                     let _ =
                         self.durability.fetch_update(Ordering::Relaxed, Ordering::Relaxed, least);
@@ -379,19 +392,21 @@ impl Servers {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Answers if every master can be reached.
+    /// Answers if a master takes changes. One of several that is down takes its queues along, but not
+    /// the node.
     pub(crate) async fn check(&self) -> Result<()> {
         let mut shards = self.distinct_shards().await;
         if shards.is_empty() {
             shards.push(0);
         }
-        for shard in shards {
+        let check = async |shard: Shard| {
             let key = format!("{}:{{{shard}}}:check", self.options.prefix);
             let mut command = Cmd::new();
             command.arg("SET").arg(key).arg(1).arg("EX").arg(60);
-            self.command(shard, Promise::Nothing, &command).await?;
-        }
-        Ok(())
+            self.command(shard, Promise::Nothing, &command).await
+        };
+        let all = shards.into_iter().map(|shard| Box::pin(check(shard)));
+        select_ok(all).await.map(drop)
     }
 }
 

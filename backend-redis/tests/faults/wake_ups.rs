@@ -126,3 +126,20 @@ async fn a_watch_outlives_the_server_and_is_woken_by_what_is_posted_then() {
     there.post_n(1).await;
     assert_woken(&mut watch, Duration::ZERO, "a post later").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_gone_is_not_listened_to_any_more() {
+    let server = Redis::start(&[]);
+    let node = open(&server.uri()).await;
+    for _ in 0..3 {
+        let queue = node.queue().await;
+        let mut watch = queue.watch(WatchFor::Claimable).await;
+        node.pool.drop_queue(&queue.queue).await.unwrap();
+        assert_woken(&mut watch, Duration::ZERO, "a drop").await;
+    }
+    let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(20)));
+    while !server.command(&["PUBSUB", "SHARDCHANNELS"]).trim().is_empty() {
+        assert!(start.elapsed() < DEADLINE, "it still listens");
+        ticks.tick().await;
+    }
+}

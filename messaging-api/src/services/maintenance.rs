@@ -53,7 +53,8 @@ impl Services {
                     Ok(swept) if swept.more && !stop.is_cancelled() => {}
                     Ok(_) => break,
                     Err(error) => {
-                        tracing::warn!(%error, "the message pool cannot be swept");
+                        let cause = std::error::Error::source(&error).map(ToString::to_string);
+                        tracing::warn!(%error, cause, "the message pool cannot be swept");
                         break;
                     }
                 }

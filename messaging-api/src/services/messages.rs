@@ -74,13 +74,15 @@ impl Services {
         key: &QueueKey,
     ) -> Result<(PostTarget, usize), ApiError> {
         let empty = Metadata::default();
-        let (known, _) =
-            self.directory.find_or_create(key, &empty, self.now()).await.map_err(|error| {
-                match error {
-                    StoreError::Overloaded { .. } => error.into(),
-                    _ => ApiError::Metadata(error),
-                }
-            })?;
+        let known = match self.directory.find_or_create(key, &empty, self.now()).await {
+            Ok((known, _)) => known,
+            Err(error @ StoreError::Overloaded { .. }) => return Err(error.into()),
+            // If the catalog can be read, it is the pool in which the queue cannot be opened.
+            Err(error @ StoreError::Unavailable { .. }) if self.catalog.get(key).await.is_ok() => {
+                return Err(error.into());
+            }
+            Err(error) => return Err(ApiError::Metadata(error)),
+        };
         let limit = self.config.limits.max_messages_post_size;
         let limit = known.settings.max_post_size.map_or(limit, |own| own.min(limit));
         Ok((PostTarget(known), limit))

@@ -208,6 +208,7 @@ macro_rules! pool_conformance_tests {
                 a_message_moved_to_the_past_ends_with_its_ttl,
                 what_is_visible_is_not_moved,
                 what_is_gone_is_not_moved,
+                a_clock_that_is_behind_finds_what_is_visible_already,
             ],
             acknowledgements: [
                 what_is_done_is_gone,

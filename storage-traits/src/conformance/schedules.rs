@@ -154,3 +154,17 @@ pub async fn what_is_gone_is_not_moved(pool: &TestPool) {
     let unknown = pool.unopened("conformance", "unknown");
     assert_eq!(unknown.reschedule(unknown.id(1), moment).await, Rescheduled::Missing);
 }
+
+/// What one node has seen become visible, another finds whose clock is a little behind.
+pub async fn a_clock_that_is_behind_finds_what_is_visible_already(pool: &TestPool) {
+    let queue = pool.queue().await;
+    let posted = [schedule(&queue, MINUTE).await, schedule(&queue, MINUTE).await];
+    let behind = queue.now().plus(MINUTE / 2);
+    queue.advance(MINUTE);
+    assert_eq!(queue.counts().await, (2, 0));
+    let found = pool.pool.get(&queue.queue, &posted, behind).await.unwrap();
+    assert_eq!(ids(&found), posted);
+    let deleted = pool.pool.delete(&queue.queue, posted[0], None, behind).await.unwrap();
+    assert_eq!(deleted, DeleteOutcome::Deleted);
+    assert_eq!(ids(&queue.take(10).await.messages), posted[1..]);
+}
