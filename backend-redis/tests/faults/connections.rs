@@ -13,7 +13,8 @@ const COMMANDS: &str = "+hello +info +config|get +function|load +fcall +multi +e
     +ssubscribe +sunsubscribe +spublish \
     +get +set +setrange +exists +del +unlink \
     +hget +hset +hdel +hmget +hvals +hlen +hexists +hincrby \
-    +zadd +zrem +zrange +zrangebyscore +zrangebylex +zscore +zcard +zremrangebyrank \
+    +zadd +zrem +zrange +zrangebyscore +zrevrangebyscore +zrangebylex +zscore +zcard \
+    +zremrangebyrank \
     +xadd +xdel +xrange +xrevrange +xlen";
 
 /// Makes a user that may do this, and nothing more.

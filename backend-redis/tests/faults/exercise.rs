@@ -44,10 +44,25 @@ fn burying(grave: &TestQueue) -> ClaimSpec {
     ClaimSpec { dead_letter: Some(rule), ..up_to(10) }
 }
 
+/// What most consumers do, which the pool does by shorter ways than the rest.
+async fn use_it_plainly(queue: &TestQueue) {
+    let posted = queue.post_n(9).await;
+    let (first, second) = (queue.take(3).await, queue.take(3).await);
+    let all: Vec<_> = first.messages.iter().map(|message| done(message.id)).collect();
+    queue.acknowledge(first.id, &all).await;
+    let part: Vec<_> = second.messages[..2].iter().map(|message| message.id).collect();
+    assert_eq!(queue.delete_many(&part, &[]).await, Some(2));
+    assert_eq!(queue.plain().await, posted[6..]);
+    assert_eq!(queue.plain().await, posted[6..]);
+    queue.delete(posted[5], Some(second.id)).await;
+    queue.pop(3).await;
+}
+
 /// Uses a pool in all ways; answers its queues. The clock goes on by some minutes.
 pub(crate) async fn exercise(pool: &TestPool) -> Vec<TestQueue> {
     let queues = [pool.queue().await, pool.queue().await, pool.queue().await, pool.queue().await];
     let [plain, lines, groups, grave] = &queues;
+    use_it_plainly(plain).await;
     use_messages(plain).await;
     use_lines(lines).await;
     use_groups(groups, grave).await;
