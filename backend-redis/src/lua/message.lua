@@ -220,11 +220,6 @@ local function set_timer(r, sequence, time)
   lower(r, time)
 end
 
--- Whether what a reading has is its own alone, and no dead letter.
-local function is_exclusive(r)
-  return r == r.q and r.groups == 0 and r.has_log == 0 and r.letters == 0 and r.shared == 0
-end
-
 -- Removes messages if that is all there is to do: one claim holds them, by its range, it is the one
 -- that is named if any is, and the queue has them alone. Only the first fields of the queue's state
 -- are read and written. Answers how many there were; nil if it takes more than that, and nothing was
