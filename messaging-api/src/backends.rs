@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, sync::Arc};
 
 use anyhow::Context as _;
+use backend_mongo::{MongoCatalog, MongoOptions};
 use backend_redis::{Redis, RedisOptions};
 use backend_sql::sqlite::{Sqlite, SqliteOptions};
 use storage_traits::{
@@ -17,6 +18,8 @@ pub enum StoreUri {
     Sqlite(SqliteOptions),
     /// `redis://…`, `rediss://…`, `unix:…`, `redis+sentinel://…`, `redis+cluster://…`
     Redis(Box<RedisOptions>),
+    /// `mongodb://…`, `mongodb+srv://…`
+    Mongo(Box<MongoOptions>),
 }
 
 /// What is wrong with a URI.
@@ -40,7 +43,7 @@ impl FromStr for StoreUri {
     fn from_str(uri: &str) -> Result<Self, InvalidUri> {
         let fault = |text: &str| Err(InvalidUri(text.to_owned()));
         let Some((scheme, rest)) = uri.split_once(':') else {
-            return fault("write sqlite:FILE or redis://HOST");
+            return fault("write sqlite:FILE, redis://HOST or mongodb://HOST");
         };
         if RedisOptions::SCHEMES.contains(&scheme) {
             return match RedisOptions::parse(uri) {
@@ -48,8 +51,16 @@ impl FromStr for StoreUri {
                 Err(error) => Err(InvalidUri(error.to_string())),
             };
         }
+        if MongoOptions::SCHEMES.contains(&scheme) {
+            return match MongoOptions::parse(uri) {
+                Ok(options) => Ok(Self::Mongo(Box::new(options))),
+                Err(error) => Err(InvalidUri(error.to_string())),
+            };
+        }
         if scheme != "sqlite" {
-            return fault("this scheme is not supported; write sqlite:FILE or redis://HOST");
+            return fault(
+                "this scheme is not supported; write sqlite:FILE, redis://HOST or mongodb://HOST",
+            );
         }
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -87,10 +98,10 @@ pub struct Stores {
 /// A sentence that says what is wrong.
 pub fn check_catalog(uri: &StoreUri) -> Result<(), InvalidUri> {
     match uri {
-        StoreUri::Sqlite(_) => Ok(()),
-        StoreUri::Redis(_) => {
-            Err(InvalidUri("Redis holds messages, but no catalog; write sqlite:FILE".to_owned()))
-        }
+        StoreUri::Sqlite(_) | StoreUri::Mongo(_) => Ok(()),
+        StoreUri::Redis(_) => Err(InvalidUri(
+            "Redis holds messages, but no catalog; write sqlite:FILE or mongodb://HOST".to_owned(),
+        )),
     }
 }
 
@@ -101,23 +112,38 @@ pub fn check_catalog(uri: &StoreUri) -> Result<(), InvalidUri> {
 pub async fn open(catalog: &str, pool: &str) -> anyhow::Result<Stores> {
     let (catalog, pool) = (StoreUri::parse(catalog)?, StoreUri::parse(pool)?);
     check_catalog(&catalog)?;
-    let StoreUri::Sqlite(catalog) = catalog else { unreachable!("it was checked") };
-    match pool {
+    if let (StoreUri::Sqlite(catalog), StoreUri::Sqlite(pool)) = (&catalog, &pool)
+        && std::path::absolute(&catalog.path)? == std::path::absolute(&pool.path)?
+    {
+        anyhow::ensure!(
+            pool == catalog,
+            "catalog.uri and pool.uri name the same file with different options"
+        );
+        let file = open_file(pool.clone()).await?;
+        return Ok(Stores { catalog: Arc::clone(&file) as _, pool: file });
+    }
+    Ok(Stores { pool: open_pool(pool).await?, catalog: open_catalog(catalog).await? })
+}
+
+async fn open_catalog(uri: StoreUri) -> anyhow::Result<Arc<dyn Catalog>> {
+    match uri {
+        StoreUri::Sqlite(options) => Ok(open_file(options).await?),
+        StoreUri::Mongo(options) => {
+            let catalog = MongoCatalog::open(*options).await;
+            Ok(Arc::new(catalog.context("the server of catalog.uri is not fit")?))
+        }
+        StoreUri::Redis(_) => unreachable!("it was checked"),
+    }
+}
+
+async fn open_pool(uri: StoreUri) -> anyhow::Result<Arc<dyn MessagePool>> {
+    match uri {
+        StoreUri::Sqlite(options) => Ok(open_file(options).await?),
         StoreUri::Redis(options) => {
             let pool = Redis::open(*options).await;
-            let pool = pool.context("the server of pool.uri is not fit")?;
-            Ok(Stores { catalog: open_file(catalog).await?, pool: Arc::new(pool) })
+            Ok(Arc::new(pool.context("the server of pool.uri is not fit")?))
         }
-        StoreUri::Sqlite(pool) => {
-            let same = std::path::absolute(&catalog.path)? == std::path::absolute(&pool.path)?;
-            anyhow::ensure!(
-                !same || pool == catalog,
-                "catalog.uri and pool.uri name the same file with different options"
-            );
-            let pool = open_file(pool).await?;
-            let catalog = if same { Arc::clone(&pool) } else { open_file(catalog).await? };
-            Ok(Stores { catalog, pool })
-        }
+        StoreUri::Mongo(_) => anyhow::bail!("MongoDB holds a catalog, but no messages yet"),
     }
 }
 
@@ -152,7 +178,9 @@ mod tests {
         for uri in ["redis://db", "unix:/run/redis.sock", "rediss+cluster://a,b"] {
             assert!(check_catalog(&StoreUri::parse(uri).unwrap()).is_err(), "{uri}");
         }
-        assert!(check_catalog(&StoreUri::parse("sqlite:a.db").unwrap()).is_ok());
+        for uri in ["sqlite:a.db", "mongodb://a,b/data?replicaSet=rs", "mongodb+srv://db.org"] {
+            assert!(check_catalog(&StoreUri::parse(uri).unwrap()).is_ok(), "{uri}");
+        }
     }
 
     #[test]
@@ -166,6 +194,9 @@ mod tests {
             "sqlite:a?x=1",
             "redis://me:secret@a?x=1",
             "redis+sentinel://me:secret@a",
+            "mongodb://me:secret@a,b/?w=0",
+            "mongodb://me:secret@a,b:secret",
+            "mongodb+srv://me:secret@a,b",
         ] {
             let error = StoreUri::parse(uri).unwrap_err().to_string();
             assert!(!error.contains("secret"), "{error}");

@@ -173,7 +173,11 @@ pub fn without_secrets(uri: &str) -> String {
     };
     for (n, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = if key.contains("password") { "***" } else { value };
+        let lower_key = key.to_ascii_lowercase();
+        // MongoDB puts tokens into the latter.
+        let secret =
+            ["password", "authmechanismproperties"].iter().any(|it| lower_key.contains(it));
+        let value = if secret { "***" } else { value };
         shown.extend([if n == 0 { "?" } else { "&" }, key, "=", value]);
     }
     shown
@@ -190,6 +194,19 @@ mod tests {
             ("redis://host/0", "redis://host/0"),
             ("redis://me:p@ss@host:1/0?x=a@b", "redis://me:***@host:1/0?x=a@b"),
             ("mongodb://me:secret@a,b", "mongodb://me:***@a,b"),
+            (
+                "mongodb://me:p%40ss@a:1,[::1]:2/data?replicaSet=rs&w=majority",
+                "mongodb://me:***@a:1,[::1]:2/data?replicaSet=rs&w=majority",
+            ),
+            ("mongodb+srv://me:secret@db.org/", "mongodb+srv://me:***@db.org/"),
+            (
+                "mongodb://a/?tlsCertificateKeyFilePassword=x&proxyPassword=y",
+                "mongodb://a/?tlsCertificateKeyFilePassword=***&proxyPassword=***",
+            ),
+            (
+                "mongodb://a/?authMechanismProperties=AWS_SESSION_TOKEN:x",
+                "mongodb://a/?authMechanismProperties=***",
+            ),
             (
                 "redis+sentinel://a/m?sentinel_password=x",
                 "redis+sentinel://a/m?sentinel_password=***",

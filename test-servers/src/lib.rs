@@ -7,11 +7,13 @@
 
 #![expect(clippy::missing_panics_doc, reason = "test support")]
 
+mod certificates;
 mod folder;
 mod ports;
 mod process;
 mod wait;
 
+pub mod mongo;
 pub mod redis;
 
 pub use wait::DEADLINE;

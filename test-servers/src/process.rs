@@ -68,9 +68,13 @@ impl Drop for Process {
 
 /// Where a program is; panics with the Debian package that has it if it is missing.
 pub(crate) fn program(name: &str, package: &str) -> PathBuf {
+    find(name).unwrap_or_else(|| panic!("{name} is missing: install the Debian package {package}"))
+}
+
+/// Where a program is in the search path.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH").unwrap_or_default();
-    let found = env::split_paths(&folders).map(|folder| folder.join(name)).find(|it| it.is_file());
-    found.unwrap_or_else(|| panic!("{name} is missing: install the Debian package {package}"))
+    env::split_paths(&folders).map(|folder| folder.join(name)).find(|it| it.is_file())
 }
 
 /// Runs a program to its end; panics with what it wrote if it fails.

@@ -6,7 +6,6 @@ mod cluster;
 mod resp;
 mod sentinel;
 mod server;
-mod tls;
 
 pub use cluster::Cluster;
 pub use sentinel::Sentinel;

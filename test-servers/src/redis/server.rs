@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tempfile::TempDir;
 
 use super::resp::{Connection, Reply};
-use super::tls;
 use crate::process::{self, Process};
 use crate::wait::{self, check};
-use crate::{folder, ports};
+use crate::{certificates, folder, ports};
 
 /// How often a server may find that another process took its port.
 const ATTEMPTS: usize = 10;
@@ -36,6 +35,13 @@ const DATA: &Options = &[
     ("--repl-diskless-sync-delay", "0"),
     ("--repl-ping-replica-period", "1"),
     ("--repl-timeout", "10"),
+];
+
+const TLS: &Options = &[
+    ("--tls-auth-clients", "no"),
+    ("--tls-ca-cert-file", "authority.pem"),
+    ("--tls-cert-file", "server.pem"),
+    ("--tls-key-file", "server.key"),
 ];
 
 const CLUSTER: &Options = &[("--cluster-enabled", "yes"), ("--cluster-node-timeout", "2000")];
@@ -107,7 +113,7 @@ impl Redis {
     /// The certificate (PEM) of the authority that signed the server's.
     pub fn ca(&self) -> PathBuf {
         assert!(self.tls, "the server was started without TLS");
-        tls::authority(self.folder.path())
+        certificates::authority(self.folder.path())
     }
 
     /// SIGKILL; returns when the process is gone. Nothing happens if it is gone already.
@@ -238,7 +244,7 @@ impl Redis {
         add("--port", if let Role::Tls = role { &0 } else { &number });
         match role {
             Role::Tls => {
-                tls::make_certificates(path);
+                certificates::make(path);
                 add("--tls-port", &number);
             }
             Role::ClusterNode => add("--cluster-port", &port()),
@@ -281,7 +287,7 @@ impl Role {
         match self {
             Self::Sentinel(_) => Vec::new(),
             Self::Plain | Self::ReplicaOf(_) => DATA.to_vec(),
-            Self::Tls => [DATA, tls::OPTIONS].concat(),
+            Self::Tls => [DATA, TLS].concat(),
             Self::ClusterNode => [DATA, CLUSTER].concat(),
         }
     }

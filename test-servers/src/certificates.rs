@@ -5,13 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::process;
 
-pub(super) const OPTIONS: &[(&str, &str)] = &[
-    ("--tls-auth-clients", "no"),
-    ("--tls-ca-cert-file", "authority.pem"),
-    ("--tls-cert-file", "server.pem"),
-    ("--tls-key-file", "server.key"),
-];
-
 /// For both certificates; the machine's own configuration has no say.
 const CONFIG: &str = "\
 [req]
@@ -31,11 +24,12 @@ subjectAltName = DNS:localhost, IP:127.0.0.1
 authorityKeyIdentifier = keyid
 ";
 
-/// Makes an authority and a certificate that it signed, with the names that [`OPTIONS`] use.
-pub(super) fn make_certificates(folder: &Path) {
+/// Makes an authority and a certificate that it signed for `localhost` and `127.0.0.1`:
+/// `authority.pem`, `server.pem` and, with its key, `server.key`.
+pub(crate) fn make(folder: &Path) {
     fs::write(folder.join("openssl.cnf"), CONFIG).expect("the folder is writable");
     let openssl = process::program("openssl", "openssl");
-    let make = |name: &str, signed_by: &str| {
+    let request = |name: &str, signed_by: &str| {
         let args = format!(
             "req -x509 -config openssl.cnf -days 30 -subj /CN={name} -extensions {name} \
              -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -noenc -keyout {name}.key \
@@ -43,11 +37,11 @@ pub(super) fn make_certificates(folder: &Path) {
         );
         process::run(&openssl, &args.split(' ').collect::<Vec<_>>(), folder);
     };
-    make("authority", "");
-    make("server", " -CA authority.pem -CAkey authority.key");
+    request("authority", "");
+    request("server", " -CA authority.pem -CAkey authority.key");
 }
 
 /// The file with the authority's certificate.
-pub(super) fn authority(folder: &Path) -> PathBuf {
+pub(crate) fn authority(folder: &Path) -> PathBuf {
     folder.join("authority.pem")
 }

@@ -1,0 +1,196 @@
+//! The driver's errors, sorted by what to do about them: by kind, code and label, never by text.
+
+use std::error::Error as _;
+
+use mongodb::error::{
+    Error, ErrorKind, RETRYABLE_ERROR, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
+    UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
+};
+use storage_traits::{Source, StoreError};
+
+const BACKEND: &str = "mongodb";
+
+/// What a server says that may do later what it does not do now, or that another one can do.
+const TRANSIENT_CODES: [i32; 37] = [
+    6,     // HostUnreachable
+    7,     // HostNotFound
+    24,    // LockTimeout
+    43,    // CursorNotFound
+    46,    // LockBusy
+    50,    // MaxTimeMSExpired
+    63,    // StaleShardVersion
+    64,    // WriteConcernTimeout
+    89,    // NetworkTimeout
+    91,    // ShutdownInProgress
+    112,   // WriteConflict
+    117,   // ConflictingOperationInProgress
+    133,   // FailedToSatisfyReadPreference
+    134,   // ReadConcernMajorityNotAvailableYet
+    150,   // StaleEpoch
+    175,   // QueryPlanKilled
+    189,   // PrimarySteppedDown
+    202,   // NetworkInterfaceExceededTimeLimit
+    225,   // TransactionTooOld
+    237,   // CursorKilled
+    239,   // SnapshotTooOld
+    246,   // SnapshotUnavailable
+    251,   // NoSuchTransaction
+    262,   // ExceededTimeLimit
+    276,   // IndexBuildAborted
+    290,   // TransactionExceededLifetimeLimitSeconds
+    314,   // ObjectIsBusy
+    317,   // ConnectionPoolExpired
+    9001,  // SocketException
+    10058, // LegacyNotPrimary
+    10107, // NotWritablePrimary
+    11600, // InterruptedAtShutdown
+    11601, // Interrupted
+    11602, // InterruptedDueToReplStateChange
+    13388, // StaleConfig
+    13435, // NotPrimaryNoSecondaryOk
+    13436, // NotPrimaryOrSecondary
+];
+
+/// What a server says that cannot do its work until somebody looks after it.
+const UNABLE_CODES: [i32; 6] = [
+    13,    // Unauthorized
+    18,    // AuthenticationFailed
+    100,   // UnsatisfiableWriteConcern
+    146,   // ExceededMemoryLimit
+    8000,  // AtlasError
+    14031, // OutOfDiskSpace
+];
+
+const DUPLICATE_KEY: i32 = 11_000;
+
+/// A server that can be reached but is not fit, and why.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unfit(pub(crate) String);
+
+impl Unfit {
+    /// As an error of the driver, which it travels with.
+    pub(crate) fn error(sentence: impl Into<String>) -> Error {
+        Error::custom(Self(sentence.into()))
+    }
+}
+
+/// The server cannot be reached, or cannot write.
+pub(crate) fn unavailable(source: impl Into<Source>) -> StoreError {
+    StoreError::Unavailable { backend: BACKEND, source: source.into() }
+}
+
+/// An answer that makes no sense, or a server that is not fit.
+pub(crate) fn unexpected(source: impl Into<Source>) -> StoreError {
+    StoreError::Unexpected { backend: BACKEND, source: source.into() }
+}
+
+/// Sorts what a retry may cure from what it cannot.
+pub(crate) fn store_error(error: Error) -> StoreError {
+    if let Some(unfit) = error.get_custom::<Unfit>() {
+        return unexpected(unfit.clone());
+    }
+    let unable = matches!(*error.kind, ErrorKind::Authentication { .. } | ErrorKind::Shutdown)
+        || codes(&error).any(|code| UNABLE_CODES.contains(&code));
+    if unable || is_transient(&error) { unavailable(error) } else { unexpected(error) }
+}
+
+/// Whether the same may succeed when it is asked again.
+pub(crate) fn is_transient(error: &Error) -> bool {
+    let labels = [
+        RETRYABLE_WRITE_ERROR,
+        RETRYABLE_ERROR,
+        TRANSIENT_TRANSACTION_ERROR,
+        UNKNOWN_TRANSACTION_COMMIT_RESULT,
+    ];
+    matches!(
+        *error.kind,
+        ErrorKind::Io(_)
+            | ErrorKind::ConnectionPoolCleared { .. }
+            | ErrorKind::ServerSelection { .. }
+            | ErrorKind::DnsResolve { .. }
+    ) || labels.iter().any(|label| error.contains_label(label))
+        || codes(error).any(|code| TRANSIENT_CODES.contains(&code))
+}
+
+/// Whether a unique index refused a write.
+pub(crate) fn is_duplicate_key(error: &Error) -> bool {
+    codes(error).any(|code| code == DUPLICATE_KEY)
+}
+
+/// All codes that the server gave, for the command, its writes and its write concern.
+fn codes(error: &Error) -> impl Iterator<Item = i32> {
+    let mut codes = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match &*error.kind {
+            ErrorKind::Command(command) => codes.push(command.code),
+            ErrorKind::Write(WriteFailure::WriteError(write)) => codes.push(write.code),
+            ErrorKind::Write(WriteFailure::WriteConcernError(concern)) => codes.push(concern.code),
+            ErrorKind::InsertMany(many) => {
+                codes.extend(many.write_errors.iter().flatten().map(|write| write.code));
+                codes.extend(many.write_concern_error.iter().map(|concern| concern.code));
+            }
+            ErrorKind::BulkWrite(bulk) => {
+                codes.extend(bulk.write_errors.values().map(|write| write.code));
+                codes.extend(bulk.write_concern_errors.iter().map(|concern| concern.code));
+            }
+            _ => {}
+        }
+        // The driver keeps its own errors in boxes.
+        next = error.source().and_then(|source| {
+            source.downcast_ref().or_else(|| source.downcast_ref().map(Box::<Error>::as_ref))
+        });
+    }
+    codes.into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::error::CommandError;
+
+    use super::*;
+
+    fn command(code: i32) -> Error {
+        let error = mongodb::bson::doc! { "code": code, "codeName": "", "errmsg": "" };
+        let error: CommandError = mongodb::bson::deserialize_from_document(error).unwrap();
+        ErrorKind::Command(error).into()
+    }
+
+    #[test]
+    fn an_error_says_by_its_code_what_to_do() {
+        for (code, transient, unavailable) in [
+            (10107, true, true),  // another server is the primary
+            (112, true, true),    // another transaction was first
+            (64, true, true),     // too few members have it in time
+            (13, false, true),    // no permission
+            (14031, false, true), // the disk is full
+            (11000, false, false),
+            (9, false, false), // a command that makes no sense
+        ] {
+            assert_eq!(is_transient(&command(code)), transient, "{code}");
+            let sorted = store_error(command(code));
+            let is_unavailable = matches!(sorted, StoreError::Unavailable { .. });
+            assert_eq!(is_unavailable, unavailable, "{code}");
+            assert_eq!(is_duplicate_key(&command(code)), code == DUPLICATE_KEY);
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_worth_another_try() {
+        let error = Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        assert!(is_transient(&error));
+        assert!(matches!(store_error(error), StoreError::Unavailable { .. }));
+        let closed = Error::from(ErrorKind::Shutdown);
+        assert!(!is_transient(&closed));
+        assert!(matches!(store_error(closed), StoreError::Unavailable { .. }));
+    }
+
+    #[test]
+    fn what_is_not_fit_is_said_in_its_own_words() {
+        let error = Unfit::error("the server is a toaster");
+        assert!(!is_transient(&error));
+        let StoreError::Unexpected { source, .. } = store_error(error) else { panic!("a retry") };
+        assert_eq!(source.to_string(), "the server is a toaster");
+    }
+}

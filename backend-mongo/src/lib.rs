@@ -1,0 +1,13 @@
+//! Catalog and message pool on MongoDB.
+
+mod catalog;
+mod chance;
+mod error;
+mod indexes;
+mod options;
+mod server;
+
+pub use self::{
+    catalog::MongoCatalog,
+    options::{InvalidOption, MongoOptions},
+};

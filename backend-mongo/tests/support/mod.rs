@@ -1,0 +1,42 @@
+//! What the tests share: servers, each with any number of databases.
+
+pub(crate) mod plans;
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use backend_mongo::MongoOptions;
+use test_servers::mongo::Mongo;
+
+/// A server without a replica set.
+pub(crate) fn standalone() -> &'static Mongo {
+    static SERVER: OnceLock<Mongo> = OnceLock::new();
+    SERVER.get_or_init(|| Mongo::standalone(&[]))
+}
+
+/// A replica set of one member.
+pub(crate) fn single() -> &'static Mongo {
+    static SERVER: OnceLock<Mongo> = OnceLock::new();
+    SERVER.get_or_init(|| Mongo::replica_set(1, &[]))
+}
+
+/// A replica set of three members.
+pub(crate) fn triple() -> &'static Mongo {
+    static SERVER: OnceLock<Mongo> = OnceLock::new();
+    SERVER.get_or_init(|| Mongo::replica_set(3, &[]))
+}
+
+/// The name of a database that nobody else uses.
+pub(crate) fn own_database() -> String {
+    static DATABASES: AtomicUsize = AtomicUsize::new(0);
+    format!("test-{}", DATABASES.fetch_add(1, Ordering::Relaxed))
+}
+
+/// How to open a database. A busy machine is no reason to fail.
+pub(crate) fn options(server: &Mongo, database: &str) -> MongoOptions {
+    let uri = server.uri_of(database);
+    let mark = if uri.contains('?') { '&' } else { '?' };
+    MongoOptions::parse(&format!("{uri}{mark}timeoutMS=30000")).unwrap()
+}
