@@ -2,9 +2,12 @@
 
 use std::error::Error as _;
 
-use mongodb::error::{
-    Error, ErrorKind, RETRYABLE_ERROR, RETRYABLE_WRITE_ERROR, TRANSIENT_TRANSACTION_ERROR,
-    UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
+use mongodb::{
+    bson::{Document, deserialize_from_document, doc},
+    error::{
+        CommandError, Error, ErrorKind, RETRYABLE_ERROR, RETRYABLE_WRITE_ERROR,
+        TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT, WriteFailure,
+    },
 };
 use storage_traits::{Source, StoreError};
 
@@ -83,6 +86,31 @@ pub(crate) fn unavailable(source: impl Into<Source>) -> StoreError {
 /// An answer that makes no sense, or a server that is not fit.
 pub(crate) fn unexpected(source: impl Into<Source>) -> StoreError {
     StoreError::Unexpected { backend: BACKEND, source: source.into() }
+}
+
+/// Too much is waiting.
+pub(crate) const fn overloaded() -> StoreError {
+    StoreError::Overloaded { backend: BACKEND }
+}
+
+/// The same error once more, for another who waited for the same.
+pub(crate) fn again(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::NotFound { kind, key } => StoreError::NotFound { kind, key: key.clone() },
+        StoreError::Conflict { kind, key } => StoreError::Conflict { kind, key: key.clone() },
+        StoreError::Overloaded { backend } => StoreError::Overloaded { backend },
+        StoreError::Unavailable { source, .. } => unavailable(source.to_string()),
+        StoreError::Unexpected { source, .. } => unexpected(source.to_string()),
+    }
+}
+
+/// What a command that was carried out in part says, as the error of a whole one.
+pub(crate) fn command_error(code: i32, reply: &Document) -> Error {
+    let error = doc! { "code": code, "codeName": "", "errmsg": reply.to_string() };
+    match deserialize_from_document::<CommandError>(error) {
+        Ok(error) => ErrorKind::Command(error).into(),
+        Err(error) => Error::custom(error),
+    }
 }
 
 /// Sorts what a retry may cure from what it cannot.

@@ -5,9 +5,11 @@ mod chance;
 mod error;
 mod indexes;
 mod options;
+mod pool;
 mod server;
 
 pub use self::{
     catalog::MongoCatalog,
     options::{InvalidOption, MongoOptions},
+    pool::MongoPool,
 };

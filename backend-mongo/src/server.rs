@@ -7,7 +7,7 @@ use std::{
 
 use mongodb::{
     Client, Collection, Database,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc, serialize_to_bson},
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ServerAddress, WriteConcern,
     },
@@ -128,6 +128,11 @@ impl Server {
             .read_concern(ReadConcern::local())
             .build();
         self.database().collection_with_options(name, options)
+    }
+
+    /// The write concern that commands of our own are given.
+    pub(crate) fn write_concern(&self) -> Bson {
+        serialize_to_bson(self.options.write_concern()).unwrap_or(Bson::Null)
     }
 
     /// What kind of servers these are; a replica set until one was reached.

@@ -1,0 +1,169 @@
+//! Carrying out what was committed. All of it may be done twice and late, and by anybody: a change
+//! looks whether a later one was there before it, and nothing is ever inserted that was deleted.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mongodb::bson::{Document, doc};
+use storage_traits::Result;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    bucket::place,
+    record::Entry,
+    stores::{BUCKETS, BY_ID, CLAIMS, LINES, Stores, WINDOWS},
+};
+use crate::error::unexpected;
+
+/// How many entries are carried out together.
+const TOGETHER: usize = 32;
+
+/// Carries out entries of a journal, in order.
+pub(super) async fn carry_out(
+    stores: &Stores,
+    home: i64,
+    entries: &[Entry],
+    durable: bool,
+) -> Result<()> {
+    let (mut buckets, mut emptied) = (Vec::new(), Vec::new());
+    let (mut claims, mut lines, mut windows) = (Vec::new(), Vec::new(), Vec::new());
+    for entry in entries {
+        buckets.extend(placed(home, entry));
+        for change in &entry.changed {
+            let mut set = change.set.clone();
+            set.insert("version", entry.version);
+            let mut update = doc! { "$set": set };
+            if !change.unset.is_empty() {
+                let unset: Document =
+                    change.unset.iter().map(|field| (field.clone(), "".into())).collect();
+                update.insert("$unset", unset);
+            }
+            let query = doc! {
+                "_id": change.bucket, "home": home, "version": { "$lt": entry.version },
+            };
+            buckets.push(doc! { "q": query, "u": update, "hint": BY_ID });
+        }
+        let gone = |id| doc! { "q": { "_id": id, "home": home }, "limit": 1, "hint": BY_ID };
+        emptied.extend(entry.emptied.iter().map(gone));
+        for claim in &entry.claims {
+            let mut set = claim.clone();
+            let id = set.remove("_id");
+            set.insert("version", entry.version);
+            let query = doc! { "_id": id, "home": home, "version": { "$lt": entry.version } };
+            claims.push(doc! { "q": query, "u": { "$set": set }, "hint": BY_ID });
+        }
+        for line in &entry.lines {
+            lines.push(replace(home, line.clone(), entry.version)?);
+        }
+        for window in &entry.windows {
+            let mut window = window.clone();
+            let offset = window.get_i64("offset").map_err(unexpected)?;
+            window.remove("offset");
+            window.insert("sequence", entry.first + offset);
+            windows.push(replace(home, window, entry.version)?);
+        }
+    }
+    let in_buckets = async {
+        stores.update(BUCKETS, buckets, durable).await?;
+        stores.delete(BUCKETS, emptied, durable).await
+    };
+    tokio::try_join!(
+        in_buckets,
+        stores.update(CLAIMS, claims, durable),
+        stores.update(LINES, lines, durable),
+        stores.update(WINDOWS, windows, durable),
+    )?;
+    Ok(())
+}
+
+/// Gives the buckets of an entry their places.
+pub(super) fn placed(home: i64, entry: &Entry) -> Vec<Document> {
+    let update = |it: &super::record::Placed| {
+        let span = u32::try_from(it.span).unwrap_or(0);
+        doc! {
+            "q": { "_id": it.bucket, "home": home, "first": { "$exists": false } },
+            "u": { "$set": place(it.reading, it.first(entry), span) },
+            "hint": BY_ID,
+        }
+    };
+    entry.placed.iter().map(update).collect()
+}
+
+/// Puts a document where none is, or an older one.
+fn replace(home: i64, mut document: Document, version: i64) -> Result<Document> {
+    let id = document.get("_id").cloned().ok_or_else(|| unexpected("a document has no name"))?;
+    document.insert("version", version);
+    let query = doc! { "_id": id, "home": home, "version": { "$lt": version } };
+    Ok(doc! { "q": query, "u": document, "upsert": true, "hint": BY_ID })
+}
+
+/// Carries out the entries of one lane in the background, so that nobody waits for it.
+pub(super) struct Applier {
+    entries: mpsc::UnboundedSender<Entry>,
+    /// How many are not carried out yet.
+    left: watch::Sender<usize>,
+    /// Those that are, for good, and can go from the journal.
+    done: Arc<Mutex<Vec<i64>>>,
+}
+
+impl Applier {
+    pub(super) fn start(stores: &Stores, home: i64) -> Self {
+        let (entries, received) = mpsc::unbounded_channel();
+        let applier = Self { entries, left: watch::Sender::new(0), done: Arc::default() };
+        let (left, done) = (applier.left.clone(), Arc::clone(&applier.done));
+        tokio::spawn(run(stores.clone(), home, received, left, done));
+        applier
+    }
+
+    pub(super) fn send(&self, entry: Entry) {
+        self.left.send_modify(|left| *left += 1);
+        // It ends with the lane, or with the pool.
+        if self.entries.send(entry).is_err() {
+            self.left.send_modify(|left| *left -= 1);
+        }
+    }
+
+    /// Waits until no more than so many are left.
+    pub(super) async fn until(&self, most: usize) {
+        // The sender lives as long as this.
+        let _ = self.left.subscribe().wait_for(|left| *left <= most).await;
+    }
+
+    /// What can go from the journal.
+    pub(super) fn done(&self) -> Vec<i64> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It has gone.
+    pub(super) fn forget(&self, tokens: &[i64]) {
+        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.retain(|token| !tokens.contains(token));
+    }
+}
+
+async fn run(
+    stores: Stores,
+    home: i64,
+    mut received: mpsc::UnboundedReceiver<Entry>,
+    left: watch::Sender<usize>,
+    done: Arc<Mutex<Vec<i64>>>,
+) {
+    let mut entries = Vec::new();
+    while received.recv_many(&mut entries, TOGETHER).await > 0 {
+        while let Err(error) = carry_out(&stores, home, &entries, true).await {
+            if stores.0.is_closed() {
+                break;
+            }
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                queue = home,
+                "what was committed is still to be carried out"
+            );
+        }
+        let tokens = entries.iter().map(|entry| entry.token);
+        if !stores.0.is_closed() {
+            done.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens);
+        }
+        left.send_modify(|left| *left -= entries.len());
+        entries.clear();
+    }
+}

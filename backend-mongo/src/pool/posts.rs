@@ -1,0 +1,420 @@
+//! Plain posts: messages that are compared with nothing and wait for no other. They need to know
+//! nothing of what the queue holds, so they are committed whatever else happens to it, by any number
+//! of nodes at once.
+//!
+//! Posts that come while others are under way gather, and are stored together: one insertion for the
+//! buckets, and one change of the queue's document that gives them their positions and is the
+//! commit. Only then are the buckets marked with their places, which shows as well whether they are
+//! there: a new primary may have the one and not the other. What it has not is stored again before
+//! anybody is told.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use mongodb::{
+    bson::{Document, RawDocumentBuf, doc, oid::ObjectId},
+    options::ReturnDocument,
+};
+use storage_traits::{
+    Result,
+    domain::{ClientId, Incarnation, NewMessage, Posted, Timestamp},
+};
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    Side,
+    apply::placed,
+    bucket::{Bucket, CAPACITY, CAPACITY_BYTES, NEVER},
+    commit::journal,
+    record::{Entry, Placed},
+    slot::{Slot, State, message_id},
+    stores::{BUCKETS, BY_ID, QUEUES, Query, Stores, hint},
+};
+use crate::{
+    chance,
+    error::{again, overloaded, unavailable, unexpected},
+};
+
+/// How many bytes of bodies are stored together; a post of more goes by itself.
+const MOST_BYTES: usize = 4 << 20;
+/// How many messages are stored together.
+const MOST_MESSAGES: usize = 2_000;
+/// How many posts may wait for one queue.
+const MOST_WAITING: usize = 4_096;
+/// How many batches of a queue are under way at a time.
+const SIDE_BY_SIDE: usize = 2;
+
+fn delayed_of(slots: &[&(Slot, Vec<u8>)]) -> i64 {
+    slots.iter().filter(|(slot, _)| slot.state == State::Delayed).count() as i64
+}
+
+/// Whether messages can be posted without looking at what the queue holds.
+pub(super) fn is_plain(messages: &[NewMessage]) -> bool {
+    messages.iter().all(|message| {
+        message.deduplication.is_none() && message.ordering_key.is_none() && !message.retained
+    })
+}
+
+/// Messages that a client posts together.
+struct Post {
+    slots: Vec<(Slot, Vec<u8>)>,
+    bytes: usize,
+    reply: oneshot::Sender<Answer>,
+}
+
+/// The first position; `None` if the queue is unknown.
+type Answer = Result<Option<i64>>;
+
+/// What a node knows of a queue that it posts to.
+#[derive(Default)]
+struct Desk {
+    waiting: Vec<Post>,
+    under_way: usize,
+    shape: Option<Shape>,
+    /// Batches that have their places, by token, each with the term in which it got them.
+    placed: Vec<(i64, Option<ObjectId>)>,
+    /// Those that have them for good, and can go from the journal.
+    done: Vec<i64>,
+}
+
+/// Who gets what is posted.
+#[derive(Clone)]
+struct Shape {
+    number: i64,
+    readings: Arc<[i64]>,
+}
+
+#[derive(Default)]
+pub(super) struct Posts(Mutex<HashMap<i64, Desk>>);
+
+impl Posts {
+    fn desks(&self) -> MutexGuard<'_, HashMap<i64, Desk>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores messages at the end of a queue; `None` if it is unknown.
+    pub(super) async fn store(
+        self: &Arc<Self>,
+        side: &Arc<Side>,
+        stores: &Stores,
+        home: i64,
+        client: &ClientId,
+        messages: Vec<NewMessage>,
+        now: Timestamp,
+    ) -> Result<Option<Vec<Posted>>> {
+        if stores.0.is_closed() {
+            return Err(unavailable("the pool is closed"));
+        }
+        let count = messages.len();
+        let (reply, answer) = oneshot::channel();
+        let slots = messages
+            .iter()
+            .map(|message| (Slot::new(client, message, now), message.body.as_bytes().to_vec()));
+        let bytes = messages.iter().map(|message| message.body.as_bytes().len()).sum();
+        let post = Post { slots: slots.collect(), bytes, reply };
+        {
+            let mut desks = self.desks();
+            let desk = desks.entry(home).or_default();
+            if desk.waiting.len() >= MOST_WAITING {
+                return Err(overloaded());
+            }
+            desk.waiting.push(post);
+            if desk.under_way < SIDE_BY_SIDE {
+                desk.under_way += 1;
+                let clerk = Clerk {
+                    posts: Arc::clone(self),
+                    side: Arc::clone(side),
+                    stores: stores.clone(),
+                    home,
+                };
+                tokio::spawn(clerk.run());
+            }
+        }
+        let first = match timeout(stores.0.timeout() * 2, answer).await {
+            Ok(Ok(first)) => first?,
+            Ok(Err(_)) => return Err(unavailable("the post was given up")),
+            Err(_) => return Err(unavailable("no answer in time")),
+        };
+        let Some(first) = first else { return Ok(None) };
+        let ids = Incarnation::new(home).ok_or_else(|| unexpected("a queue's number is wrong"))?;
+        let sequences = (first..).take(count);
+        let posted = sequences
+            .map(|sequence| message_id(ids, sequence).map(|id| Posted { id, duplicate: false }));
+        posted.collect::<Result<_>>().map(Some)
+    }
+}
+
+/// Stores what gathers for one queue.
+struct Clerk {
+    posts: Arc<Posts>,
+    side: Arc<Side>,
+    stores: Stores,
+    home: i64,
+}
+
+/// What is stored together, for one reading after the other.
+struct Batch {
+    token: i64,
+    count: i64,
+    buckets: Vec<Bucket>,
+    documents: Vec<Document>,
+    placed: Vec<Placed>,
+    ready: i64,
+    delayed: i64,
+    due: i64,
+}
+
+impl Clerk {
+    async fn run(self) {
+        while let Some(posts) = self.next() {
+            let answer = self.batch(&posts).await;
+            let mut first = match &answer {
+                Ok(first) => *first,
+                Err(_) => None,
+            };
+            for post in posts {
+                let own = match &answer {
+                    Ok(_) => Ok(first),
+                    Err(error) => Err(again(error)),
+                };
+                first = first.map(|first| first + post.slots.len() as i64);
+                drop(post.reply.send(own)); // who posted may have gone
+            }
+        }
+        self.tidy().await;
+    }
+
+    /// The next posts that go together; none if all are under way.
+    fn next(&self) -> Option<Vec<Post>> {
+        let mut desks = self.posts.desks();
+        let desk = desks.get_mut(&self.home)?;
+        desk.waiting.retain(|post| !post.reply.is_closed());
+        if desk.waiting.is_empty() {
+            desk.under_way -= 1;
+            return None;
+        }
+        let (mut bytes, mut messages) = (0, 0);
+        let fits = |post: &&Post| {
+            bytes += post.bytes;
+            messages += post.slots.len();
+            bytes <= MOST_BYTES && messages <= MOST_MESSAGES
+        };
+        let count = desk.waiting.iter().take_while(fits).count().max(1);
+        Some(desk.waiting.drain(..count).collect())
+    }
+
+    /// Takes from the journal what nobody else will, when nothing is posted any more.
+    async fn tidy(&self) {
+        let tokens = {
+            let mut desks = self.posts.desks();
+            let Some(desk) = desks.get_mut(&self.home) else { return };
+            if desk.under_way > 0 || !desk.waiting.is_empty() {
+                return;
+            }
+            let mut tokens = std::mem::take(&mut desk.done);
+            // The journal keeps the last ones until the next post, or a step, comes: they may not
+            // be durable. Few, and small.
+            if tokens.is_empty() {
+                return;
+            }
+            tokens.truncate(MOST_MESSAGES);
+            tokens
+        };
+        if let Err(error) = self.stores.clear_journal(self.home, &tokens).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::debug!(error, queue = self.home, "the journal is not tidied up");
+        }
+    }
+
+    async fn shape(&self) -> Result<Option<Shape>> {
+        if let Some(desk) = self.posts.desks().get(&self.home)
+            && let Some(shape) = &desk.shape
+        {
+            return Ok(Some(shape.clone()));
+        }
+        let Some(record) = self.stores.record(self.home).await? else { return Ok(None) };
+        let shape = Shape { number: record.shape, readings: record.open_readings().into() };
+        if let Some(desk) = self.posts.desks().get_mut(&self.home) {
+            desk.shape = Some(shape.clone());
+        }
+        Ok(Some(shape))
+    }
+
+    fn forget_shape(&self) {
+        if let Some(desk) = self.posts.desks().get_mut(&self.home) {
+            desk.shape = None;
+        }
+    }
+
+    /// Stores posts; answers the first position.
+    async fn batch(&self, posts: &[Post]) -> Answer {
+        loop {
+            let Some(shape) = self.shape().await? else { return Ok(None) };
+            let batch = self.pack(posts, &shape)?;
+            self.stores.insert(BUCKETS, &batch.documents, false).await?;
+            match self.commit(&batch, &shape).await? {
+                Some(entry) => {
+                    let first = entry.first;
+                    self.place(&batch, &entry).await?;
+                    let tail = first + batch.count - 1;
+                    self.side.posted(self.home, &shape.readings, batch.ready, batch.due, tail);
+                    return Ok(Some(first));
+                }
+                None => {
+                    // The queue is gone, or a group has come or gone.
+                    self.forget_shape();
+                    let gone = batch.buckets.iter().map(|bucket| {
+                        doc! { "q": { "_id": bucket.id, "home": self.home }, "limit": 1 }
+                    });
+                    self.stores.delete(BUCKETS, gone.collect(), false).await?;
+                }
+            }
+        }
+    }
+
+    /// Puts messages into buckets.
+    fn pack(&self, posts: &[Post], shape: &Shape) -> Result<Batch> {
+        let slots: Vec<&(Slot, Vec<u8>)> = posts.iter().flat_map(|post| &post.slots).collect();
+        let count = slots.len() as i64;
+        let delayed = delayed_of(&slots);
+        let due = slots.iter().map(|(slot, _)| slot.due()).min().unwrap_or(NEVER);
+        let mut batch = Batch {
+            token: chance::stamp(),
+            count,
+            buckets: Vec::new(),
+            documents: Vec::new(),
+            placed: Vec::new(),
+            ready: count - delayed,
+            delayed,
+            due,
+        };
+        for reading in shape.readings.iter() {
+            let mut offset = 0;
+            let mut rest = &slots[..];
+            while !rest.is_empty() {
+                let mut bytes = 0;
+                let fits = |(_, body): &&&(Slot, Vec<u8>)| {
+                    bytes += body.len();
+                    bytes <= CAPACITY_BYTES
+                };
+                let taken = rest.iter().take(CAPACITY).take_while(fits).count().max(1);
+                let (own, others) = rest.split_at(taken);
+                rest = others;
+                let mut bucket = Bucket::new(self.home, *reading, 0);
+                own.iter().for_each(|(slot, _)| {
+                    bucket.push(slot.clone());
+                });
+                let bodies = own.iter().map(|(_, body)| body.clone()).collect();
+                batch.documents.push(bucket.document(bodies, false)?);
+                batch.placed.push(Placed {
+                    bucket: bucket.id,
+                    reading: *reading,
+                    offset,
+                    span: taken as i64,
+                    delayed: delayed_of(own),
+                    fixed: false,
+                });
+                offset += taken as i64;
+                batch.buckets.push(bucket);
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Gives a batch its positions; `None` if the queue is not as it was.
+    async fn commit(&self, batch: &Batch, shape: &Shape) -> Result<Option<Entry>> {
+        let cleared = {
+            let mut desks = self.posts.desks();
+            desks.get_mut(&self.home).map(|desk| std::mem::take(&mut desk.done))
+        };
+        let cleared = cleared.unwrap_or_default();
+        let entry = Entry { token: batch.token, placed: batch.placed.clone(), ..Entry::default() };
+        let mut set = doc! {
+            "tail": { "$add": ["$tail", batch.count] },
+            "journal": journal(&entry, &cleared)?,
+        };
+        for reading in shape.readings.iter() {
+            for (field, count) in [("ready", batch.ready), ("delayed", batch.delayed)] {
+                if count > 0 {
+                    let path = format!("readings.{reading}.{field}");
+                    set.insert(&path, doc! { "$add": [format!("${path}"), count] });
+                }
+            }
+        }
+        let filter = doc! {
+            "_id": self.home,
+            "shape": shape.number,
+            "gone": { "$exists": false },
+            "journal.token": { "$ne": batch.token },
+        };
+        let pipeline = vec![doc! { "$set": set }];
+        let changed = self
+            .stores
+            .0
+            .retry(async || {
+                let queues = self.stores.0.durable::<RawDocumentBuf>(QUEUES);
+                queues
+                    .find_one_and_update(filter.clone(), pipeline.clone())
+                    .return_document(ReturnDocument::Before)
+                    .projection(doc! { "tail": 1 })
+                    .hint(hint(BY_ID))
+                    .await
+            })
+            .await?;
+        if let Some(before) = changed {
+            let first = before.get_i64("tail").map_err(unexpected)? + 1;
+            return Ok(Some(Entry { first, ..entry }));
+        }
+        // It may have been committed by an attempt whose outcome was not known.
+        let record = self.stores.latest(self.home).await?;
+        let journal = record.map(|record| record.journal).unwrap_or_default();
+        Ok(journal.into_iter().find(|it| it.token == batch.token))
+    }
+
+    /// Marks buckets with their places, and stores again what a new primary has not.
+    async fn place(&self, batch: &Batch, entry: &Entry) -> Result<()> {
+        let before: Vec<(i64, Option<ObjectId>)> =
+            self.posts.desks().get(&self.home).map(|desk| desk.placed.clone()).unwrap_or_default();
+        let (found, term) = self.stores.update_in_term(BUCKETS, placed(self.home, entry)).await?;
+        if found < batch.placed.len() as u64 {
+            self.restore(batch, entry).await?;
+        }
+        // What was placed before this batch was committed, in the same term, is as durable as that.
+        if let Some(desk) = self.posts.desks().get_mut(&self.home) {
+            let sure = |it: &(i64, Option<ObjectId>)| before.contains(it) && it.1 == term;
+            let done: Vec<_> = desk.placed.extract_if(.., |it| sure(it)).map(|it| it.0).collect();
+            desk.done.extend(done);
+            desk.placed.push((entry.token, term));
+        }
+        Ok(())
+    }
+
+    /// Stores buckets that are not there, in their places.
+    async fn restore(&self, batch: &Batch, entry: &Entry) -> Result<()> {
+        // What others took from the journal they have seen in its place, and perhaps consumed.
+        let record = self.stores.latest(self.home).await?;
+        let awaits = |it: &Entry| it.token == batch.token;
+        if !record.is_some_and(|record| record.journal.iter().any(awaits)) {
+            return Ok(());
+        }
+        let ids: Vec<_> = batch.placed.iter().map(|it| it.bucket).collect();
+        let query =
+            Query { filter: doc! { "_id": { "$in": ids } }, sort: None, index: BY_ID, limit: 0 };
+        let there = self.stores.find_parts(BUCKETS, query, Some(doc! { "_id": 1 })).await?;
+        let there: Vec<ObjectId> =
+            there.iter().filter_map(|raw| raw.get_object_id("_id").ok()).collect();
+        let mut missing = Vec::new();
+        for (placed, document) in batch.placed.iter().zip(&batch.documents) {
+            if !there.contains(&placed.bucket) {
+                let span = u32::try_from(placed.span).unwrap_or(0);
+                let mut document = document.clone();
+                document.extend(super::bucket::place(placed.reading, placed.first(entry), span));
+                missing.push(document);
+            }
+        }
+        tracing::debug!(queue = self.home, count = missing.len(), "posts are stored again");
+        self.stores.insert(BUCKETS, &missing, true).await
+    }
+}
