@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, sync::Arc};
 
 use anyhow::Context as _;
-use backend_mongo::{MongoCatalog, MongoOptions};
+use backend_mongo::{MongoCatalog, MongoOptions, MongoPool};
 use backend_redis::{Redis, RedisOptions};
 use backend_sql::sqlite::{Sqlite, SqliteOptions};
 use storage_traits::{
@@ -143,7 +143,10 @@ async fn open_pool(uri: StoreUri) -> anyhow::Result<Arc<dyn MessagePool>> {
             let pool = Redis::open(*options).await;
             Ok(Arc::new(pool.context("the server of pool.uri is not fit")?))
         }
-        StoreUri::Mongo(_) => anyhow::bail!("MongoDB holds a catalog, but no messages yet"),
+        StoreUri::Mongo(options) => {
+            let pool = MongoPool::open(*options).await;
+            Ok(Arc::new(pool.context("the server of pool.uri is not fit")?))
+        }
     }
 }
 

@@ -107,6 +107,9 @@ impl PoolMaintenance for MongoPool {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept> {
+        self.ready().await?;
+        // What this node has committed is to be seen in the database.
+        self.flush_all().await;
         let mut swept = Swept::default();
         self.clear_refuse(now, &mut swept).await?;
         if swept.handled < STEP as u64 {

@@ -204,6 +204,10 @@ impl MongoPool {
         self.0.lanes.flush(home).await;
     }
 
+    async fn flush_all(&self) {
+        self.0.lanes.flush_all().await;
+    }
+
     fn side_counters(&self) -> PoolCounters {
         PoolCounters {
             expired: self.0.side.expired.load(Ordering::Relaxed),
@@ -213,7 +217,7 @@ impl MongoPool {
 
     async fn shut_down(&self) {
         self.wakes().stop();
-        self.0.lanes.flush_all().await;
+        self.flush_all().await;
         self.stores().0.close().await;
     }
 
