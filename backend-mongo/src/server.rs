@@ -7,7 +7,7 @@ use std::{
 
 use mongodb::{
     Client, Collection, Database,
-    bson::{Bson, Document, doc, serialize_to_bson},
+    bson::{Bson, Document, doc, oid::ObjectId, serialize_to_bson},
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ServerAddress, WriteConcern,
     },
@@ -143,6 +143,18 @@ impl Server {
     /// What an acknowledgement means, as far as is known.
     pub(crate) fn durability(&self) -> Durability {
         self.options.durability(self.facts.get().and_then(|facts| facts.members))
+    }
+
+    /// Whether the primary is still the one that it was in this term.
+    pub(crate) async fn is_term(&self, term: Option<ObjectId>) -> Result<bool> {
+        match self.topology() {
+            Topology::Standalone => return Ok(true),
+            // A router does not tell.
+            Topology::Sharded => return Ok(false),
+            Topology::Set => {}
+        }
+        let hello = self.retry(async || self.database().run_command(doc! { "hello": 1 }).await);
+        Ok(term.is_some() && hello.await?.get_object_id("electionId").ok() == term)
     }
 
     /// How long a call may take in all.

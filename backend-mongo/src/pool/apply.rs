@@ -1,14 +1,17 @@
 //! Carrying out what was committed. All of it may be done twice and late, and by anybody: a change
 //! looks whether a later one was there before it, and nothing is ever inserted that was deleted.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, doc, oid::ObjectId};
 use storage_traits::Result;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    bucket::place,
+    bucket::{Change, place},
     record::Entry,
     stores::{BUCKETS, BY_ID, CLAIMS, LINES, Stores, WINDOWS},
 };
@@ -24,24 +27,14 @@ pub(super) async fn carry_out(
     entries: &[Entry],
     durable: bool,
 ) -> Result<()> {
-    let (mut buckets, mut emptied) = (Vec::new(), Vec::new());
+    let mut buckets: Vec<Document> = Vec::new();
+    let mut emptied = Vec::new();
     let (mut claims, mut lines, mut windows) = (Vec::new(), Vec::new(), Vec::new());
+    let mut changes = Changes::default();
     for entry in entries {
         buckets.extend(placed(home, entry));
-        for change in &entry.changed {
-            let mut set = change.set.clone();
-            set.insert("version", entry.version);
-            let mut update = doc! { "$set": set };
-            if !change.unset.is_empty() {
-                let unset: Document =
-                    change.unset.iter().map(|field| (field.clone(), "".into())).collect();
-                update.insert("$unset", unset);
-            }
-            let query = doc! {
-                "_id": change.bucket, "home": home, "version": { "$lt": entry.version },
-            };
-            buckets.push(doc! { "q": query, "u": update, "hint": BY_ID });
-        }
+        entry.changed.iter().for_each(|change| changes.add(change, entry.version));
+        entry.emptied.iter().for_each(|id| changes.forget(*id));
         let gone = |id| doc! { "q": { "_id": id, "home": home }, "limit": 1, "hint": BY_ID };
         emptied.extend(entry.emptied.iter().map(gone));
         for claim in &entry.claims {
@@ -62,6 +55,7 @@ pub(super) async fn carry_out(
             windows.push(replace(home, window, entry.version)?);
         }
     }
+    buckets.extend(changes.updates(home));
     let in_buckets = async {
         stores.update(BUCKETS, buckets, durable).await?;
         stores.delete(BUCKETS, emptied, durable).await
@@ -73,6 +67,50 @@ pub(super) async fn carry_out(
         stores.update(WINDOWS, windows, durable),
     )?;
     Ok(())
+}
+
+/// What is to be done to buckets: several changes of one come to one.
+#[derive(Default)]
+struct Changes {
+    order: Vec<ObjectId>,
+    changes: HashMap<ObjectId, (Document, Document, i64)>,
+}
+
+impl Changes {
+    fn add(&mut self, change: &Change, version: i64) {
+        let (set, unset, last) = self.changes.entry(change.bucket).or_insert_with(|| {
+            self.order.push(change.bucket);
+            Default::default()
+        });
+        for (field, value) in &change.set {
+            unset.remove(field);
+            set.insert(field, value.clone());
+        }
+        for field in &change.unset {
+            set.remove(field);
+            unset.insert(field, "");
+        }
+        *last = version;
+    }
+
+    fn forget(&mut self, bucket: ObjectId) {
+        self.changes.remove(&bucket);
+    }
+
+    fn updates(mut self, home: i64) -> Vec<Document> {
+        let mut updates = Vec::with_capacity(self.changes.len());
+        for bucket in self.order {
+            let Some((mut set, unset, version)) = self.changes.remove(&bucket) else { continue };
+            set.insert("version", version);
+            let mut update = doc! { "$set": set };
+            if !unset.is_empty() {
+                update.insert("$unset", unset);
+            }
+            let query = doc! { "_id": bucket, "home": home, "version": { "$lt": version } };
+            updates.push(doc! { "q": query, "u": update, "hint": BY_ID });
+        }
+        updates
+    }
 }
 
 /// Gives the buckets of an entry their places.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     chance,
-    error::{again, overloaded, unavailable},
+    error::{again, overloaded, unavailable, unexpected},
 };
 
 /// How many operations share a step at the most.
@@ -305,6 +305,7 @@ impl Worker {
         hole: Option<i64>,
         operations: &mut Vec<Box<dyn Waiting>>,
     ) -> Result<bool> {
+        let epoch = record.as_ref().map(|record| record.epoch);
         let mut step = Step::new(&self.stores, self.home, record, &mut self.shelf, hole);
         for (reading, delayed, count) in self.lost.drain(..) {
             if step.knows(reading) {
@@ -314,15 +315,22 @@ impl Worker {
                 step.dirty = true;
             }
         }
-        for operation in operations.iter_mut() {
-            operation.run(&mut step).await?;
-        }
+        let worked_out = work_out(&mut step, operations).await;
         if hole.is_some() {
             step.shelf.known = super::shelf::Known::default();
         }
+        // What others have changed since the queue's document was read may make no sense with it. A
+        // commit finds that out by itself.
+        let makes_sense = match &worked_out {
+            Ok(bodies) => bodies.is_none() || hole.is_none(),
+            Err(error) => !matches!(error, StoreError::Unexpected { .. }),
+        };
+        if !makes_sense && self.stores.epoch(self.home).await? != epoch {
+            return Ok(false);
+        }
+        let bodies = worked_out?;
         let wanted = std::mem::take(&mut step.wanted);
-        if !step.dirty {
-            let bodies = self.stores.bodies(&wanted).await?;
+        if let Some(bodies) = bodies {
             self.answer(operations, &wanted, &bodies, (i64::MAX, 0));
             return Ok(true);
         }
@@ -431,6 +439,22 @@ impl Worker {
         (self.tail, self.own) = (record.tail, 0);
         Ok(hole)
     }
+}
+
+/// Works operations out; the bodies that are wanted, if nothing is to be committed.
+async fn work_out(
+    step: &mut Step<'_>,
+    operations: &mut [Box<dyn Waiting>],
+) -> Result<Option<Bodies>> {
+    for operation in operations {
+        operation.run(step).await?;
+    }
+    if step.dirty {
+        return Ok(None);
+    }
+    let bodies = step.stores.bodies(&step.wanted).await?;
+    let are_here = step.wanted.iter().all(|place| bodies.contains_key(place));
+    if are_here { Ok(Some(bodies)) } else { Err(unexpected("a body is missing")) }
 }
 
 #[expect(clippy::disallowed_methods, reason = "others are given the time to end their step")]

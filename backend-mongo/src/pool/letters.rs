@@ -177,7 +177,10 @@ impl MongoPool {
         if arrived.is_empty() {
             return Ok(());
         }
-        let deletes = arrived.iter().map(|it| doc! { "q": { "_id": it }, "limit": 1 }).collect();
+        let deletes = arrived
+            .iter()
+            .map(|it| doc! { "q": { "_id": it }, "limit": 1, "hint": BY_ID })
+            .collect();
         self.run(home, Arrived { parcels: arrived }).await?;
         self.stores().delete(PARCELS, deletes, false).await.map(drop)
     }

@@ -205,7 +205,9 @@ impl MongoPool {
     }
 
     async fn flush_all(&self) {
-        self.0.lanes.flush_all().await;
+        let Shared { lanes, posts, side, stores, .. } = &*self.0;
+        posts.flush(side, stores).await;
+        lanes.flush_all().await;
     }
 
     fn side_counters(&self) -> PoolCounters {

@@ -4,13 +4,15 @@
 //!
 //! Posts that come while others are under way gather, and are stored together: one insertion for the
 //! buckets, and one change of the queue's document that gives them their positions and is the
-//! commit. Only then are the buckets marked with their places, which shows as well whether they are
-//! there: a new primary may have the one and not the other. What it has not is stored again before
-//! anybody is told.
+//! commit. Only the latter waits until it is durable, and the former with it, if the same primary did
+//! both: a new one may have the one and not the other. Then what it has not is stored again before
+//! anybody is told. The buckets are marked with their places a little later, many at a time; until
+//! then they are found by the journal.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use mongodb::{
@@ -44,7 +46,11 @@ const MOST_MESSAGES: usize = 2_000;
 /// How many posts may wait for one queue.
 const MOST_WAITING: usize = 4_096;
 /// How many batches of a queue are under way at a time.
-const SIDE_BY_SIDE: usize = 2;
+const SIDE_BY_SIDE: usize = 1;
+/// How long buckets go without their places.
+const PLACE_AFTER: Duration = Duration::from_millis(100);
+/// How many batches may be without places.
+const MOST_UNPLACED: usize = 256;
 
 fn delayed_of(slots: &[&(Slot, Vec<u8>)]) -> i64 {
     slots.iter().filter(|(slot, _)| slot.state == State::Delayed).count() as i64
@@ -73,10 +79,12 @@ struct Desk {
     waiting: Vec<Post>,
     under_way: usize,
     shape: Option<Shape>,
-    /// Batches that have their places, by token, each with the term in which it got them.
-    placed: Vec<(i64, Option<ObjectId>)>,
-    /// Those that have them for good, and can go from the journal.
+    /// Batches whose buckets are to be marked with their places.
+    unplaced: Vec<Entry>,
+    /// Those whose buckets are, for good, and that can go from the journal.
     done: Vec<i64>,
+    /// Whether somebody sees to that.
+    is_tended: bool,
 }
 
 /// Who gets what is posted.
@@ -92,6 +100,25 @@ pub(super) struct Posts(Mutex<HashMap<i64, Desk>>);
 impl Posts {
     fn desks(&self) -> MutexGuard<'_, HashMap<i64, Desk>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives all buckets their places that have none.
+    pub(super) async fn flush(self: &Arc<Self>, side: &Arc<Side>, stores: &Stores) {
+        let homes: Vec<i64> = self.desks().keys().copied().collect();
+        for home in homes {
+            let clerk = Clerk {
+                posts: Arc::clone(self),
+                side: Arc::clone(side),
+                stores: stores.clone(),
+                home,
+            };
+            let unplaced =
+                self.desks().get_mut(&home).map(|desk| std::mem::take(&mut desk.unplaced));
+            let unplaced = unplaced.unwrap_or_default();
+            if clerk.place(&unplaced).await.is_err() {
+                self.desks().entry(home).or_default().unplaced.extend(unplaced);
+            }
+        }
     }
 
     /// Stores messages at the end of a queue; `None` if it is unknown.
@@ -117,7 +144,7 @@ impl Posts {
         {
             let mut desks = self.desks();
             let desk = desks.entry(home).or_default();
-            if desk.waiting.len() >= MOST_WAITING {
+            if desk.waiting.len() >= MOST_WAITING || desk.unplaced.len() >= MOST_UNPLACED {
                 return Err(overloaded());
             }
             desk.waiting.push(post);
@@ -144,6 +171,11 @@ impl Posts {
             .map(|sequence| message_id(ids, sequence).map(|id| Posted { id, duplicate: false }));
         posted.collect::<Result<_>>().map(Some)
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "what is to be done together has to gather")]
+async fn pause() {
+    tokio::time::sleep(PLACE_AFTER).await;
 }
 
 /// Stores what gathers for one queue.
@@ -183,7 +215,6 @@ impl Clerk {
                 drop(post.reply.send(own)); // who posted may have gone
             }
         }
-        self.tidy().await;
     }
 
     /// The next posts that go together; none if all are under way.
@@ -203,29 +234,6 @@ impl Clerk {
         };
         let count = desk.waiting.iter().take_while(fits).count().max(1);
         Some(desk.waiting.drain(..count).collect())
-    }
-
-    /// Takes from the journal what nobody else will, when nothing is posted any more.
-    async fn tidy(&self) {
-        let tokens = {
-            let mut desks = self.posts.desks();
-            let Some(desk) = desks.get_mut(&self.home) else { return };
-            if desk.under_way > 0 || !desk.waiting.is_empty() {
-                return;
-            }
-            let mut tokens = std::mem::take(&mut desk.done);
-            // The journal keeps the last ones until the next post, or a step, comes: they may not
-            // be durable. Few, and small.
-            if tokens.is_empty() {
-                return;
-            }
-            tokens.truncate(MOST_MESSAGES);
-            tokens
-        };
-        if let Err(error) = self.stores.clear_journal(self.home, &tokens).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::debug!(error, queue = self.home, "the journal is not tidied up");
-        }
     }
 
     async fn shape(&self) -> Result<Option<Shape>> {
@@ -253,11 +261,11 @@ impl Clerk {
         loop {
             let Some(shape) = self.shape().await? else { return Ok(None) };
             let batch = self.pack(posts, &shape)?;
-            self.stores.insert(BUCKETS, &batch.documents, false).await?;
+            let term = self.stores.insert_in_term(BUCKETS, &batch.documents).await?;
             match self.commit(&batch, &shape).await? {
                 Some(entry) => {
                     let first = entry.first;
-                    self.place(&batch, &entry).await?;
+                    self.see_to(&batch, entry, term).await?;
                     let tail = first + batch.count - 1;
                     self.side.posted(self.home, &shape.readings, batch.ready, batch.due, tail);
                     return Ok(Some(first));
@@ -266,7 +274,11 @@ impl Clerk {
                     // The queue is gone, or a group has come or gone.
                     self.forget_shape();
                     let gone = batch.buckets.iter().map(|bucket| {
-                        doc! { "q": { "_id": bucket.id, "home": self.home }, "limit": 1 }
+                        doc! {
+                            "q": { "_id": bucket.id, "home": self.home },
+                            "limit": 1,
+                            "hint": BY_ID,
+                        }
                     });
                     self.stores.delete(BUCKETS, gone.collect(), false).await?;
                 }
@@ -373,21 +385,71 @@ impl Clerk {
         Ok(journal.into_iter().find(|it| it.token == batch.token))
     }
 
-    /// Marks buckets with their places, and stores again what a new primary has not.
-    async fn place(&self, batch: &Batch, entry: &Entry) -> Result<()> {
-        let before: Vec<(i64, Option<ObjectId>)> =
-            self.posts.desks().get(&self.home).map(|desk| desk.placed.clone()).unwrap_or_default();
-        let (found, term) = self.stores.update_in_term(BUCKETS, placed(self.home, entry)).await?;
-        if found < batch.placed.len() as u64 {
-            self.restore(batch, entry).await?;
+    /// Makes sure that the buckets of a batch are there, and lets them get their places.
+    async fn see_to(&self, batch: &Batch, entry: Entry, term: Option<ObjectId>) -> Result<()> {
+        if !self.stores.0.is_term(term).await? {
+            self.restore(batch, &entry).await?;
         }
-        // What was placed before this batch was committed, in the same term, is as durable as that.
-        if let Some(desk) = self.posts.desks().get_mut(&self.home) {
-            let sure = |it: &(i64, Option<ObjectId>)| before.contains(it) && it.1 == term;
-            let done: Vec<_> = desk.placed.extract_if(.., |it| sure(it)).map(|it| it.0).collect();
-            desk.done.extend(done);
-            desk.placed.push((entry.token, term));
+        let mut desks = self.posts.desks();
+        let desk = desks.entry(self.home).or_default();
+        desk.unplaced.push(entry);
+        if !std::mem::replace(&mut desk.is_tended, true) {
+            let clerk = Self {
+                posts: Arc::clone(&self.posts),
+                side: Arc::clone(&self.side),
+                stores: self.stores.clone(),
+                home: self.home,
+            };
+            tokio::spawn(clerk.tend());
         }
+        Ok(())
+    }
+
+    /// Marks buckets with their places, many at a time, and takes from the journal what is done when
+    /// no post that comes does.
+    async fn tend(self) {
+        loop {
+            pause().await;
+            let (entries, done, is_idle) = {
+                let mut desks = self.posts.desks();
+                let Some(desk) = desks.get_mut(&self.home) else { return };
+                let is_idle = desk.under_way == 0 && desk.waiting.is_empty();
+                let entries = std::mem::take(&mut desk.unplaced);
+                if entries.is_empty() && is_idle && desk.done.is_empty() {
+                    desks.remove(&self.home);
+                    return;
+                }
+                let is_idle = is_idle && entries.is_empty();
+                (
+                    entries,
+                    if is_idle { std::mem::take(&mut desk.done) } else { Vec::new() },
+                    is_idle,
+                )
+            };
+            let tended = if is_idle {
+                self.stores.clear_journal(self.home, &done).await
+            } else {
+                self.place(&entries).await
+            };
+            if let Err(error) = tended {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, queue = self.home, "posts are still to get their places");
+                if self.stores.0.is_closed() {
+                    return;
+                }
+                let mut desks = self.posts.desks();
+                let desk = desks.entry(self.home).or_default();
+                desk.unplaced.extend(entries);
+                desk.done.extend(done);
+            }
+        }
+    }
+
+    async fn place(&self, entries: &[Entry]) -> Result<()> {
+        let updates = entries.iter().flat_map(|entry| placed(self.home, entry)).collect();
+        self.stores.update(BUCKETS, updates, true).await?;
+        let tokens = entries.iter().map(|entry| entry.token);
+        self.posts.desks().entry(self.home).or_default().done.extend(tokens);
         Ok(())
     }
 

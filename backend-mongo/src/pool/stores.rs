@@ -246,20 +246,20 @@ impl Stores {
         if durable { self.0.write_concern() } else { doc! { "w": 1 }.into() }
     }
 
-    /// Runs many changes of one collection on the primary alone; answers how many documents were
-    /// found, and the term in which they were.
-    pub(super) async fn update_in_term(
+    /// Inserts documents on the primary alone; answers the term in which that was done. What is there
+    /// already is left alone.
+    pub(super) async fn insert_in_term(
         &self,
         name: &'static str,
-        updates: Vec<Document>,
-    ) -> Result<(u64, Option<ObjectId>)> {
+        documents: &[Document],
+    ) -> Result<Option<ObjectId>> {
         let command = doc! {
-            "update": name, "updates": updates, "ordered": false, "writeConcern": { "w": 1 }
+            "insert": name, "documents": documents, "ordered": false, "writeConcern": { "w": 1 }
         };
         self.0
             .retry(async || {
-                let (found, reply) = self.reply(&command).await?;
-                Ok((found, reply.get_object_id("electionId").ok()))
+                let (_, reply) = self.reply(&command).await?;
+                Ok(reply.get_object_id("electionId").ok())
             })
             .await
     }
@@ -315,6 +315,11 @@ impl Stores {
         let nothing =
             doc! { "q": { "_id": 0_i64 }, "u": { "$set": { "gone": true } }, "hint": BY_ID };
         self.update(QUEUES, vec![nothing], true).await.map(drop)
+    }
+
+    /// The epoch of a queue as it is durable.
+    pub(super) async fn epoch(&self, home: i64) -> Result<Option<i64>> {
+        Ok(self.record(home).await?.map(|record| record.epoch))
     }
 
     /// The document of a queue as it is durable.
