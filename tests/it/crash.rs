@@ -8,6 +8,7 @@ mod redriving;
 
 use std::sync::Arc;
 
+use test_servers::mongo::Mongo;
 use tests::TestApp;
 use tokio::sync::Semaphore;
 
@@ -34,10 +35,21 @@ impl Acknowledgements {
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_being_killed_again_and_again() {
-    let mut app = TestApp::start();
+    kill_again_and_again(TestApp::start(), ROUNDS).await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_on_mongodb() {
+    let server = Mongo::replica_set(1, &[]);
+    let uri = server.uri_of("chapar");
+    let app = TestApp::builder().set("CATALOG__URI", &uri).set("POOL__URI", &uri).start();
+    kill_again_and_again(app, ROUNDS / 2).await;
+}
+
+async fn kill_again_and_again(mut app: TestApp, rounds: u32) {
     let mut client = app.client();
     let mut held = Vec::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let consumed = consumers::prepare(&client, &format!("consumed-{round}")).await;
         held.push(holders::hold(&client, &format!("held-{round}")).await);
         let acknowledged = Acknowledgements::new();

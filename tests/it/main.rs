@@ -55,9 +55,11 @@ mod crash;
 mod disk_full;
 mod fuzz;
 mod metrics;
+mod outage;
 mod overload;
 mod redis;
 mod shutdown;
 
 mod clients;
+mod mongo;
 mod openapi;
