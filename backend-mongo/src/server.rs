@@ -7,7 +7,7 @@ use std::{
 
 use mongodb::{
     Client, Collection, Database,
-    bson::{Bson, Document, doc, oid::ObjectId, serialize_to_bson},
+    bson::{Bson, DateTime, Document, doc, oid::ObjectId, serialize_to_bson},
     options::{
         Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ServerAddress, WriteConcern,
     },
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     chance,
-    error::{Unfit, is_transient, store_error, unavailable},
+    error::{Unfit, is_transient, store_error, unavailable, unexpected},
     options::MongoOptions,
 };
 
@@ -145,12 +145,19 @@ impl Server {
         self.options.durability(self.facts.get().and_then(|facts| facts.members))
     }
 
+    /// The server's clock.
+    pub(crate) async fn time(&self) -> Result<DateTime> {
+        let hello = async || self.database().run_command(doc! { "hello": 1 }).await;
+        let hello = self.retry(hello).await?;
+        hello.get_datetime("localTime").copied().map_err(unexpected)
+    }
+
     /// Whether the primary is still the one that it was in this term.
     pub(crate) async fn is_term(&self, term: Option<ObjectId>) -> Result<bool> {
         match self.topology() {
             Topology::Standalone => return Ok(true),
-            // A router does not tell.
-            Topology::Sharded => return Ok(false),
+            // There what is stored is durable at once.
+            Topology::Sharded => return Ok(true),
             Topology::Set => {}
         }
         let hello = self.retry(async || self.database().run_command(doc! { "hello": 1 }).await);

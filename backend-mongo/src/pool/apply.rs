@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use mongodb::bson::{Document, doc, oid::ObjectId};
@@ -19,6 +20,8 @@ use crate::error::unexpected;
 
 /// How many entries are carried out together.
 const TOGETHER: usize = 32;
+/// How long to wait after a failure.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Carries out entries of a journal, in order.
 pub(super) async fn carry_out(
@@ -45,14 +48,14 @@ pub(super) async fn carry_out(
             claims.push(doc! { "q": query, "u": { "$set": set }, "hint": BY_ID });
         }
         for line in &entry.lines {
-            lines.push(replace(home, line.clone(), entry.version)?);
+            lines.push(replace(home, line.clone(), entry.version, false)?);
         }
         for window in &entry.windows {
             let mut window = window.clone();
             let offset = window.get_i64("offset").map_err(unexpected)?;
             window.remove("offset");
             window.insert("sequence", entry.first + offset);
-            windows.push(replace(home, window, entry.version)?);
+            windows.push(replace(home, window, entry.version, false)?);
         }
     }
     buckets.extend(changes.updates(home));
@@ -126,11 +129,17 @@ pub(super) fn placed(home: i64, entry: &Entry) -> Vec<Document> {
     entry.placed.iter().map(update).collect()
 }
 
-/// Puts a document where none is, or an older one.
-fn replace(home: i64, mut document: Document, version: i64) -> Result<Document> {
+/// Puts a document where none is, or an older one, or one of the same version if that is `anew`.
+pub(super) fn replace(
+    home: i64,
+    mut document: Document,
+    version: i64,
+    anew: bool,
+) -> Result<Document> {
     let id = document.get("_id").cloned().ok_or_else(|| unexpected("a document has no name"))?;
     document.insert("version", version);
-    let query = doc! { "_id": id, "home": home, "version": { "$lt": version } };
+    let before = if anew { "$lte" } else { "$lt" };
+    let query = doc! { "_id": id, "home": home, "version": { before: version } };
     Ok(doc! { "q": query, "u": document, "upsert": true, "hint": BY_ID })
 }
 
@@ -178,6 +187,11 @@ impl Applier {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "what was refused may be taken a little later")]
+async fn pause() {
+    tokio::time::sleep(PAUSE).await;
+}
+
 async fn run(
     stores: Stores,
     home: i64,
@@ -196,6 +210,7 @@ async fn run(
                 queue = home,
                 "what was committed is still to be carried out"
             );
+            pause().await;
         }
         let tokens = entries.iter().map(|entry| entry.token);
         if !stores.0.is_closed() {

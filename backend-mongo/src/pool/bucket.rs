@@ -108,9 +108,9 @@ impl Bucket {
         Some(slot)
     }
 
-    /// When time alone changes something in it. An empty bucket that is kept is due at once.
+    /// When time alone changes something in it.
     pub(super) fn due(&self) -> i64 {
-        self.slots.values().map(Slot::due).min().unwrap_or(0)
+        self.slots.values().map(Slot::due).min().unwrap_or(NEVER)
     }
 
     fn count(&self, state: State) -> i64 {
@@ -130,7 +130,8 @@ impl Bucket {
             .collect();
         let letters = self.slots.values().filter(|slot| slot.origin.is_some()).count();
         [
-            ("due", Some(Bson::Int64(self.due()))),
+            // An empty one that is kept for a while is to be found by the sweep.
+            ("due", Some(Bson::Int64(if self.slots.is_empty() { 0 } else { self.due() }))),
             ("ready", some(self.count(State::Ready))),
             ("free", some(available)),
             ("unclaimed", some(available + self.count(State::Delayed))),

@@ -44,8 +44,11 @@ impl ClaimStore for MongoPool {
         loop {
             let create = Create { reading, spec: spec.clone(), now };
             let Claimed { claim, leaving, again } = self.run(home, create).await?;
-            if leaving {
-                self.see_off(home).await?;
+            if leaving && let Err(error) = self.see_off(home).await {
+                // What was taken is taken; the next claim or the sweep delivers them.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, queue = home, "dead letters are still to be delivered");
+                return Ok(claim);
             }
             if !again {
                 return Ok(claim);
@@ -453,6 +456,7 @@ impl Operation for Pop {
                 return Err(unexpected("the queue's counters are wrong"));
             }
             plain_first &= side.key.is_some();
+            step.takes_off = true;
             for spot in &free {
                 taken.push(step.message(*spot)?);
                 step.remove(*spot, now).await?;

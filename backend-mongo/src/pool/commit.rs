@@ -12,6 +12,7 @@ use mongodb::{
 use storage_traits::Result;
 
 use super::{
+    apply::replace,
     group::AT_END,
     record::{Entry, Placed, Reading, Record},
     step::Step,
@@ -41,14 +42,17 @@ pub(super) async fn commit(step: &mut Step<'_>, cleared: &[i64]) -> Result<Commi
     prepare(step).await?;
     let mut claims = Vec::with_capacity(step.claims.len());
     for claim in &step.claims {
-        claims.push(mongodb::bson::serialize_to_document(claim).map_err(unexpected)?);
+        let claim = mongodb::bson::serialize_to_document(claim).map_err(unexpected)?;
+        // What an attempt that came to nothing has written is replaced.
+        claims.push(replace(step.home, claim, entry.version, true)?);
     }
     // A claim that is written down for nothing is nobody's; one that is not is not answered.
-    let (committed, ()) = tokio::try_join!(
+    let (committed, written) = tokio::join!(
         run(&step.stores, step.home, &commit),
-        step.stores.insert(CLAIMS, &claims, true)
-    )?;
-    let Some(record) = committed else { return Ok(Committed::No) };
+        step.stores.update(CLAIMS, claims, true)
+    );
+    let Some(record) = committed? else { return Ok(Committed::No) };
+    written?;
     let own = record.journal.iter().find(|it| it.token == entry.token).cloned();
     let own = own.ok_or_else(|| unexpected("the journal has lost an entry"))?;
     Ok(Committed::Yes(Box::new((record, own))))
@@ -78,7 +82,7 @@ fn entry(step: &mut Step<'_>, cleared: &[i64]) -> Result<Entry> {
     let base = step.base.as_ref().ok_or_else(|| unexpected("an unknown queue was changed"))?;
     let first = base.tail + 1;
     let stays = base.journal.iter().filter(|entry| !cleared.contains(&entry.token));
-    let unplaced: HashSet<ObjectId> =
+    let named: HashSet<ObjectId> =
         stays.flat_map(|entry| entry.placed.iter().map(|it| it.bucket)).collect();
     let mut entry = Entry { token: chance::stamp(), version: base.epoch + 1, ..Entry::default() };
     for new in &step.new {
@@ -94,13 +98,12 @@ fn entry(step: &mut Step<'_>, cleared: &[i64]) -> Result<Entry> {
     }
     for id in std::mem::take(&mut step.changed) {
         let Some(bucket) = step.shelf.bucket_mut(id) else { continue };
-        // One that may still be looked for by who posted it is kept.
-        if bucket.slots.is_empty() && !unplaced.contains(&id) {
-            entry.emptied.push(id);
-        } else if bucket.is_changed() {
+        if bucket.is_changed() && !(bucket.slots.is_empty() && !named.contains(&id)) {
             entry.changed.push(bucket.take_change()?);
         }
     }
+    // One that the journal still names is kept until it does not: who posted it may look for it.
+    entry.emptied = step.shelf.empty().filter(|id| !named.contains(id)).collect();
     for place in &step.lines {
         if let Some(Some(line)) = step.shelf.lines.get(place) {
             entry.lines.push(line.document()?);

@@ -3,10 +3,15 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use mongodb::bson::oid::ObjectId;
 use storage_traits::{Result, StoreError};
 use tokio::{sync::Notify, time::timeout};
@@ -18,7 +23,7 @@ use super::{
     commit::{Committed, commit},
     group::FillUp,
     operation::{End, Operation, Waiting, waiting},
-    record::{Entry, Record},
+    record::{Entry, Placed, Record},
     shelf::Shelf,
     step::Step,
     stores::Stores,
@@ -37,14 +42,19 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How much a lane remembers.
 const MOST_REMEMBERED: usize = 512;
 /// How far carrying out may lag behind committing.
-const MOST_LEFT: usize = 32;
+const MOST_LEFT: usize = 8;
+/// After how many changed messages a step takes no more operations.
+const MOST_TOUCHED: usize = 2_000;
 /// How long to wait, at the most, when somebody else was faster.
 const PAUSE: Duration = Duration::from_millis(4);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// The lanes of a node.
 #[derive(Default)]
-pub(super) struct Lanes(Mutex<HashMap<i64, Arc<Lane>>>);
+pub(super) struct Lanes {
+    lanes: Mutex<HashMap<i64, Arc<Lane>>>,
+    is_closed: AtomicBool,
+}
 
 /// What waits for one queue.
 #[derive(Default)]
@@ -79,7 +89,17 @@ impl Lane {
 
 impl Lanes {
     fn lanes(&self) -> MutexGuard<'_, HashMap<i64, Arc<Lane>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes nothing more.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing more is taken.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
     }
 
     /// Does an operation when its turn comes.
@@ -90,7 +110,7 @@ impl Lanes {
         home: i64,
         operation: O,
     ) -> Result<O::Answer> {
-        if stores.0.is_closed() {
+        if self.is_closed() || stores.0.is_closed() {
             return Err(unavailable("the pool is closed"));
         }
         let (operation, answer) = waiting(operation);
@@ -138,8 +158,16 @@ impl Lanes {
             own: 0,
             stale: Vec::new(),
             lost: Vec::new(),
+            fills: false,
         };
-        tokio::spawn(worker.run());
+        let lanes = Arc::clone(self);
+        tokio::spawn(async move {
+            // Whoever waits is told, and the next one begins anew.
+            if AssertUnwindSafe(worker.run()).catch_unwind().await.is_err() {
+                tracing::error!(queue = home, "a step panicked");
+                lanes.lanes().remove(&home);
+            }
+        });
         true
     }
 
@@ -179,6 +207,8 @@ struct Worker {
     /// Messages of theirs that were never stored: in which reading, and how many of them are
     /// delayed, of how many.
     lost: Vec<(i64, i64, i64)>,
+    /// Whether the last step filled a group.
+    fills: bool,
 }
 
 impl Worker {
@@ -224,45 +254,40 @@ impl Worker {
 
     /// Makes a step of operations; if one of them makes it fail, each by itself.
     async fn steps(&mut self, operations: Vec<Box<dyn Waiting>>) {
-        let Err((error, mut operations)) = self.step(operations).await else { return };
-        if operations.len() > 1 && matches!(error, StoreError::Unexpected { .. }) {
+        let Err((failure, operations)) = self.step(operations).await else { return };
+        let one_failed = operations.len() > 1 && !failure.was_sent;
+        if one_failed && matches!(failure.error, StoreError::Unexpected { .. }) {
             for operation in operations {
-                if let Err((error, alone)) = self.step(vec![operation]).await {
-                    alone.into_iter().for_each(|operation| operation.fail(again(&error)));
+                if let Err((failure, alone)) = self.step(vec![operation]).await {
+                    alone.into_iter().for_each(|operation| operation.fail(again(&failure.error)));
                 }
             }
             return;
         }
-        operations.drain(..).for_each(|operation| operation.fail(again(&error)));
+        operations.into_iter().for_each(|operation| operation.fail(again(&failure.error)));
     }
 
     /// Makes a step, again until nobody else is faster.
     async fn step(
         &mut self,
         mut operations: Vec<Box<dyn Waiting>>,
-    ) -> std::result::Result<(), (StoreError, Vec<Box<dyn Waiting>>)> {
+    ) -> std::result::Result<(), (Failure, Vec<Box<dyn Waiting>>)> {
         let mut pause = PAUSE;
         let deadline = tokio::time::Instant::now() + self.stores.0.timeout();
         loop {
-            let ended = self.attempt(&mut operations).await;
-            match ended {
+            let failure = match self.attempt(&mut operations).await {
                 Ok(true) => return Ok(()),
-                Ok(false) => {
-                    self.forget();
-                    operations.iter_mut().for_each(|operation| operation.reset());
-                    if tokio::time::Instant::now() > deadline {
-                        let error = unavailable("others are always faster");
-                        return Err((error, operations));
-                    }
-                    pause_for(pause.mul_f64(chance::fraction())).await;
-                    pause = MAX_PAUSE.min(pause * 2);
-                }
-                Err(error) => {
-                    self.forget();
-                    operations.iter_mut().for_each(|operation| operation.reset());
-                    return Err((error, operations));
-                }
+                Ok(false) if tokio::time::Instant::now() < deadline => None,
+                Ok(false) => Some(unavailable("others are always faster").into()),
+                Err(failure) => Some(failure),
+            };
+            self.forget();
+            operations.iter_mut().for_each(|operation| operation.reset());
+            if let Some(failure) = failure {
+                return Err((failure, operations));
             }
+            pause_for(pause.mul_f64(chance::fraction())).await;
+            pause = MAX_PAUSE.min(pause * 2);
         }
     }
 
@@ -274,7 +299,10 @@ impl Worker {
     }
 
     /// Works operations out and commits them; `false` if somebody else was faster.
-    async fn attempt(&mut self, operations: &mut Vec<Box<dyn Waiting>>) -> Result<bool> {
+    async fn attempt(
+        &mut self,
+        operations: &mut Vec<Box<dyn Waiting>>,
+    ) -> std::result::Result<bool, Failure> {
         self.applier().until(MOST_LEFT).await;
         if self.shelf.len() > MOST_REMEMBERED {
             self.applier().until(0).await;
@@ -283,9 +311,16 @@ impl Worker {
         let record = self.stores.record(self.home).await?;
         let hole = self.catch_up(record.as_ref()).await?;
         let fills = record.iter().flat_map(|record| &record.readings);
-        let fill =
+        let mut fills =
             fills.filter_map(|(number, reading)| Some((number.parse().ok()?, reading.fill?)));
-        if let Some((reading, fill)) = fill.clone().next() {
+        // A group that is being filled takes turns with what else there is to do.
+        self.fills = !self.fills;
+        if self.fills
+            && let Some((reading, fill)) = fills.next()
+        {
+            if hole.is_some_and(|hole| hole <= fill.up_to) {
+                return Ok(false);
+            }
             let now = storage_traits::domain::Timestamp::from_millis(fill.now);
             // Nobody waits for the answer but this.
             let (filling, _answer) = waiting(FillUp { reading, now });
@@ -304,7 +339,7 @@ impl Worker {
         record: Option<Record>,
         hole: Option<i64>,
         operations: &mut Vec<Box<dyn Waiting>>,
-    ) -> Result<bool> {
+    ) -> std::result::Result<bool, Failure> {
         let epoch = record.as_ref().map(|record| record.epoch);
         let mut step = Step::new(&self.stores, self.home, record, &mut self.shelf, hole);
         for (reading, delayed, count) in self.lost.drain(..) {
@@ -330,40 +365,30 @@ impl Worker {
         }
         let bodies = worked_out?;
         let wanted = std::mem::take(&mut step.wanted);
-        if let Some(bodies) = bodies {
-            self.answer(operations, &wanted, &bodies, (i64::MAX, 0));
+        if let (Some(bodies), false) = (&bodies, step.dirty) {
+            self.answer(operations, &wanted, bodies, (i64::MAX, 0));
             return Ok(true);
         }
         let applier = self.lane.applier.get_or_init(|| Applier::start(&self.stores, self.home));
         let mut cleared = applier.done();
         cleared.append(&mut self.stale);
-        let (committed, bodies) =
-            tokio::try_join!(commit(&mut step, &cleared), self.stores.bodies(&wanted))?;
-        let Committed::Yes(committed) = committed else { return Ok(false) };
+        let (committed, bodies) = match bodies {
+            Some(bodies) => (commit(&mut step, &cleared).await, Ok(bodies)),
+            None => tokio::join!(commit(&mut step, &cleared), self.stores.bodies(&wanted)),
+        };
+        let Committed::Yes(committed) = committed.map_err(Failure::sent)? else {
+            return Ok(false);
+        };
         let (record, entry) = *committed;
         applier.forget(&cleared);
-        let base = step.base.as_ref().map_or(0, |record| record.tail);
-        let shift = (base + 1, entry.first - (base + 1));
+        let shift = settle_in(&mut step, &record, &entry);
+        self.own += step.given_out();
         self.side.count(step.tally);
-        self.side.tell(&step, &record);
-        let own = step.record.as_ref().map_or(0, |record| record.tail) - base;
-        for mut new in std::mem::take(&mut step.new) {
-            if !new.fixed {
-                new.bucket.first += shift.1;
-            }
-            step.shelf.add(new.bucket);
-        }
-        for name in &step.windows {
-            if let Some(Some(window)) = step.shelf.windows.get_mut(name)
-                && window.sequence >= shift.0
-            {
-                window.sequence += shift.1;
-            }
-        }
-        entry.emptied.iter().for_each(|id| self.shelf.drop_empty(*id));
+        self.side.tell(&step, entry.version);
+        entry.emptied.iter().for_each(|id| self.shelf.let_go(*id));
         self.epoch = Some(entry.version);
-        self.own += own;
         applier.send(entry);
+        let bodies = bodies.map_err(Failure::sent)?;
         self.answer(operations, &wanted, &bodies, shift);
         Ok(true)
     }
@@ -398,63 +423,146 @@ impl Worker {
             self.epoch = Some(record.epoch);
             (self.tail, self.own) = (record.tail, 0);
         }
-        let stale = record.stale();
-        carry_out(&self.stores, self.home, &stale, true).await?;
-        self.stale = stale.iter().map(|entry| entry.token).collect();
-        self.lost.clear();
-        let mut hole: Option<i64> = None;
-        let missing = |entry: &Entry| -> Vec<ObjectId> {
-            let placed = entry.placed.iter().map(|placed| placed.bucket);
-            placed.filter(|bucket| !self.shelf.has(*bucket)).collect()
-        };
-        let named: Vec<ObjectId> = record.journal.iter().flat_map(missing).collect();
-        let mut come = 0;
-        if !named.is_empty() {
-            let loaded = Step::new(&self.stores, self.home, None, &mut self.shelf, None)
-                .load_named(&named)
-                .await?;
-            let mut loaded: HashMap<_, _> =
-                loaded.into_iter().map(|bucket| (bucket.id, bucket)).collect();
-            for entry in &record.journal {
-                for placed in entry.placed.iter().filter(|placed| named.contains(&placed.bucket)) {
-                    let first = placed.first(entry);
-                    let Some(mut bucket) = loaded.remove(&placed.bucket) else {
-                        if self.stale.contains(&entry.token) {
-                            self.lost.push((placed.reading, placed.delayed, placed.span));
-                            continue;
-                        }
-                        hole = Some(hole.map_or(first, |hole| hole.min(first)));
-                        continue;
-                    };
-                    (bucket.reading, bucket.first) = (placed.reading, first);
-                    come += if placed.reading == self.home { placed.span } else { 0 };
-                    self.shelf.add(bucket);
-                }
-            }
-        }
+        let (come, missing) = self.take_in(record).await?;
         // Messages that others have posted and given their places are to be looked for.
         if record.tail - self.tail != come + self.own {
             self.shelf.known.due_to.clear();
         }
         (self.tail, self.own) = (record.tail, 0);
-        Ok(hole)
+        self.clean_up(record, &missing).await?;
+        let first = |(token, placed): &(i64, Placed)| {
+            let lost = self.stale.contains(token);
+            let entry = record.journal.iter().find(|entry| entry.token == *token);
+            entry.filter(|_| !lost).map(|entry| placed.first(entry))
+        };
+        Ok(missing.iter().filter_map(first).min())
+    }
+
+    /// Takes in what was posted and has no place yet; answers how many positions of the queue that
+    /// is, and what is not to be found.
+    async fn take_in(&mut self, record: &Record) -> Result<(i64, Vec<(i64, Placed)>)> {
+        let (mut come, mut missing) = (0, Vec::new());
+        let unknown = |placed: &&Placed| {
+            // With a reading its buckets go.
+            !self.shelf.has(placed.bucket) && record.reading(placed.reading).is_some()
+        };
+        let named: Vec<ObjectId> = record
+            .journal
+            .iter()
+            .flat_map(|entry| entry.placed.iter().filter(unknown).map(|placed| placed.bucket))
+            .collect();
+        if named.is_empty() {
+            return Ok((come, missing));
+        }
+        let loaded = Step::new(&self.stores, self.home, None, &mut self.shelf, None)
+            .load_named(&named)
+            .await?;
+        let mut loaded: HashMap<_, _> =
+            loaded.into_iter().map(|bucket| (bucket.id, bucket)).collect();
+        for entry in &record.journal {
+            for placed in entry.placed.iter().filter(|placed| named.contains(&placed.bucket)) {
+                let Some(mut bucket) = loaded.remove(&placed.bucket) else {
+                    missing.push((entry.token, *placed));
+                    continue;
+                };
+                (bucket.reading, bucket.first) = (placed.reading, placed.first(entry));
+                come += if placed.reading == self.home { placed.span } else { 0 };
+                self.shelf.add(bucket);
+            }
+        }
+        Ok((come, missing))
+    }
+
+    /// Sees to entries whose node has gone: what they place gets its place, and what was never stored
+    /// is given up.
+    async fn clean_up(&mut self, record: &Record, missing: &[(i64, Placed)]) -> Result<()> {
+        (self.stale, self.lost) = (Vec::new(), Vec::new());
+        let time =
+            if missing.is_empty() { record.newest() } else { Some(self.stores.0.time().await?) };
+        let stale = time.map(|time| record.stale(time)).unwrap_or_default();
+        if stale.is_empty() {
+            return Ok(());
+        }
+        carry_out(&self.stores, self.home, &stale, true).await?;
+        for entry in stale {
+            let mut is_whole = true;
+            for (_, placed) in missing.iter().filter(|(token, _)| *token == entry.token) {
+                if self.stores.bury(self.home, placed.bucket).await? {
+                    self.lost.push((placed.reading, placed.delayed, placed.span));
+                } else {
+                    // It has come after all.
+                    is_whole = false;
+                }
+            }
+            if is_whole {
+                self.stale.push(entry.token);
+            }
+        }
+        Ok(())
     }
 }
 
-/// Works operations out; the bodies that are wanted, if nothing is to be committed.
+/// Works operations out; answers the bodies that they want, unless they can be read while the step is
+/// committed. Those of messages that it takes off anybody may remove as soon as it is.
 async fn work_out(
     step: &mut Step<'_>,
     operations: &mut [Box<dyn Waiting>],
 ) -> Result<Option<Bodies>> {
     for operation in operations {
         operation.run(step).await?;
+        if step.touched > MOST_TOUCHED {
+            // The rest is for the next step.
+            break;
+        }
     }
-    if step.dirty {
+    if step.dirty && !step.takes_off {
         return Ok(None);
     }
     let bodies = step.stores.bodies(&step.wanted).await?;
     let are_here = step.wanted.iter().all(|place| bodies.contains_key(place));
     if are_here { Ok(Some(bodies)) } else { Err(unexpected("a body is missing")) }
+}
+
+/// Why a step was not made.
+struct Failure {
+    error: StoreError,
+    /// Whether it may have been committed all the same.
+    was_sent: bool,
+}
+
+impl Failure {
+    fn sent(error: StoreError) -> Self {
+        Self { error, was_sent: true }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, was_sent: false }
+    }
+}
+
+/// Puts what a step has made onto the shelf, in the positions that it got; answers from which
+/// position on, and by how much, these are others than was thought.
+fn settle_in(step: &mut Step<'_>, record: &Record, entry: &Entry) -> (i64, i64) {
+    let assumed = step.base.as_ref().map_or(0, |record| record.tail) + 1;
+    let by = entry.first - assumed;
+    for mut new in std::mem::take(&mut step.new) {
+        step.posted.insert(new.bucket.reading);
+        if !new.fixed {
+            new.bucket.first += by;
+        }
+        step.shelf.add(new.bucket);
+    }
+    for name in &step.windows {
+        if let Some(Some(window)) = step.shelf.windows.get_mut(name)
+            && window.sequence >= assumed
+        {
+            window.sequence += by;
+        }
+    }
+    debug_assert!(record.epoch >= entry.version, "a commit raises the epoch");
+    (assumed, by)
 }
 
 #[expect(clippy::disallowed_methods, reason = "others are given the time to end their step")]

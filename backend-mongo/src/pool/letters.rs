@@ -33,7 +33,7 @@ use crate::error::unexpected;
 /// How many letters are looked at to find some that are free.
 const LOOK_AHEAD: usize = 1_024;
 /// The numbers of one epoch's parcels lie side by side.
-const NUMBERS: i64 = 4_096;
+const NUMBERS: i64 = 1 << 20;
 
 /// Letters that leave in a step: each with the slot that it gets, and where its body is.
 struct Bundle {
@@ -202,7 +202,11 @@ impl Operation for Deliver {
     async fn run(&self, step: &mut Step<'_>) -> Result<Progress<()>> {
         let (home, from) = (step.home, self.from.to_string());
         // What goes to a queue that is gone, goes with it.
-        let Some(record) = &mut step.record else { return Ok(Progress::Done(())) };
+        let Some(record) = &mut step.record else {
+            // A new primary may not know yet what is durable.
+            let is_gone = step.stores.latest(home).await?.is_none();
+            return Ok(if is_gone { Progress::Done(()) } else { Progress::Again });
+        };
         let last = record.letters_from.get(&from).copied().unwrap_or(0);
         if last >= self.leaving.number {
             return Ok(Progress::Done(()));
@@ -272,8 +276,11 @@ impl DeadLetterStore for MongoPool {
         let Some(home) = self.home(queue).await? else { return Ok(nothing) };
         let redrive = Redrive { reading: queue.incarnation.get(), spec, now };
         let done = self.run(home, redrive).await?;
-        if done.moved > 0 {
-            self.see_off(home).await?;
+        if done.moved > 0
+            && let Err(error) = self.see_off(home).await
+        {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, queue = home, "redriven messages are still to be delivered");
         }
         Ok(done)
     }

@@ -1,11 +1,9 @@
 //! Life and care of the queues.
 
-use std::{collections::BTreeSet, time::Duration};
-
 use async_trait::async_trait;
-use mongodb::bson::{Bson, Document, RawDocumentBuf, doc, oid::ObjectId};
+use mongodb::bson::{doc, oid::ObjectId};
 use storage_traits::{
-    Clock, Result, SystemClock,
+    Result,
     domain::{QueueRef, Timestamp},
     pool::{MessageMark, PoolCounters, PoolMaintenance, Stats, Swept},
 };
@@ -14,23 +12,14 @@ use super::{
     MongoPool,
     body::Answer,
     operation::Operation,
+    settle::Settled,
     shelf::Spot,
     slot::{State, message_id},
     step::{Progress, STEP, Scan, Step},
-    stores::{BUCKETS, BY_ID, BY_PLACE, BY_TIME, BY_TURN, LINES, PARCELS, QUEUES, Query, REFUSE},
+    stores::{BY_ID, QUEUES, REFUSE},
 };
 use crate::error::unexpected;
 
-/// How long a dropped queue's incarnation stays refused.
-const RETIREMENT: Duration = Duration::from_mins(10);
-/// How many readings one sweep looks at.
-const SWEEP_READINGS: i64 = 64;
-/// How many parcels and pieces of refuse one sweep looks at.
-const SWEEP_PIECES: i64 = 16;
-/// How long something may be on its way before it counts as lost.
-const LOST_AFTER: Duration = Duration::from_mins(10);
-/// When to look again at what is on its way.
-const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// How many buckets a purge goes through at a time.
 const PURGE_BUCKETS: i64 = 16;
 
@@ -107,21 +96,7 @@ impl PoolMaintenance for MongoPool {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept> {
-        self.ready().await?;
-        // What this node has committed is to be seen in the database.
-        self.flush_all().await;
-        let mut swept = Swept::default();
-        self.clear_refuse(now, &mut swept).await?;
-        if swept.handled < STEP as u64 {
-            self.deliver_lost(now, &mut swept).await?;
-        }
-        if swept.handled < STEP as u64 {
-            self.settle_due(now, &mut swept).await?;
-        }
-        if swept.handled < STEP as u64 {
-            self.clear_lost_buckets(now, &mut swept).await?;
-        }
-        Ok(swept)
+        self.sweep_some(now).await
     }
 
     fn counters(&self) -> PoolCounters {
@@ -130,26 +105,12 @@ impl PoolMaintenance for MongoPool {
 
     async fn check(&self) -> Result<()> {
         self.ready().await?;
-        self.stores().barrier().await
+        self.stores().barrier(0).await
     }
 
     async fn close(&self) {
         self.shut_down().await;
     }
-}
-
-/// Something older than this may have been lost on its way.
-fn lost() -> ObjectId {
-    let before = SystemClock.now().as_millis() / 1_000
-        - i64::try_from(LOST_AFTER.as_secs()).unwrap_or(i64::MAX);
-    let seconds = u32::try_from(before).unwrap_or(0).to_be_bytes();
-    let mut bytes = [0; 12];
-    bytes[..4].copy_from_slice(&seconds);
-    ObjectId::from_bytes(bytes)
-}
-
-fn number(raw: &RawDocumentBuf, name: &str) -> Option<i64> {
-    raw.get_i64(name).ok()
 }
 
 impl MongoPool {
@@ -159,204 +120,29 @@ impl MongoPool {
         let settle = Settle { reading: queue.incarnation.get(), now, all: true };
         self.run(home, settle).await.map(drop)
     }
-
-    async fn due(
-        &self,
-        name: &'static str,
-        now: Timestamp,
-        limit: i64,
-    ) -> Result<Vec<RawDocumentBuf>> {
-        let filter = doc! { "due": { "$lte": now.as_millis() } };
-        let query = Query { filter, sort: Some(doc! { "due": 1 }), index: BY_TIME, limit };
-        self.stores().find_parts(name, query, Some(doc! { "slots": 0, "bodies": 0 })).await
-    }
-
-    /// Settles some readings in which something is due.
-    async fn settle_due(&self, now: Timestamp, swept: &mut Swept) -> Result<()> {
-        let filter = doc! { "due": { "$lte": now.as_millis() }, "reading": { "$exists": true } };
-        let sort = Some(doc! { "due": 1 });
-        let query = Query { filter, sort, index: BY_TIME, limit: SWEEP_READINGS };
-        let parts = Some(doc! { "home": 1, "reading": 1 });
-        let due = self.stores().find_parts(BUCKETS, query, parts).await?;
-        let full = due.len() as i64 == SWEEP_READINGS;
-        let readings: BTreeSet<(i64, i64)> = due
-            .iter()
-            .filter_map(|raw| Some((number(raw, "home")?, number(raw, "reading")?)))
-            .collect();
-        let mut done = true;
-        for (home, reading) in readings {
-            let settled = self.run(home, Settle { reading, now, all: false }).await?;
-            self.flush(home).await;
-            swept.handled += settled.handled;
-            done &= settled.done;
-            if swept.handled >= STEP as u64 {
-                swept.more = true;
-                return Ok(());
-            }
-        }
-        swept.more |= !done || (full && swept.handled > 0);
-        Ok(())
-    }
-
-    /// Removes some of what dropped queues and ended readings left behind.
-    async fn clear_refuse(&self, now: Timestamp, swept: &mut Swept) -> Result<()> {
-        let found = self.due(REFUSE, now, SWEEP_PIECES).await?;
-        for raw in &found {
-            let id = raw.get_object_id("_id").map_err(unexpected)?;
-            let home = raw.get_i64("home").map_err(unexpected)?;
-            let reading = number(raw, "reading");
-            let record = self.stores().record(home).await?;
-            let lives = record.is_some_and(|record| {
-                reading.is_none_or(|reading| record.reading(reading).is_some())
-            });
-            if lives {
-                // Whoever wanted it gone has not said so yet, or never will.
-                self.look_again(REFUSE, id, now).await?;
-                continue;
-            }
-            let removed = self.clear(home, reading).await?;
-            swept.handled += removed;
-            if removed > 0 {
-                swept.more = true;
-            } else {
-                swept.handled += 1;
-                self.retire(id, home, reading, raw.get_bool("retired").is_ok(), now).await?;
-            }
-            if swept.handled >= STEP as u64 {
-                swept.more = true;
-                return Ok(());
-            }
-        }
-        swept.more |= found.len() as i64 == SWEEP_PIECES && swept.handled > 0;
-        Ok(())
-    }
-
-    async fn look_again(&self, name: &'static str, id: ObjectId, now: Timestamp) -> Result<()> {
-        if id < lost() {
-            let delete = doc! { "q": { "_id": id }, "limit": 1, "hint": BY_ID };
-            return self.stores().delete(name, vec![delete], false).await.map(drop);
-        }
-        let due = now.plus(LOOK_AGAIN).as_millis();
-        let update = doc! { "q": { "_id": id }, "u": { "$set": { "due": due } }, "hint": BY_ID };
-        self.stores().update(name, vec![update], false).await.map(drop)
-    }
-
-    /// Deletes some of the documents of a queue, or of one reading.
-    async fn clear(&self, home: i64, reading: Option<i64>) -> Result<u64> {
-        let mut filter = doc! { "home": home };
-        if let Some(reading) = reading {
-            filter.insert("reading", reading);
-        }
-        let mut removed = 0;
-        for (name, index) in [(BUCKETS, BY_PLACE), (LINES, BY_TURN)] {
-            let limit = STEP as i64 / 2;
-            let query = Query { filter: filter.clone(), sort: None, index, limit };
-            let found = self.stores().find_parts(name, query, Some(doc! { "_id": 1 })).await?;
-            let deletes = found.iter().map(|raw| {
-                let id = raw.get("_id").ok().flatten();
-                let id = id.and_then(|id| Bson::try_from(id).ok());
-                doc! { "q": { "_id": id, "home": home }, "limit": 1, "hint": BY_ID }
-            });
-            removed += self.stores().delete(name, deletes.collect(), false).await?;
-        }
-        Ok(removed)
-    }
-
-    /// Marks an emptied queue, at its next turn removes it. In between nobody can open it again,
-    /// not even a node that was slow to hear that it is gone: its ids would be given out twice.
-    async fn retire(
-        &self,
-        id: ObjectId,
-        home: i64,
-        reading: Option<i64>,
-        retired: bool,
-        now: Timestamp,
-    ) -> Result<()> {
-        if reading.is_none() && !retired {
-            let due = now.plus(RETIREMENT).as_millis();
-            let change = doc! { "$set": { "due": due, "retired": true } };
-            let update = doc! { "q": { "_id": id }, "u": change, "hint": BY_ID };
-            return self.stores().update(REFUSE, vec![update], false).await.map(drop);
-        }
-        if reading.is_none() {
-            let queue = doc! { "q": { "_id": home, "gone": true }, "limit": 1, "hint": BY_ID };
-            self.stores().delete(QUEUES, vec![queue], true).await?;
-        }
-        let refuse = doc! { "q": { "_id": id }, "limit": 1, "hint": BY_ID };
-        self.stores().delete(REFUSE, vec![refuse], false).await.map(drop)
-    }
-
-    /// Delivers letters whose node was lost on the way.
-    async fn deliver_lost(&self, now: Timestamp, swept: &mut Swept) -> Result<()> {
-        let found = self.due(PARCELS, now, SWEEP_PIECES).await?;
-        let homes: BTreeSet<i64> = found.iter().filter_map(|raw| number(raw, "home")).collect();
-        for home in homes {
-            self.see_off(home).await?;
-        }
-        for raw in &found {
-            let id = raw.get_object_id("_id").map_err(unexpected)?;
-            let query = Query { filter: doc! { "_id": id }, sort: None, index: BY_ID, limit: 1 };
-            let parts = Some(doc! { "_id": 1 });
-            if self.stores().find_parts(PARCELS, query, parts).await?.is_empty() {
-                swept.handled += 1;
-            } else {
-                self.look_again(PARCELS, id, now).await?;
-            }
-        }
-        swept.more |= found.len() as i64 == SWEEP_PIECES && swept.handled > 0;
-        Ok(())
-    }
-
-    /// Looks after buckets that a lost node has stored: those that it committed get their place, the
-    /// others go.
-    async fn clear_lost_buckets(&self, now: Timestamp, swept: &mut Swept) -> Result<()> {
-        let filter = doc! {
-            "due": { "$lte": now.as_millis() },
-            "reading": { "$exists": false },
-            "_id": { "$lt": lost() },
-        };
-        let sort = Some(doc! { "due": 1 });
-        let query = Query { filter, sort, index: BY_TIME, limit: SWEEP_PIECES };
-        let found = self.stores().find_parts(BUCKETS, query, Some(doc! { "home": 1 })).await?;
-        for raw in found {
-            let id = raw.get_object_id("_id").map_err(unexpected)?;
-            let home = raw.get_i64("home").map_err(unexpected)?;
-            let record = self.stores().record(home).await?;
-            let journal = record.map(|record| record.journal).unwrap_or_default();
-            let names =
-                |entry: &super::record::Entry| entry.placed.iter().any(|it| it.bucket == id);
-            if journal.iter().any(names) {
-                super::apply::carry_out(self.stores(), home, &journal, true).await?;
-            } else {
-                let filter = doc! { "_id": id, "home": home, "reading": { "$exists": false } };
-                let delete: Document = doc! { "q": filter, "limit": 1, "hint": BY_ID };
-                self.stores().delete(BUCKETS, vec![delete], false).await?;
-            }
-            swept.handled += 1;
-        }
-        Ok(())
-    }
 }
 
-/// Brings a reading up to the time: in one step, or in as many as it takes.
-struct Settle {
-    reading: i64,
-    now: Timestamp,
-    all: bool,
+/// Brings a reading up to the time: in one step, or in as many as it takes. Answers nothing if it is
+/// unknown.
+pub(super) struct Settle {
+    pub(super) reading: i64,
+    pub(super) now: Timestamp,
+    pub(super) all: bool,
 }
 
-impl Answer for super::settle::Settled {}
+impl Answer for Option<Settled> {}
 
 #[async_trait]
 impl Operation for Settle {
-    type Answer = super::settle::Settled;
+    type Answer = Option<Settled>;
 
     async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
         if !step.knows(self.reading) {
-            return Ok(Progress::Done(super::settle::Settled { done: true, handled: 0 }));
+            return Ok(Progress::Done(None));
         }
         let settled = step.settle(self.reading, self.now).await?;
-        Ok(if self.all && !settled.done { Progress::Again } else { Progress::Done(settled) })
+        let again = self.all && !settled.done;
+        Ok(if again { Progress::Again } else { Progress::Done(Some(settled)) })
     }
 }
 

@@ -40,6 +40,7 @@ mod shelf;
 mod slot;
 mod step;
 mod stores;
+mod sweep;
 mod wake;
 
 use std::sync::{
@@ -51,16 +52,15 @@ use moka::sync::Cache;
 use mongodb::bson::doc;
 use storage_traits::{
     Result,
-    domain::{ClientId, NewMessage, Posted, QueueRef, Timestamp},
+    domain::{self, ClientId, NewMessage, QueueRef, Timestamp},
     pool::{Durability, MessagePool, PoolCounters},
 };
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 
 use self::{
     lane::Lanes,
     operation::Operation,
     posts::Posts,
-    record::Record,
     step::Step,
     stores::{BY_ID, BY_READING, INDEXES, QUEUES, Query, Stores},
     wake::Wakes,
@@ -85,6 +85,16 @@ struct Shared {
     homes: Cache<i64, i64>,
 }
 
+/// Plain posts that were committed.
+struct Posted {
+    first: i64,
+    count: i64,
+    /// How many of them can be claimed.
+    ready: i64,
+    /// When something of them is due.
+    due: i64,
+}
+
 /// What is told of what is done.
 #[derive(Default)]
 struct Side {
@@ -100,11 +110,11 @@ impl Side {
     }
 
     /// A step was committed.
-    fn tell(&self, step: &Step<'_>, record: &Record) {
+    fn tell(&self, step: &Step<'_>, epoch: i64) {
         if !self.wakes.bells.any() {
             return;
         }
-        self.wakes.progressed(step.home, Some(record.epoch), 0);
+        self.wakes.stepped(step.home, epoch);
         for (reading, count) in &step.freed {
             self.wakes.claimable(*reading, *count);
         }
@@ -112,16 +122,16 @@ impl Side {
             self.wakes.lower(*reading, *due);
         }
         step.ended.iter().for_each(|reading| self.wakes.gone(*reading));
-        let new = step.new.iter().filter(|new| !new.fixed).map(|new| new.bucket.reading);
-        new.for_each(|reading| self.wakes.posted(reading));
+        step.posted.iter().for_each(|reading| self.wakes.posted(*reading));
     }
 
     /// Plain posts were committed.
-    fn posted(&self, home: i64, readings: &[i64], ready: i64, due: i64, tail: i64) {
+    fn posted(&self, home: i64, readings: &[i64], batch: Posted) {
+        let Posted { first, count, ready, due } = batch;
         if !self.wakes.bells.any() {
             return;
         }
-        self.wakes.progressed(home, None, tail);
+        self.wakes.posted_to(home, first, count);
         for reading in readings {
             self.wakes.claimable(*reading, usize::try_from(ready).unwrap_or(0));
             self.wakes.posted(*reading);
@@ -193,7 +203,7 @@ impl MongoPool {
         client: &ClientId,
         messages: Vec<NewMessage>,
         now: Timestamp,
-    ) -> Result<Option<Vec<Posted>>> {
+    ) -> Result<Option<Vec<domain::Posted>>> {
         self.ready().await?;
         let Shared { posts, side, stores, .. } = &*self.0;
         posts.store(side, stores, home, client, messages, now).await
@@ -206,8 +216,14 @@ impl MongoPool {
 
     async fn flush_all(&self) {
         let Shared { lanes, posts, side, stores, .. } = &*self.0;
-        posts.flush(side, stores).await;
-        lanes.flush_all().await;
+        let flush = async {
+            posts.flush(side, stores).await;
+            lanes.flush_all().await;
+        };
+        // What takes longer is carried out by others, or later.
+        if timeout(stores.0.timeout(), flush).await.is_err() {
+            tracing::warn!("what was committed is still to be carried out");
+        }
     }
 
     fn side_counters(&self) -> PoolCounters {
@@ -219,6 +235,7 @@ impl MongoPool {
 
     async fn shut_down(&self) {
         self.wakes().stop();
+        self.0.lanes.close();
         self.flush_all().await;
         self.stores().0.close().await;
     }

@@ -11,7 +11,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,6 +52,9 @@ const MOST_WAITING: usize = 4_096;
 const SIDE_BY_SIDE: usize = 1;
 /// How long buckets go without their places.
 const PLACE_AFTER: Duration = Duration::from_millis(100);
+/// How often to ask what became of a batch whose commit was not answered, and after which pauses.
+const FIND_OUT: u32 = 60;
+const FIND_OUT_PAUSE: Duration = Duration::from_secs(1);
 /// How many batches may be without places.
 const MOST_UNPLACED: usize = 256;
 
@@ -80,7 +86,7 @@ struct Desk {
     under_way: usize,
     shape: Option<Shape>,
     /// Batches whose buckets are to be marked with their places.
-    unplaced: Vec<Entry>,
+    unplaced: Vec<Committed>,
     /// Those whose buckets are, for good, and that can go from the journal.
     done: Vec<i64>,
     /// Whether somebody sees to that.
@@ -102,16 +108,16 @@ impl Posts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn clerk(self: &Arc<Self>, side: &Arc<Side>, stores: &Stores, home: i64) -> Clerk {
+        let (posts, side) = (Arc::clone(self), Arc::clone(side));
+        Clerk { posts, side, stores: stores.clone(), home }
+    }
+
     /// Gives all buckets their places that have none.
     pub(super) async fn flush(self: &Arc<Self>, side: &Arc<Side>, stores: &Stores) {
         let homes: Vec<i64> = self.desks().keys().copied().collect();
         for home in homes {
-            let clerk = Clerk {
-                posts: Arc::clone(self),
-                side: Arc::clone(side),
-                stores: stores.clone(),
-                home,
-            };
+            let clerk = self.clerk(side, stores, home);
             let unplaced =
                 self.desks().get_mut(&home).map(|desk| std::mem::take(&mut desk.unplaced));
             let unplaced = unplaced.unwrap_or_default();
@@ -134,6 +140,9 @@ impl Posts {
         if stores.0.is_closed() {
             return Err(unavailable("the pool is closed"));
         }
+        if messages.is_empty() {
+            return Ok(stores.record(home).await?.map(|_| Vec::new()));
+        }
         let count = messages.len();
         let (reply, answer) = oneshot::channel();
         let slots = messages
@@ -150,13 +159,7 @@ impl Posts {
             desk.waiting.push(post);
             if desk.under_way < SIDE_BY_SIDE {
                 desk.under_way += 1;
-                let clerk = Clerk {
-                    posts: Arc::clone(self),
-                    side: Arc::clone(side),
-                    stores: stores.clone(),
-                    home,
-                };
-                tokio::spawn(clerk.run());
+                tokio::spawn(self.clerk(side, stores, home).run());
             }
         }
         let first = match timeout(stores.0.timeout() * 2, answer).await {
@@ -174,11 +177,20 @@ impl Posts {
 }
 
 #[expect(clippy::disallowed_methods, reason = "what is to be done together has to gather")]
-async fn pause() {
-    tokio::time::sleep(PLACE_AFTER).await;
+async fn pause(pause: Duration) {
+    tokio::time::sleep(pause).await;
+}
+
+/// A batch that has its positions.
+struct Committed {
+    entry: Entry,
+    /// Whether one command was sent for it. If there were more, one that is late may still come,
+    /// and must find the entry in the journal; it goes when it is stale.
+    once: bool,
 }
 
 /// Stores what gathers for one queue.
+#[derive(Clone)]
 struct Clerk {
     posts: Arc<Posts>,
     side: Arc<Side>,
@@ -262,12 +274,26 @@ impl Clerk {
             let Some(shape) = self.shape().await? else { return Ok(None) };
             let batch = self.pack(posts, &shape)?;
             let term = self.stores.insert_in_term(BUCKETS, &batch.documents).await?;
-            match self.commit(&batch, &shape).await? {
-                Some(entry) => {
-                    let first = entry.first;
-                    self.see_to(&batch, entry, term).await?;
-                    let tail = first + batch.count - 1;
-                    self.side.posted(self.home, &shape.readings, batch.ready, batch.due, tail);
+            let committed = match self.commit(&batch, &shape).await {
+                Ok(committed) => committed,
+                Err(error) => {
+                    // It may be committed all the same: then its messages have to be there.
+                    tokio::spawn(self.clone().find_out(batch));
+                    return Err(error);
+                }
+            };
+            match committed {
+                Some(committed) => {
+                    let first = committed.entry.first;
+                    let seen_to = self.see_to(&batch, committed, term).await;
+                    if seen_to.is_err() {
+                        tokio::spawn(self.clone().find_out(batch));
+                        seen_to?;
+                        return Ok(None);
+                    }
+                    let Batch { count, ready, due, .. } = batch;
+                    let posted = super::Posted { first, count, ready, due };
+                    self.side.posted(self.home, &shape.readings, posted);
                     return Ok(Some(first));
                 }
                 None => {
@@ -336,12 +362,11 @@ impl Clerk {
     }
 
     /// Gives a batch its positions; `None` if the queue is not as it was.
-    async fn commit(&self, batch: &Batch, shape: &Shape) -> Result<Option<Entry>> {
+    async fn commit(&self, batch: &Batch, shape: &Shape) -> Result<Option<Committed>> {
         let cleared = {
             let mut desks = self.posts.desks();
-            desks.get_mut(&self.home).map(|desk| std::mem::take(&mut desk.done))
+            desks.get_mut(&self.home).map(|desk| desk.done.clone()).unwrap_or_default()
         };
-        let cleared = cleared.unwrap_or_default();
         let entry = Entry { token: batch.token, placed: batch.placed.clone(), ..Entry::default() };
         let mut set = doc! {
             "tail": { "$add": ["$tail", batch.count] },
@@ -362,10 +387,12 @@ impl Clerk {
             "journal.token": { "$ne": batch.token },
         };
         let pipeline = vec![doc! { "$set": set }];
+        let attempts = AtomicU32::new(0);
         let changed = self
             .stores
             .0
             .retry(async || {
+                attempts.fetch_add(1, Ordering::Relaxed);
                 let queues = self.stores.0.durable::<RawDocumentBuf>(QUEUES);
                 queues
                     .find_one_and_update(filter.clone(), pipeline.clone())
@@ -377,30 +404,57 @@ impl Clerk {
             .await?;
         if let Some(before) = changed {
             let first = before.get_i64("tail").map_err(unexpected)? + 1;
-            return Ok(Some(Entry { first, ..entry }));
+            if let Some(desk) = self.posts.desks().get_mut(&self.home) {
+                desk.done.retain(|token| !cleared.contains(token));
+            }
+            let once = attempts.into_inner() == 1;
+            return Ok(Some(Committed { entry: Entry { first, ..entry }, once }));
         }
         // It may have been committed by an attempt whose outcome was not known.
+        self.committed(batch).await
+    }
+
+    /// What a batch was committed with, if it was.
+    async fn committed(&self, batch: &Batch) -> Result<Option<Committed>> {
         let record = self.stores.latest(self.home).await?;
         let journal = record.map(|record| record.journal).unwrap_or_default();
-        Ok(journal.into_iter().find(|it| it.token == batch.token))
+        let entry = journal.into_iter().find(|it| it.token == batch.token);
+        Ok(entry.map(|entry| Committed { entry, once: false }))
+    }
+
+    /// Sees to it that what was committed unknown to us can be read.
+    async fn find_out(self, batch: Batch) {
+        for _ in 0..FIND_OUT {
+            if self.stores.0.is_closed() {
+                return;
+            }
+            let found = match self.committed(&batch).await {
+                Ok(Some(committed)) => self.see_to(&batch, committed, None).await.is_ok(),
+                // A command that is late may still come.
+                Ok(None) | Err(_) => false,
+            };
+            if found {
+                return;
+            }
+            pause(FIND_OUT_PAUSE).await;
+        }
     }
 
     /// Makes sure that the buckets of a batch are there, and lets them get their places.
-    async fn see_to(&self, batch: &Batch, entry: Entry, term: Option<ObjectId>) -> Result<()> {
+    async fn see_to(
+        &self,
+        batch: &Batch,
+        committed: Committed,
+        term: Option<ObjectId>,
+    ) -> Result<()> {
         if !self.stores.0.is_term(term).await? {
-            self.restore(batch, &entry).await?;
+            self.restore(batch).await?;
         }
         let mut desks = self.posts.desks();
         let desk = desks.entry(self.home).or_default();
-        desk.unplaced.push(entry);
+        desk.unplaced.push(committed);
         if !std::mem::replace(&mut desk.is_tended, true) {
-            let clerk = Self {
-                posts: Arc::clone(&self.posts),
-                side: Arc::clone(&self.side),
-                stores: self.stores.clone(),
-                home: self.home,
-            };
-            tokio::spawn(clerk.tend());
+            tokio::spawn(self.clone().tend());
         }
         Ok(())
     }
@@ -409,7 +463,7 @@ impl Clerk {
     /// no post that comes does.
     async fn tend(self) {
         loop {
-            pause().await;
+            pause(PLACE_AFTER).await;
             let (entries, done, is_idle) = {
                 let mut desks = self.posts.desks();
                 let Some(desk) = desks.get_mut(&self.home) else { return };
@@ -445,38 +499,36 @@ impl Clerk {
         }
     }
 
-    async fn place(&self, entries: &[Entry]) -> Result<()> {
-        let updates = entries.iter().flat_map(|entry| placed(self.home, entry)).collect();
+    async fn place(&self, batches: &[Committed]) -> Result<()> {
+        let updates = batches.iter().flat_map(|batch| placed(self.home, &batch.entry)).collect();
         self.stores.update(BUCKETS, updates, true).await?;
-        let tokens = entries.iter().map(|entry| entry.token);
+        let tokens = batches.iter().filter(|batch| batch.once).map(|batch| batch.entry.token);
         self.posts.desks().entry(self.home).or_default().done.extend(tokens);
         Ok(())
     }
 
-    /// Stores buckets that are not there, in their places.
-    async fn restore(&self, batch: &Batch, entry: &Entry) -> Result<()> {
-        // What others took from the journal they have seen in its place, and perhaps consumed.
-        let record = self.stores.latest(self.home).await?;
-        let awaits = |it: &Entry| it.token == batch.token;
-        if !record.is_some_and(|record| record.journal.iter().any(awaits)) {
-            return Ok(());
-        }
+    /// Stores buckets again that are not there. They get their places as all others do.
+    async fn restore(&self, batch: &Batch) -> Result<()> {
         let ids: Vec<_> = batch.placed.iter().map(|it| it.bucket).collect();
-        let query =
-            Query { filter: doc! { "_id": { "$in": ids } }, sort: None, index: BY_ID, limit: 0 };
+        let filter = doc! { "_id": { "$in": &ids } };
+        let query = Query { filter, sort: None, index: BY_ID, limit: 0 };
         let there = self.stores.find_parts(BUCKETS, query, Some(doc! { "_id": 1 })).await?;
         let there: Vec<ObjectId> =
             there.iter().filter_map(|raw| raw.get_object_id("_id").ok()).collect();
-        let mut missing = Vec::new();
-        for (placed, document) in batch.placed.iter().zip(&batch.documents) {
-            if !there.contains(&placed.bucket) {
-                let span = u32::try_from(placed.span).unwrap_or(0);
-                let mut document = document.clone();
-                document.extend(super::bucket::place(placed.reading, placed.first(entry), span));
-                missing.push(document);
-            }
+        // What others took from the journal they have seen in its place, and perhaps consumed.
+        let is_awaited = self.committed(batch).await?.is_some();
+        if there.len() < ids.len() && is_awaited {
+            let both = batch.placed.iter().zip(&batch.documents);
+            let missing = both.filter(|(placed, _)| !there.contains(&placed.bucket));
+            let missing: Vec<Document> = missing.map(|(_, document)| document.clone()).collect();
+            tracing::debug!(queue = self.home, count = missing.len(), "posts are stored again");
+            self.stores.insert(BUCKETS, &missing, true).await?;
+        } else {
+            self.stores.barrier(self.home).await?;
         }
-        tracing::debug!(queue = self.home, count = missing.len(), "posts are stored again");
-        self.stores.insert(BUCKETS, &missing, true).await
+        if self.stores.is_buried(&ids).await? {
+            return Err(unavailable("it took too long to store it"));
+        }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use mongodb::bson::{Document, oid::ObjectId};
+use mongodb::bson::{DateTime, Document, oid::ObjectId};
 use serde::{Deserialize, Serialize};
 use storage_traits::{
     Result,
@@ -14,8 +14,8 @@ use storage_traits::{
 use super::bucket::Change;
 use crate::error::unexpected;
 
-/// How many milliseconds an entry stays in the journal for the one who committed it.
-const STALE_AFTER: i64 = 60_000;
+/// How many milliseconds an entry of the journal is left to the one who committed it.
+const STALE_AFTER: i64 = 30_000;
 
 /// A queue that is open.
 #[derive(Debug, Clone, Deserialize)]
@@ -136,7 +136,7 @@ pub(super) struct Entry {
     pub(super) first: i64,
     /// When it was committed, by the server's clock.
     #[serde(default, skip_serializing)]
-    pub(super) at: Option<mongodb::bson::DateTime>,
+    pub(super) at: Option<DateTime>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) placed: Vec<Placed>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -185,11 +185,16 @@ impl Placed {
 }
 
 impl Record {
-    /// Entries that were committed long before others: whoever did has gone.
-    pub(super) fn stale(&self) -> Vec<Entry> {
-        let newest = self.journal.iter().filter_map(|entry| entry.at).max();
-        let before = newest.map(|at| at.timestamp_millis() - STALE_AFTER);
-        let is_stale = |entry: &&Entry| entry.at.map(|at| at.timestamp_millis()) < before;
+    /// When the last entry was committed, by the server's clock.
+    pub(super) fn newest(&self) -> Option<DateTime> {
+        self.journal.iter().filter_map(|entry| entry.at).max()
+    }
+
+    /// Entries that were committed long before this: whoever did has gone, or has been told that it
+    /// is not known what became of them.
+    pub(super) fn stale(&self, time: DateTime) -> Vec<Entry> {
+        let before = time.timestamp_millis() - STALE_AFTER;
+        let is_stale = |entry: &&Entry| entry.at.is_some_and(|at| at.timestamp_millis() < before);
         self.journal.iter().filter(is_stale).cloned().collect()
     }
 

@@ -26,15 +26,13 @@ impl Step<'_> {
         }
         let is_log = self.reading(reading)?.is_log;
         let counts = reading == self.home;
-        for id in self.due(reading, now).await? {
+        let due = self.due(reading, now).await?;
+        // Buckets that were kept because the journal named them go with the next commit.
+        let named = self.base.as_ref().map_or(&[][..], |record| &record.journal);
+        let is_named = |id| named.iter().any(|entry| entry.placed.iter().any(|it| it.bucket == id));
+        self.dirty |= self.shelf.empty().any(|id| !is_named(id));
+        for id in due {
             let Some(bucket) = self.shelf.bucket(id) else { continue };
-            if bucket.slots.is_empty() {
-                // It was kept because it had no place yet.
-                self.changed.insert(id);
-                self.dirty = true;
-                handled += 1;
-                continue;
-            }
             let due = bucket.slots.iter().filter(|(_, slot)| slot.due() <= now.as_millis());
             let due: Vec<(Spot, bool)> = due
                 .map(|(offset, slot)| {

@@ -35,7 +35,9 @@ pub(super) struct Shelf {
     /// By reading, when the time of a bucket comes.
     due: BTreeSet<(i64, i64, ObjectId)>,
     dues: HashMap<ObjectId, i64>,
-    /// Buckets that were emptied, though the database may still have them.
+    /// Buckets without messages that are still to be removed.
+    empty: HashSet<ObjectId>,
+    /// Buckets that were removed, though the database may still have them.
     pub(super) gone: HashSet<ObjectId>,
     pub(super) lines: BTreeMap<(i64, String), Option<Line>>,
     pub(super) claims: HashMap<(i64, [u8; 16]), Option<ClaimRecord>>,
@@ -58,7 +60,8 @@ pub(super) struct Known {
 
 impl Shelf {
     pub(super) fn len(&self) -> usize {
-        self.buckets.len() + self.lines.len() + self.claims.len() + self.windows.len()
+        let beside = self.lines.len() + self.claims.len() + self.windows.len();
+        self.buckets.len() + self.gone.len() + beside
     }
 
     pub(super) fn has(&self, bucket: ObjectId) -> bool {
@@ -82,13 +85,22 @@ impl Shelf {
         for (offset, slot) in &bucket.slots {
             self.note(bucket.reading, bucket.sequence(*offset), slot);
         }
+        if bucket.slots.is_empty() {
+            self.empty.insert(bucket.id);
+        }
         self.places.insert((bucket.reading, bucket.first), bucket.id);
         self.set_due(&bucket);
         self.buckets.insert(bucket.id, bucket);
     }
 
-    /// Lets go of a bucket that was emptied.
-    pub(super) fn drop_empty(&mut self, id: ObjectId) {
+    /// Buckets without messages.
+    pub(super) fn empty(&self) -> impl Iterator<Item = ObjectId> {
+        self.empty.iter().copied()
+    }
+
+    /// Lets go of a bucket that is removed.
+    pub(super) fn let_go(&mut self, id: ObjectId) {
+        self.empty.remove(&id);
         if let Some(bucket) = self.buckets.remove(&id) {
             self.places.remove(&(bucket.reading, bucket.first));
             if let Some(due) = self.dues.remove(&id) {
@@ -144,6 +156,9 @@ impl Shelf {
         let slot = self.buckets.get_mut(&spot.bucket)?.remove(spot.offset)?;
         self.forget(spot.reading, spot.sequence, &slot);
         self.refresh_due(spot.bucket);
+        if self.buckets.get(&spot.bucket).is_some_and(|bucket| bucket.slots.is_empty()) {
+            self.empty.insert(spot.bucket);
+        }
         Some(slot)
     }
 

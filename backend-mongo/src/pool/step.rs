@@ -19,9 +19,7 @@ use super::{
     record::Record,
     shelf::{Shelf, Spot},
     slot::{Slot, State},
-    stores::{
-        BUCKETS, BY_DUE, BY_ID, BY_KEY, BY_PLACE, BY_READY, CLAIMS, LINES, Query, Stores, WINDOWS,
-    },
+    stores::{BY_DUE, BY_ID, BY_KEY, BY_PLACE, BY_READY, CLAIMS, LINES, Query, Stores, WINDOWS},
 };
 use crate::error::unexpected;
 
@@ -68,6 +66,12 @@ pub(super) struct Step<'l> {
     pub(super) wanted: Vec<(ObjectId, u32)>,
     pub(super) changed: HashSet<ObjectId>,
     pub(super) dirty: bool,
+    /// Whether it removes messages whose bodies are wanted: those are read first.
+    pub(super) takes_off: bool,
+    /// How many messages were changed.
+    pub(super) touched: usize,
+    /// Readings that got messages.
+    pub(super) posted: BTreeSet<i64>,
     /// By reading, how much more can be claimed.
     pub(super) freed: HashMap<i64, usize>,
     /// By reading, when something is due.
@@ -100,10 +104,19 @@ impl<'l> Step<'l> {
             wanted: Vec::new(),
             changed: HashSet::new(),
             dirty: false,
+            takes_off: false,
+            touched: 0,
+            posted: BTreeSet::new(),
             freed: HashMap::new(),
             dues: HashMap::new(),
             tally: PoolCounters::default(),
         }
+    }
+
+    /// How many positions it gives out.
+    pub(super) fn given_out(&self) -> i64 {
+        let tail = |record: &Option<Record>| record.as_ref().map_or(0, |record| record.tail);
+        tail(&self.record) - tail(&self.base)
     }
 
     /// Whether the queue is known, and has this reading.
@@ -147,6 +160,7 @@ impl<'l> Step<'l> {
     /// Changes a message; answers it as it is then.
     pub(super) fn change(&mut self, spot: Spot, change: impl FnOnce(&mut Slot)) -> Result<Slot> {
         self.dirty = true;
+        self.touched += 1;
         self.changed.insert(spot.bucket);
         self.shelf.change(spot, change).ok_or_else(|| unexpected("a message is missing"))
     }
@@ -154,6 +168,7 @@ impl<'l> Step<'l> {
     /// Removes a message from its bucket.
     pub(super) fn erase(&mut self, spot: Spot) -> Result<Slot> {
         self.dirty = true;
+        self.touched += 1;
         self.changed.insert(spot.bucket);
         self.shelf.remove(spot).ok_or_else(|| unexpected("a message is missing"))
     }
@@ -173,11 +188,13 @@ impl<'l> Step<'l> {
     /// Loads buckets; answers of each where it starts, where it ends and when it is due, as the
     /// database has it.
     async fn load(&mut self, query: Query) -> Result<Vec<(i64, i64, i64, ObjectId)>> {
+        let tail = self.base.as_ref().map_or(0, |record| record.tail);
         let mut loaded = Vec::new();
         for stored in self.stores.buckets(query).await? {
             let bucket = stored.bucket;
             loaded.push((bucket.first, bucket.last(), bucket.due(), bucket.id));
-            if stored.placed {
+            // What was posted since the queue was read is for the next step.
+            if stored.placed && bucket.first <= tail {
                 self.shelf.add(bucket);
             }
         }
@@ -210,7 +227,7 @@ impl<'l> Step<'l> {
         loop {
             let known = self.shelf.known.ready_to.get(&reading).copied().unwrap_or(0);
             let found = self.shelf.first_ready(reading, known, limit);
-            let tail = self.record()?.tail;
+            let tail = self.base.as_ref().map_or(0, |record| record.tail);
             let end = self.hole.map_or(tail, |hole| tail.min(hole - 1));
             if found.len() >= limit || known >= end {
                 return Ok(found);
@@ -222,7 +239,7 @@ impl<'l> Step<'l> {
             let loaded = self.load(Query { filter, sort, index: BY_READY, limit: LOADED }).await?;
             let full = loaded.len() as i64 == LOADED;
             let known = loaded.last().filter(|_| full).map_or(end, |(_, last, ..)| *last);
-            self.shelf.known.ready_to.insert(reading, known);
+            self.shelf.known.ready_to.insert(reading, known.min(end));
         }
     }
 
@@ -417,7 +434,6 @@ impl<'l> Step<'l> {
         let filter = doc! { "_id": { "$in": named }, "home": self.home };
         let query = Query { filter, sort: None, index: BY_ID, limit: 0 };
         let stored = self.stores.buckets(query).await?;
-        debug_assert!(stored.len() <= named.len(), "{BUCKETS} has unique names");
         Ok(stored.into_iter().map(|stored| stored.bucket).collect())
     }
 

@@ -12,7 +12,10 @@ use mongodb::{
 use storage_traits::Result;
 
 use super::bucket::{Bucket, Stored};
-use crate::{indexes::Index, server::Server};
+use crate::{
+    indexes::Index,
+    server::{Server, Topology},
+};
 
 pub(super) const QUEUES: &str = "pool_queues";
 pub(super) const BUCKETS: &str = "pool_buckets";
@@ -33,6 +36,9 @@ pub(super) const BY_TIME: &str = "time";
 pub(super) const BY_KEY: &str = "key";
 pub(super) const BY_LETTER: &str = "letter";
 pub(super) const BY_TURN: &str = "turn";
+
+/// How many bytes of documents go into one command, which is a document as well.
+const MOST_BYTES: usize = 12 << 20;
 
 /// The code of an insertion or a change that another document forbids.
 const DUPLICATE_KEY: i32 = 11_000;
@@ -246,22 +252,35 @@ impl Stores {
         if durable { self.0.write_concern() } else { doc! { "w": 1 }.into() }
     }
 
-    /// Inserts documents on the primary alone; answers the term in which that was done. What is there
-    /// already is left alone.
+    /// Inserts documents on the primary alone; answers the term in which that was done, if it was
+    /// one. What is there already is left alone.
     pub(super) async fn insert_in_term(
         &self,
         name: &'static str,
         documents: &[Document],
     ) -> Result<Option<ObjectId>> {
-        let command = doc! {
-            "insert": name, "documents": documents, "ordered": false, "writeConcern": { "w": 1 }
-        };
-        self.0
-            .retry(async || {
-                let (_, reply) = self.reply(&command).await?;
-                Ok(reply.get_object_id("electionId").ok())
-            })
-            .await
+        // Each shard has a primary of its own.
+        let concern = self.concern(self.0.topology() == Topology::Sharded);
+        let mut terms = Vec::new();
+        let mut rest = documents;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = |document: &&Document| {
+                bytes += bytes_of(document);
+                bytes <= MOST_BYTES
+            };
+            let (part, others) = rest.split_at(rest.iter().take_while(fits).count().max(1));
+            rest = others;
+            let command = doc! {
+                "insert": name, "documents": part, "ordered": false,
+                "writeConcern": concern.clone(),
+            };
+            let insert = async || self.reply(&command).await.map(|(_, reply)| reply);
+            let reply = self.0.retry(insert).await?;
+            terms.push(reply.get_object_id("electionId").ok());
+        }
+        let first = terms.first().copied().flatten();
+        Ok(first.filter(|_| terms.iter().all(|term| *term == first)))
     }
 
     async fn run(&self, command: &Document) -> mongodb::error::Result<u64> {
@@ -292,6 +311,35 @@ impl Stores {
         super::body::load(self, wanted).await
     }
 
+    /// How far queues have come, as far as is durable.
+    pub(super) async fn progress(&self, homes: &[i64]) -> Result<Vec<RawDocumentBuf>> {
+        let filter = doc! { "_id": { "$in": homes }, "gone": { "$exists": false } };
+        self.0
+            .retry(async || {
+                let queues: Collection<RawDocumentBuf> = self.0.durable(QUEUES);
+                let find = queues.find(filter.clone()).hint(hint(BY_ID));
+                find.projection(doc! { "epoch": 1, "tail": 1 }).await?.try_collect().await
+            })
+            .await
+    }
+
+    /// Gives a bucket up that was never stored, so that it never will be; `false` if it was.
+    pub(super) async fn bury(&self, home: i64, bucket: ObjectId) -> Result<bool> {
+        let grave = doc! {
+            "_id": bucket, "home": home, "span": 0_i64, "version": i64::MAX, "slots": {},
+            "bodies": {}, "due": 0_i64, "lost": true,
+        };
+        self.insert(BUCKETS, &[grave], true).await?;
+        self.is_buried(&[bucket]).await
+    }
+
+    /// Whether one of these buckets was given up.
+    pub(super) async fn is_buried(&self, buckets: &[ObjectId]) -> Result<bool> {
+        let filter = doc! { "_id": { "$in": buckets }, "lost": true };
+        let query = Query { filter, sort: None, index: BY_ID, limit: 1 };
+        Ok(!self.find_parts(BUCKETS, query, Some(doc! { "_id": 1 })).await?.is_empty())
+    }
+
     /// Takes entries from the journal of a queue.
     pub(super) async fn clear_journal(&self, home: i64, tokens: &[i64]) -> Result<()> {
         let pull = doc! { "$pull": { "journal": { "token": { "$in": tokens } } } };
@@ -305,15 +353,14 @@ impl Stores {
         let filter = doc! { "_id": home, "gone": { "$exists": false } };
         let query = Query { filter, sort: None, index: BY_ID, limit: 1 };
         let found = self.find(QUEUES, query).await?;
-        self.barrier().await?;
+        self.barrier(home).await?;
         let read = |raw: &RawDocumentBuf| mongodb::bson::deserialize_from_slice(raw.as_bytes());
         found.first().map(read).transpose().map_err(crate::error::unexpected)
     }
 
     /// Waits until what went before is durable.
-    pub(super) async fn barrier(&self) -> Result<()> {
-        let nothing =
-            doc! { "q": { "_id": 0_i64 }, "u": { "$set": { "gone": true } }, "hint": BY_ID };
+    pub(super) async fn barrier(&self, home: i64) -> Result<()> {
+        let nothing = doc! { "q": { "_id": home, "epoch": -1_i64 }, "u": { "$set": { "gone": true } }, "hint": BY_ID };
         self.update(QUEUES, vec![nothing], true).await.map(drop)
     }
 
@@ -348,6 +395,17 @@ fn are_all_there(error: &Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// About how much a bucket takes in a command.
+fn bytes_of(bucket: &Document) -> usize {
+    let bodies = bucket.get_document("bodies").into_iter().flatten();
+    let bytes = bodies.map(|(_, body)| match body {
+        Bson::Binary(body) => body.bytes.len(),
+        _ => 0,
+    });
+    // The rest is small beside it.
+    32 * 1024 + bytes.sum::<usize>()
 }
 
 /// What a command that was carried out in part says, as the error that it would have been.

@@ -32,7 +32,7 @@ use super::{
     bucket::NEVER,
     operation::Operation,
     step::{Progress, Step},
-    stores::{BY_ID, QUEUES, Query},
+    stores::QUEUES,
 };
 use crate::server::Topology;
 
@@ -148,21 +148,29 @@ impl Wakes {
         }
     }
 
-    /// This node has come so far with a queue by itself.
-    pub(super) fn progressed(&self, home: i64, epoch: Option<i64>, tail: i64) {
-        if !self.bells.any() {
-            return;
+    /// This node has made a step of a queue: if it is the next, nobody else has made one.
+    pub(super) fn stepped(&self, home: i64, epoch: i64) {
+        if let Some(known) = locked(&self.queues).get_mut(&home)
+            && known.epoch == epoch - 1
+        {
+            known.epoch = epoch;
         }
-        let mut queues = locked(&self.queues);
-        if let Some(known) = queues.get_mut(&home) {
-            known.epoch = known.epoch.max(epoch.unwrap_or(0));
-            known.tail = known.tail.max(tail);
+    }
+
+    /// This node has posted to a queue: if those are the next messages, nobody else has.
+    pub(super) fn posted_to(&self, home: i64, first: i64, count: i64) {
+        if let Some(known) = locked(&self.queues).get_mut(&home)
+            && known.tail == first - 1
+        {
+            known.tail += count;
         }
     }
 
     fn set_due(&self, reading: i64, due: i64) {
         if let Some(watched) = locked(&self.watched).get_mut(&reading) {
             watched.due = due;
+        }
+        if due < NEVER {
             self.changed.notify_one();
         }
     }
@@ -219,6 +227,8 @@ impl Wakes {
 
 /// Does some of what is due in a reading and wakes those for whom there is something.
 async fn look(shared: &Arc<Shared>, home: i64, reading: i64, now: Timestamp) -> Result<()> {
+    // What becomes due meanwhile is told meanwhile.
+    shared.side.wakes.set_due(reading, NEVER);
     let seen = shared.run(home, Look { reading, now }).await?;
     let Some(seen) = seen else {
         shared.side.wakes.gone(reading);
@@ -228,7 +238,7 @@ async fn look(shared: &Arc<Shared>, home: i64, reading: i64, now: Timestamp) -> 
         .entry(home)
         .or_insert(Progressed { epoch: seen.epoch, tail: seen.tail });
     shared.side.wakes.claimable(reading, usize::try_from(seen.claimable).unwrap_or(usize::MAX));
-    shared.side.wakes.set_due(reading, seen.due);
+    shared.side.wakes.lower(reading, seen.due);
     Ok(())
 }
 
@@ -409,14 +419,7 @@ async fn poll(shared: &Arc<Shared>) {
     if homes.is_empty() {
         return;
     }
-    let query = Query {
-        filter: doc! { "_id": { "$in": &homes }, "gone": { "$exists": false } },
-        sort: None,
-        index: BY_ID,
-        limit: 0,
-    };
-    let parts = Some(doc! { "epoch": 1, "tail": 1 });
-    let found = match shared.stores.find_parts(QUEUES, query, parts).await {
+    let found = match shared.stores.progress(&homes).await {
         Ok(found) => found,
         Err(error) => {
             let error = &error as &dyn std::error::Error;
