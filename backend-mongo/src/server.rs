@@ -154,11 +154,9 @@ impl Server {
 
     /// Whether the primary is still the one that it was in this term.
     pub(crate) async fn is_term(&self, term: Option<ObjectId>) -> Result<bool> {
-        match self.topology() {
-            Topology::Standalone => return Ok(true),
-            // There what is stored is durable at once.
-            Topology::Sharded => return Ok(true),
-            Topology::Set => {}
+        // Shards have what is stored for good at once.
+        if self.topology() != Topology::Set {
+            return Ok(true);
         }
         let hello = self.retry(async || self.database().run_command(doc! { "hello": 1 }).await);
         Ok(term.is_some() && hello.await?.get_object_id("electionId").ok() == term)

@@ -10,7 +10,7 @@ use storage_traits::{
 use super::{
     beside::{Window, garbage_after},
     body::Answer,
-    bucket::{Bucket, CAPACITY, CAPACITY_BYTES},
+    bucket::{Bucket, CAPACITY_BYTES, CAPACITY_SPAN},
     line::Shift,
     operation::Operation,
     record::Reading,
@@ -161,19 +161,18 @@ pub(super) fn place(
         let offset = sequence - new.bucket.first;
         new.bucket.reading == reading
             && new.fixed == fixed
-            && offset < CAPACITY as i64
+            && offset < CAPACITY_SPAN
             && bytes + body.len() <= CAPACITY_BYTES
             && (fixed || offset == i64::from(new.bucket.span))
     };
     let last = step.new.iter_mut().rev().find(|new| new.bucket.reading == reading);
-    let new = match last.filter(fits) {
-        Some(new) => new,
-        None => {
-            let bucket = Bucket::new(home, reading, sequence);
-            step.new.push(NewBucket { bucket, bodies: Vec::new(), fixed });
-            let last = step.new.len() - 1;
-            &mut step.new[last]
-        }
+    let new = if let Some(new) = last.filter(fits) {
+        new
+    } else {
+        let bucket = Bucket::new(home, reading, sequence);
+        step.new.push(NewBucket { bucket, bodies: Vec::new(), fixed });
+        let last = step.new.len() - 1;
+        &mut step.new[last]
     };
     let offset = u32::try_from(sequence - new.bucket.first).unwrap_or(0);
     new.bucket.put(offset, slot);

@@ -14,6 +14,8 @@ use crate::error::unexpected;
 
 /// How many messages a bucket holds at the most.
 pub(super) const CAPACITY: usize = 64;
+/// How many positions that is.
+pub(super) const CAPACITY_SPAN: i64 = 64;
 /// How many bytes of bodies a bucket holds at the most; a message of more has one by itself.
 pub(super) const CAPACITY_BYTES: usize = 256 * 1024;
 

@@ -155,16 +155,16 @@ impl Operation for Create {
             }
             plain_first &= side.key.is_some();
             let before = taken.len();
-            for spot in free {
-                let count = step.slot(spot)?.claim_count;
+            for at in free {
+                let count = step.slot(at)?.claim_count;
                 match &mut burial {
                     Some(burial) if count >= burial.most() => {
-                        burial.bury(step, spot).await?;
+                        burial.bury(step, at).await?;
                         moved += 1;
                     }
                     _ => {
-                        take(step, spot, spec, now)?;
-                        taken.push(spot);
+                        take(step, at, spec, now)?;
+                        taken.push(at);
                     }
                 }
             }
@@ -178,9 +178,10 @@ impl Operation for Create {
         }
         let leaving = !step.record()?.leaving.is_empty();
         let again = taken.is_empty() && moved >= STEP;
-        let claim = match taken.is_empty() {
-            true => None,
-            false => Some(record(step, reading, spec, &mut taken, now)?),
+        let claim = if taken.is_empty() {
+            None
+        } else {
+            Some(record(step, reading, spec, &mut taken, now)?)
         };
         Ok(Progress::Done(Claimed { claim, leaving, again }))
     }
@@ -194,7 +195,7 @@ fn record(
     taken: &mut [Spot],
     now: Timestamp,
 ) -> Result<Claim> {
-    taken.sort_by_key(|spot| spot.sequence);
+    taken.sort_by_key(|at| at.sequence);
     let expires_at = now.plus(spec.terms.ttl).as_millis();
     let claim = ClaimRecord {
         id: ClaimRecord::name(reading, spec.id),
@@ -202,25 +203,25 @@ fn record(
         renewed_at: now.as_millis(),
         ttl: whole_seconds(spec.terms.ttl),
         expires_at,
-        sequences: taken.iter().map(|spot| spot.sequence).collect(),
+        sequences: taken.iter().map(|at| at.sequence).collect(),
         version: 0,
         garbage_at: garbage_after(expires_at),
     };
     step.shelf.claims.insert((reading, spec.id.to_bytes()), Some(claim.clone()));
     step.claims.push(claim);
-    let messages = taken.iter().map(|spot| step.message(*spot)).collect::<Result<_>>()?;
+    let messages = taken.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
     Ok(Claim { id: spec.id, renewed_at: now, ttl: spec.terms.ttl, messages })
 }
 
 /// Puts a free message under the claim.
-fn take(step: &mut Step<'_>, spot: Spot, spec: &ClaimSpec, now: Timestamp) -> Result<()> {
-    let was_ready = step.slot(spot)?.state == State::Ready;
-    let slot = step.change(spot, |slot| {
+fn take(step: &mut Step<'_>, at: Spot, spec: &ClaimSpec, now: Timestamp) -> Result<()> {
+    let was_ready = step.slot(at)?.state == State::Ready;
+    let slot = step.change(at, |slot| {
         hold(slot, spec.id, spec.terms, now);
         slot.claim_count = slot.claim_count.saturating_add(1);
     })?;
-    step.note_due(spot.reading, slot.due());
-    let counters = step.reading(spot.reading)?;
+    step.note_due(at.reading, slot.due());
+    let counters = step.reading(at.reading)?;
     counters.claimed += 1;
     counters.ready -= i64::from(was_ready);
     Ok(())
@@ -248,8 +249,8 @@ async fn held(
     now: Timestamp,
 ) -> Result<Vec<Spot>> {
     let found = step.find(reading, &record.sequences, now).await?;
-    let holds = |spot: &Spot| {
-        let slot = step.shelf.slot(*spot);
+    let holds = |at: &Spot| {
+        let slot = step.shelf.slot(*at);
         slot.is_some_and(|slot| slot.state == State::Claimed && slot.claim() == Some(id))
     };
     Ok(found.into_iter().filter(holds).collect())
@@ -284,7 +285,7 @@ impl Operation for Get {
             return Ok(Progress::Done(None));
         };
         let held = held(step, reading, id, &record, now).await?;
-        let messages = held.iter().map(|spot| step.message(*spot)).collect::<Result<_>>()?;
+        let messages = held.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
         let renewed_at = Timestamp::from_millis(record.renewed_at);
         Ok(Progress::Done(Some(Claim { id, renewed_at, ttl: seconds(record.ttl), messages })))
     }
@@ -306,8 +307,8 @@ impl Operation for Renew {
         let Some(mut record) = live(step, reading, id, now).await? else {
             return Err(StoreError::not_found("claim", &id));
         };
-        for spot in held(step, reading, id, &record, now).await? {
-            let slot = step.change(spot, |slot| hold(slot, id, terms, now))?;
+        for at in held(step, reading, id, &record, now).await? {
+            let slot = step.change(at, |slot| hold(slot, id, terms, now))?;
             step.note_due(reading, slot.due());
         }
         record.renewed_at = now.as_millis();
@@ -334,8 +335,8 @@ impl Operation for Release {
         let Some(mut record) = live(step, reading, id, now).await? else {
             return Ok(Progress::Done(()));
         };
-        for spot in held(step, reading, id, &record, now).await? {
-            put_back(step, spot, now, now).await?;
+        for at in held(step, reading, id, &record, now).await? {
+            put_back(step, at, now, now).await?;
         }
         record.expires_at = i64::MIN;
         step.change_claim(reading, id, record);
@@ -358,22 +359,22 @@ impl Step<'_> {
 /// Takes a message out of its claim: free at once, or at a later moment.
 async fn put_back(
     step: &mut Step<'_>,
-    spot: Spot,
+    at: Spot,
     retry_at: Timestamp,
     now: Timestamp,
 ) -> Result<()> {
     if retry_at <= now {
-        step.change(spot, |slot| slot.set_claim(None))?;
-        return step.free(spot, now).await;
+        step.change(at, |slot| slot.set_claim(None))?;
+        return step.free(at, now).await;
     }
-    let slot = step.change(spot, |slot| {
+    let slot = step.change(at, |slot| {
         slot.set_claim(None);
         slot.state = State::Delayed;
         slot.held_until = None;
         slot.set_visible_at(retry_at.as_millis());
     })?;
-    step.note_due(spot.reading, slot.due());
-    let counters = step.reading(spot.reading)?;
+    step.note_due(at.reading, slot.due());
+    let counters = step.reading(at.reading)?;
     counters.claimed -= 1;
     counters.delayed += 1;
     Ok(())
@@ -402,22 +403,22 @@ impl Operation for Acknowledge {
         let mut answers = Vec::with_capacity(said.len());
         for one in said {
             let own = one.id.incarnation.get() == step.home;
-            let spot = step.shelf.find(reading, one.id.sequence.get()).filter(|_| own);
-            let holds = |spot: &Spot| {
-                let slot = step.shelf.slot(*spot);
+            let at = step.shelf.find(reading, one.id.sequence.get()).filter(|_| own);
+            let holds = |at: &Spot| {
+                let slot = step.shelf.slot(*at);
                 slot.is_some_and(|slot| !slot.is_over(now) && slot.holder(now) == Some(*id))
             };
-            let Some(spot) = spot.filter(holds) else {
+            let Some(at) = at.filter(holds) else {
                 answers.push(Acknowledged::NotHeld);
                 continue;
             };
             match one.handling {
                 Handling::Done => {
-                    step.remove(spot, now).await?;
+                    step.remove(at, now).await?;
                     step.reading(reading)?.handle(1, now);
                 }
                 Handling::Failed { retry_after } => {
-                    put_back(step, spot, now.plus(retry_after), now).await?;
+                    put_back(step, at, now.plus(retry_after), now).await?;
                 }
             }
             answers.push(Acknowledged::Taken);
@@ -457,9 +458,9 @@ impl Operation for Pop {
             }
             plain_first &= side.key.is_some();
             step.takes_off = true;
-            for spot in &free {
-                taken.push(step.message(*spot)?);
-                step.remove(*spot, now).await?;
+            for at in &free {
+                taken.push(step.message(*at)?);
+                step.remove(*at, now).await?;
             }
             step.reading(reading)?.handle(free.len(), now);
             match &side.key {

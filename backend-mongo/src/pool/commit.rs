@@ -98,7 +98,8 @@ fn entry(step: &mut Step<'_>, cleared: &[i64]) -> Result<Entry> {
     }
     for id in std::mem::take(&mut step.changed) {
         let Some(bucket) = step.shelf.bucket_mut(id) else { continue };
-        if bucket.is_changed() && !(bucket.slots.is_empty() && !named.contains(&id)) {
+        let stays = !bucket.slots.is_empty() || named.contains(&id);
+        if stays && bucket.is_changed() {
             entry.changed.push(bucket.take_change()?);
         }
     }

@@ -20,7 +20,7 @@ use super::{
 use crate::error::unexpected;
 
 /// How many buckets are copied from at a time.
-const FILL_BUCKETS: i64 = 8;
+const FILL_BUCKETS: usize = 8;
 /// Stands for the end of the queue when the group is committed.
 pub(super) const AT_END: i64 = i64::MAX;
 

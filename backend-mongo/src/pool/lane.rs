@@ -259,12 +259,16 @@ impl Worker {
         if one_failed && matches!(failure.error, StoreError::Unexpected { .. }) {
             for operation in operations {
                 if let Err((failure, alone)) = self.step(vec![operation]).await {
-                    alone.into_iter().for_each(|operation| operation.fail(again(&failure.error)));
+                    for operation in alone {
+                        operation.fail(again(&failure.error));
+                    }
                 }
             }
             return;
         }
-        operations.into_iter().for_each(|operation| operation.fail(again(&failure.error)));
+        for operation in operations {
+            operation.fail(again(&failure.error));
+        }
     }
 
     /// Makes a step, again until nobody else is faster.
@@ -282,7 +286,9 @@ impl Worker {
                 Err(failure) => Some(failure),
             };
             self.forget();
-            operations.iter_mut().for_each(|operation| operation.reset());
+            for operation in &mut operations {
+                operation.reset();
+            }
             if let Some(failure) = failure {
                 return Err((failure, operations));
             }
@@ -372,9 +378,10 @@ impl Worker {
         let applier = self.lane.applier.get_or_init(|| Applier::start(&self.stores, self.home));
         let mut cleared = applier.done();
         cleared.append(&mut self.stale);
-        let (committed, bodies) = match bodies {
-            Some(bodies) => (commit(&mut step, &cleared).await, Ok(bodies)),
-            None => tokio::join!(commit(&mut step, &cleared), self.stores.bodies(&wanted)),
+        let (committed, bodies) = if let Some(bodies) = bodies {
+            (commit(&mut step, &cleared).await, Ok(bodies))
+        } else {
+            tokio::join!(commit(&mut step, &cleared), self.stores.bodies(&wanted))
         };
         let Committed::Yes(committed) = committed.map_err(Failure::sent)? else {
             return Ok(false);
@@ -426,7 +433,7 @@ impl Worker {
         let (come, missing) = self.take_in(record).await?;
         // Messages that others have posted and given their places are to be looked for.
         if record.tail - self.tail != come + self.own {
-            self.shelf.known.due_to.clear();
+            self.shelf.known.due.clear();
         }
         (self.tail, self.own) = (record.tail, 0);
         self.clean_up(record, &missing).await?;

@@ -4,7 +4,7 @@
 //! names a parcel that holds them, and they are delivered by a step of the other queue, which
 //! remembers how far it has got. Whoever finds a parcel that was left behind delivers it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use async_trait::async_trait;
 use mongodb::bson::{
@@ -64,14 +64,14 @@ impl Burial {
     }
 
     /// Takes a free message out of its queue.
-    pub(super) async fn bury(&mut self, step: &mut Step<'_>, spot: Spot) -> Result<()> {
-        let slot = step.remove(spot, self.now).await?;
+    pub(super) async fn bury(&mut self, step: &mut Step<'_>, at: Spot) -> Result<()> {
+        let slot = step.remove(at, self.now).await?;
         let ttl = self.rule.ttl.unwrap_or_else(|| seconds(slot.ttl));
         let group = step.reading(self.reading)?.group.as_ref().map(|group| group.name.clone());
         let group = group.map(|name| name.parse().map_err(unexpected)).transpose()?;
         let origin = Origin { queue: step.ids()?, group, ttl: seconds(slot.ttl) };
         let letter = letter(slot, Some(origin.to_text()), self.now, self.now, whole_seconds(ttl));
-        self.bundle.letters.push((letter, (spot.bucket, spot.offset)));
+        self.bundle.letters.push((letter, (at.bucket, at.offset)));
         step.tally.dead_lettered += 1;
         Ok(())
     }
@@ -311,30 +311,30 @@ impl Operation for Redrive {
         let pace = Pace::new(spec.rate, before, now);
         let mut homes = HashMap::new();
         let mut bundles: Vec<Bundle> = Vec::new();
-        for spot in found.items {
-            let origin = step.slot(spot)?.origin.as_deref().and_then(Origin::from_text);
+        for at in found.items {
+            let origin = step.slot(at)?.origin.as_deref().and_then(Origin::from_text);
             let Some(origin) = origin else {
-                strand(step, spot)?;
+                strand(step, at)?;
                 done.stranded += 1;
                 continue;
             };
             if !is_there(step, &mut homes, &origin).await? {
-                strand(step, spot)?;
+                strand(step, at)?;
                 done.stranded += 1;
                 continue;
             }
             let visible_at = pace.moment(done.moved);
-            let slot = step.remove(spot, now).await?;
+            let slot = step.remove(at, now).await?;
             let letter = letter(slot, None, visible_at, now, whole_seconds(origin.ttl));
             let to = origin.queue.get();
             let for_whom = match origin.group {
                 None => ForWhom::Queue,
                 Some(name) => ForWhom::Group(name.as_str().to_owned()),
             };
-            let place = (spot.bucket, spot.offset);
+            let body = (at.bucket, at.offset);
             match bundles.iter_mut().find(|it| it.to == to && it.for_whom == for_whom) {
-                Some(bundle) => bundle.letters.push((letter, place)),
-                None => bundles.push(Bundle { to, for_whom, letters: vec![(letter, place)] }),
+                Some(bundle) => bundle.letters.push((letter, body)),
+                None => bundles.push(Bundle { to, for_whom, letters: vec![(letter, body)] }),
             }
             done.moved += 1;
             done.until = visible_at;
@@ -359,10 +359,11 @@ async fn is_there(
     origin: &Origin,
 ) -> Result<bool> {
     let queue = origin.queue.get();
-    if !homes.contains_key(&queue) {
-        homes.insert(queue, step.stores.record(queue).await?);
-    }
-    let home = homes.get(&queue).and_then(Option::as_ref);
+    let home = match homes.entry(queue) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(unknown) => unknown.insert(step.stores.record(queue).await?),
+    };
+    let home = home.as_ref();
     Ok(home.is_some_and(|record| match &origin.group {
         None => true,
         Some(name) => record.group(name.as_str()).is_some(),
@@ -373,7 +374,7 @@ async fn is_there(
 async fn free_letters(step: &mut Step<'_>, reading: i64, limit: Limit) -> Result<Page<Spot>> {
     let (mut found, mut looked, mut after) = (Vec::new(), 0, 0);
     let tail = step.record()?.tail;
-    let mut open: HashMap<String, bool> = HashMap::new();
+    let mut open: HashSet<String> = HashSet::new();
     while found.len() <= limit.get() && after < tail && looked < LOOK_AHEAD {
         let known = step.load_beyond(reading, after, Scan::Letters, 16).await?.min(tail);
         let mut here = Vec::new();
@@ -382,27 +383,25 @@ async fn free_letters(step: &mut Step<'_>, reading: i64, limit: Limit) -> Result
             for (offset, slot) in letters {
                 let sequence = bucket.sequence(*offset);
                 if sequence > after && sequence <= known {
-                    let spot = Spot { bucket: bucket.id, offset: *offset, reading, sequence };
-                    here.push((spot, slot.state, slot.key.clone()));
+                    let at = Spot { bucket: bucket.id, offset: *offset, reading, sequence };
+                    here.push((at, slot.state, slot.key.clone()));
                 }
             }
         }
-        for (spot, state, key) in here {
+        for (at, state, key) in here {
             looked += 1;
             let is_free = match (state, key) {
                 (State::Ready, _) => true,
-                (State::InLine, Some(key)) => match open.get(&key) {
-                    Some(open) => *open,
-                    None => {
-                        let is_open = step.line(reading, &key).await?.turn.is_some();
-                        open.insert(key, is_open);
-                        is_open
+                (State::InLine, Some(key)) => {
+                    if !open.contains(&key) && step.line(reading, &key).await?.turn.is_some() {
+                        open.insert(key.clone());
                     }
-                },
+                    open.contains(&key)
+                }
                 _ => false,
             };
             if is_free {
-                found.push(spot);
+                found.push(at);
             }
         }
         after = known;
@@ -413,9 +412,9 @@ async fn free_letters(step: &mut Step<'_>, reading: i64, limit: Limit) -> Result
 }
 
 /// Makes a dead letter whose origin is gone a message like any.
-fn strand(step: &mut Step<'_>, spot: Spot) -> Result<()> {
-    step.change(spot, |slot| slot.origin = None)?;
-    step.reading(spot.reading)?.letters -= 1;
+fn strand(step: &mut Step<'_>, at: Spot) -> Result<()> {
+    step.change(at, |slot| slot.origin = None)?;
+    step.reading(at.reading)?.letters -= 1;
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::error::unexpected;
 
 /// How many buckets a purge goes through at a time.
-const PURGE_BUCKETS: i64 = 16;
+const PURGE_BUCKETS: usize = 16;
 
 #[async_trait]
 impl PoolMaintenance for MongoPool {
@@ -180,10 +180,10 @@ impl Operation for Count {
     }
 }
 
-fn mark(step: &Step<'_>, spot: Spot) -> Result<MessageMark> {
+fn mark(step: &Step<'_>, at: Spot) -> Result<MessageMark> {
     Ok(MessageMark {
-        id: message_id(step.ids()?, spot.sequence)?,
-        posted_at: Timestamp::from_millis(step.slot(spot)?.posted_at),
+        id: message_id(step.ids()?, at.sequence)?,
+        posted_at: Timestamp::from_millis(step.slot(at)?.posted_at),
     })
 }
 
@@ -196,8 +196,8 @@ async fn oldest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessageMark>
             let sequence = bucket.sequence(*offset);
             Some(Spot { bucket: bucket.id, offset: *offset, reading, sequence })
         });
-        if let Some(spot) = first.filter(|spot| spot.sequence <= known) {
-            return mark(step, spot).map(Some);
+        if let Some(at) = first.filter(|at| at.sequence <= known) {
+            return mark(step, at).map(Some);
         }
         after = known;
     }
@@ -213,8 +213,8 @@ async fn newest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessageMark>
             let sequence = bucket.sequence(*offset);
             Some(Spot { bucket: bucket.id, offset: *offset, reading, sequence })
         });
-        if let Some(spot) = last.filter(|spot| spot.sequence >= known) {
-            return mark(step, spot).map(Some);
+        if let Some(at) = last.filter(|at| at.sequence >= known) {
+            return mark(step, at).map(Some);
         }
         if known == i64::MIN {
             return Ok(None);
@@ -274,13 +274,13 @@ impl Operation for Purge {
         }
         if found.len() > STEP {
             found.truncate(STEP);
-            known = found.last().map_or(known, |spot| spot.sequence);
+            known = found.last().map_or(known, |at| at.sequence);
         }
-        for spot in &found {
+        for at in &found {
             if log {
-                step.erase(*spot)?;
+                step.erase(*at)?;
             } else {
-                step.remove(*spot, now).await?;
+                step.remove(*at, now).await?;
             }
         }
         Ok(Progress::Done(Purged { deleted: found.len() as u64, after: known, up_to }))

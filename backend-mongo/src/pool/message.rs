@@ -21,8 +21,8 @@ use super::{
 };
 
 /// How many buckets a list loads at first; more the longer it gets.
-const PAGE_BUCKETS: i64 = 4;
-const MOST_PAGE_BUCKETS: i64 = 64;
+const PAGE_BUCKETS: usize = 4;
+const MOST_PAGE_BUCKETS: usize = 64;
 
 #[async_trait]
 impl MessageStore for MongoPool {
@@ -137,7 +137,7 @@ impl Operation for List {
         let tail = step.record()?.tail;
         let end = step.hole.map_or(tail, |hole| tail.min(hole - 1));
         let mut after = spec.after.map_or(0, Sequence::get);
-        let (mut found, mut buckets): (Vec<Spot>, i64) = (Vec::new(), PAGE_BUCKETS);
+        let (mut found, mut buckets): (Vec<Spot>, usize) = (Vec::new(), PAGE_BUCKETS);
         while found.len() <= spec.limit.get() && after < end {
             let known = step.load_beyond(reading, after, scan, buckets).await?.min(end);
             buckets = MOST_PAGE_BUCKETS.min(buckets * 2);
@@ -157,7 +157,7 @@ impl Operation for List {
             after = known;
         }
         let page = Page::cut(found, spec.limit);
-        let items = page.items.iter().map(|spot| step.message(*spot)).collect::<Result<_>>()?;
+        let items = page.items.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
         Ok(Progress::Done(Page { items, more: page.more }))
     }
 }
@@ -178,7 +178,7 @@ impl Operation for Get {
         }
         let own = step.own(&self.ids);
         let found = step.find(self.reading, &own, self.now).await?;
-        let messages = found.iter().map(|spot| step.message(*spot)).collect::<Result<_>>()?;
+        let messages = found.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
         Ok(Progress::Done(messages))
     }
 }
@@ -201,8 +201,8 @@ impl Operation for Delete {
             return missing;
         }
         let own = step.own(&[id]);
-        let Some(spot) = step.find(reading, &own, now).await?.pop() else { return missing };
-        let holder = step.slot(spot)?.holder(now);
+        let Some(at) = step.find(reading, &own, now).await?.pop() else { return missing };
+        let holder = step.slot(at)?.holder(now);
         let refusal = match (claim, holder) {
             (None, None) => None,
             (None, Some(_)) => Some(DeleteRefusal::Claimed),
@@ -217,7 +217,7 @@ impl Operation for Delete {
         if let Some(refusal) = refusal {
             return Ok(Progress::Done(DeleteOutcome::Refused(refusal)));
         }
-        remove_everywhere(step, spot, now).await?;
+        remove_everywhere(step, at, now).await?;
         step.reading(reading)?.handle(1, now);
         Ok(Progress::Done(DeleteOutcome::Deleted))
     }
@@ -243,17 +243,17 @@ impl Operation for DeleteMany {
         let own = step.own(ids);
         let mut found = step.find(reading, &own, now).await?;
         let holds = |claim: &ClaimId| {
-            found.iter().any(|spot| {
-                step.shelf.slot(*spot).is_some_and(|slot| slot.holder(now) == Some(*claim))
-            })
+            found
+                .iter()
+                .any(|at| step.shelf.slot(*at).is_some_and(|slot| slot.holder(now) == Some(*claim)))
         };
         if !claims.iter().all(holds) {
             return Ok(Progress::Done(None));
         }
-        found.sort_by_key(|spot| spot.sequence);
-        found.dedup_by_key(|spot| spot.sequence);
-        for spot in &found {
-            remove_everywhere(step, *spot, now).await?;
+        found.sort_by_key(|at| at.sequence);
+        found.dedup_by_key(|at| at.sequence);
+        for at in &found {
+            remove_everywhere(step, *at, now).await?;
         }
         step.reading(reading)?.handle(found.len(), now);
         Ok(Progress::Done(Some(found.len() as u64)))
@@ -261,24 +261,24 @@ impl Operation for DeleteMany {
 }
 
 /// Removes a message, and with it the copies of groups if nobody has seen it yet.
-async fn remove_everywhere(step: &mut Step<'_>, spot: Spot, now: Timestamp) -> Result<()> {
-    if spot.reading == step.home && step.slot(spot)?.is_scheduled(now) {
-        for copy in scheduled_copies(step, spot, now).await? {
+async fn remove_everywhere(step: &mut Step<'_>, at: Spot, now: Timestamp) -> Result<()> {
+    if at.reading == step.home && step.slot(at)?.is_scheduled(now) {
+        for copy in scheduled_copies(step, at, now).await? {
             step.remove(copy, now).await?;
         }
-        if let Some(copy) = retained(step, spot).await? {
+        if let Some(copy) = retained(step, at).await? {
             step.erase(copy)?;
         }
     }
-    step.remove(spot, now).await.map(drop)
+    step.remove(at, now).await.map(drop)
 }
 
 /// The copies that groups have of a message which nobody has seen yet: what its producer does with
 /// it counts for them as well.
-async fn scheduled_copies(step: &mut Step<'_>, spot: Spot, now: Timestamp) -> Result<Vec<Spot>> {
+async fn scheduled_copies(step: &mut Step<'_>, at: Spot, now: Timestamp) -> Result<Vec<Spot>> {
     let mut copies = Vec::new();
     for reading in step.record()?.groups() {
-        for copy in step.find(reading, &[spot.sequence], now).await? {
+        for copy in step.find(reading, &[at.sequence], now).await? {
             if step.slot(copy)?.is_scheduled(now) {
                 copies.push(copy);
             }
@@ -288,10 +288,10 @@ async fn scheduled_copies(step: &mut Step<'_>, spot: Spot, now: Timestamp) -> Re
 }
 
 /// What a queue retains of a message.
-async fn retained(step: &mut Step<'_>, spot: Spot) -> Result<Option<Spot>> {
+async fn retained(step: &mut Step<'_>, at: Spot) -> Result<Option<Spot>> {
     let Some(log) = step.record()?.log() else { return Ok(None) };
-    step.load_positions(log, &[spot.sequence]).await?;
-    Ok(step.shelf.find(log, spot.sequence))
+    step.load_positions(log, &[at.sequence]).await?;
+    Ok(step.shelf.find(log, at.sequence))
 }
 
 struct Reschedule {
@@ -311,22 +311,22 @@ impl Operation for Reschedule {
             return Ok(Progress::Done(Rescheduled::Missing));
         }
         let own = step.own(&[id]);
-        let Some(spot) = step.find(reading, &own, now).await?.pop() else {
+        let Some(at) = step.find(reading, &own, now).await?.pop() else {
             return Ok(Progress::Done(Rescheduled::Missing));
         };
-        let slot = step.slot(spot)?;
+        let slot = step.slot(at)?;
         if slot.state != State::Delayed || slot.visible_at() <= now.as_millis() {
             return Ok(Progress::Done(Rescheduled::Visible));
         }
         if reading == step.home && slot.is_scheduled(now) {
-            for copy in scheduled_copies(step, spot, now).await? {
+            for copy in scheduled_copies(step, at, now).await? {
                 put_off(step, copy, visible_at, now).await?;
             }
-            if let Some(copy) = retained(step, spot).await? {
+            if let Some(copy) = retained(step, at).await? {
                 step.change(copy, |slot| move_to(slot, visible_at.max(now)))?;
             }
         }
-        put_off(step, spot, visible_at, now).await?;
+        put_off(step, at, visible_at, now).await?;
         Ok(Progress::Done(Rescheduled::Moved))
     }
 }
@@ -334,13 +334,13 @@ impl Operation for Reschedule {
 /// Moves a message that is not visible yet.
 async fn put_off(
     step: &mut Step<'_>,
-    spot: Spot,
+    at: Spot,
     visible_at: Timestamp,
     now: Timestamp,
 ) -> Result<()> {
-    let slot = step.change(spot, |slot| move_to(slot, visible_at.max(now)))?;
-    step.note_due(spot.reading, slot.due());
-    if visible_at <= now { step.free(spot, now).await } else { Ok(()) }
+    let slot = step.change(at, |slot| move_to(slot, visible_at.max(now)))?;
+    step.note_due(at.reading, slot.due());
+    if visible_at <= now { step.free(at, now).await } else { Ok(()) }
 }
 
 /// Its ttl counts from when it becomes visible.

@@ -86,6 +86,7 @@ struct Shared {
 }
 
 /// Plain posts that were committed.
+#[derive(Clone, Copy)]
 struct Posted {
     first: i64,
     count: i64,

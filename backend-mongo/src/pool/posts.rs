@@ -34,7 +34,7 @@ use super::{
     bucket::{Bucket, CAPACITY, CAPACITY_BYTES, NEVER},
     commit::journal,
     record::{Entry, Placed},
-    slot::{Slot, State, message_id},
+    slot::{Slot, State, message_id, number},
     stores::{BUCKETS, BY_ID, QUEUES, Query, Stores, hint},
 };
 use crate::{
@@ -59,7 +59,7 @@ const FIND_OUT_PAUSE: Duration = Duration::from_secs(1);
 const MOST_UNPLACED: usize = 256;
 
 fn delayed_of(slots: &[&(Slot, Vec<u8>)]) -> i64 {
-    slots.iter().filter(|(slot, _)| slot.state == State::Delayed).count() as i64
+    number(slots.iter().filter(|(slot, _)| slot.state == State::Delayed).count())
 }
 
 /// Whether messages can be posted without looking at what the queue holds.
@@ -223,7 +223,7 @@ impl Clerk {
                     Ok(_) => Ok(first),
                     Err(error) => Err(again(error)),
                 };
-                first = first.map(|first| first + post.slots.len() as i64);
+                first = first.map(|first| first + number(post.slots.len()));
                 drop(post.reply.send(own)); // who posted may have gone
             }
         }
@@ -282,40 +282,35 @@ impl Clerk {
                     return Err(error);
                 }
             };
-            match committed {
-                Some(committed) => {
-                    let first = committed.entry.first;
-                    let seen_to = self.see_to(&batch, committed, term).await;
-                    if seen_to.is_err() {
-                        tokio::spawn(self.clone().find_out(batch));
-                        seen_to?;
-                        return Ok(None);
+            let Some(committed) = committed else {
+                // The queue is gone, or a group has come or gone.
+                self.forget_shape();
+                let gone = batch.buckets.iter().map(|bucket| {
+                    doc! {
+                        "q": { "_id": bucket.id, "home": self.home },
+                        "limit": 1,
+                        "hint": BY_ID,
                     }
-                    let Batch { count, ready, due, .. } = batch;
-                    let posted = super::Posted { first, count, ready, due };
-                    self.side.posted(self.home, &shape.readings, posted);
-                    return Ok(Some(first));
-                }
-                None => {
-                    // The queue is gone, or a group has come or gone.
-                    self.forget_shape();
-                    let gone = batch.buckets.iter().map(|bucket| {
-                        doc! {
-                            "q": { "_id": bucket.id, "home": self.home },
-                            "limit": 1,
-                            "hint": BY_ID,
-                        }
-                    });
-                    self.stores.delete(BUCKETS, gone.collect(), false).await?;
-                }
+                });
+                self.stores.delete(BUCKETS, gone.collect(), false).await?;
+                continue;
+            };
+            let first = committed.entry.first;
+            if let Err(error) = self.see_to(&batch, committed, term).await {
+                tokio::spawn(self.clone().find_out(batch));
+                return Err(error);
             }
+            let Batch { count, ready, due, .. } = batch;
+            let posted = super::Posted { first, count, ready, due };
+            self.side.posted(self.home, &shape.readings, posted);
+            return Ok(Some(first));
         }
     }
 
     /// Puts messages into buckets.
     fn pack(&self, posts: &[Post], shape: &Shape) -> Result<Batch> {
         let slots: Vec<&(Slot, Vec<u8>)> = posts.iter().flat_map(|post| &post.slots).collect();
-        let count = slots.len() as i64;
+        let count = number(slots.len());
         let delayed = delayed_of(&slots);
         let due = slots.iter().map(|(slot, _)| slot.due()).min().unwrap_or(NEVER);
         let mut batch = Batch {
@@ -341,20 +336,20 @@ impl Clerk {
                 let (own, others) = rest.split_at(taken);
                 rest = others;
                 let mut bucket = Bucket::new(self.home, *reading, 0);
-                own.iter().for_each(|(slot, _)| {
+                for (slot, _) in own {
                     bucket.push(slot.clone());
-                });
+                }
                 let bodies = own.iter().map(|(_, body)| body.clone()).collect();
                 batch.documents.push(bucket.document(bodies, false)?);
                 batch.placed.push(Placed {
                     bucket: bucket.id,
                     reading: *reading,
                     offset,
-                    span: taken as i64,
+                    span: number(taken),
                     delayed: delayed_of(own),
                     fixed: false,
                 });
-                offset += taken as i64;
+                offset += number(taken);
                 batch.buckets.push(bucket);
             }
         }

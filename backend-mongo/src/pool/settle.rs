@@ -40,18 +40,18 @@ impl Step<'_> {
                     (Spot { bucket: id, offset: *offset, reading, sequence }, slot.is_over(now))
                 })
                 .collect();
-            for (spot, is_over) in due {
+            for (at, is_over) in due {
                 if handled >= STEP as u64 {
                     return Ok(Settled { done: false, handled });
                 }
                 handled += 1;
                 if is_log {
-                    self.erase(spot)?;
+                    self.erase(at)?;
                 } else if is_over {
-                    self.remove(spot, now).await?;
+                    self.remove(at, now).await?;
                     self.tally.expired += u64::from(counts);
                 } else {
-                    self.free(spot, now).await?;
+                    self.free(at, now).await?;
                 }
             }
         }
@@ -59,9 +59,9 @@ impl Step<'_> {
     }
 
     /// Removes a message from its reading, whatever its state.
-    pub(super) async fn remove(&mut self, spot: Spot, now: Timestamp) -> Result<Slot> {
-        let slot = self.erase(spot)?;
-        let counters = self.reading(spot.reading)?;
+    pub(super) async fn remove(&mut self, at: Spot, now: Timestamp) -> Result<Slot> {
+        let slot = self.erase(at)?;
+        let counters = self.reading(at.reading)?;
         counters.letters -= i64::from(slot.origin.is_some());
         match slot.state {
             State::Claimed => counters.claimed -= 1,
@@ -71,10 +71,10 @@ impl Step<'_> {
         }
         match &slot.key {
             Some(key) if slot.state == State::InLine => {
-                self.shift(spot.reading, key, Shift::GONE, now).await?;
+                self.shift(at.reading, key, Shift::GONE, now).await?;
             }
             Some(key) if slot.is_busy() => {
-                self.shift(spot.reading, key, Shift::DONE, now).await?;
+                self.shift(at.reading, key, Shift::DONE, now).await?;
             }
             _ => {}
         }
@@ -83,14 +83,14 @@ impl Step<'_> {
 
     /// Puts a message that is held back among the free ones. A lapsed claim stays written on it
     /// until another takes it.
-    pub(super) async fn free(&mut self, spot: Spot, now: Timestamp) -> Result<()> {
-        let before = self.slot(spot)?.clone();
-        let slot = self.change(spot, |slot| {
+    pub(super) async fn free(&mut self, at: Spot, now: Timestamp) -> Result<()> {
+        let before = self.slot(at)?.clone();
+        let slot = self.change(at, |slot| {
             slot.state = slot.free_state();
             slot.held_until = None;
         })?;
-        self.note_due(spot.reading, slot.due());
-        let counters = self.reading(spot.reading)?;
+        self.note_due(at.reading, slot.due());
+        let counters = self.reading(at.reading)?;
         match before.state {
             State::Claimed => counters.claimed -= 1,
             State::Delayed => counters.delayed -= 1,
@@ -98,10 +98,10 @@ impl Step<'_> {
         }
         let Some(key) = &slot.key else {
             counters.ready += 1;
-            self.note_freed(spot.reading, 1);
+            self.note_freed(at.reading, 1);
             return Ok(());
         };
         let by = if before.is_busy() { Shift::BACK } else { Shift::COME };
-        self.shift(spot.reading, key, by, now).await
+        self.shift(at.reading, key, by, now).await
     }
 }

@@ -49,13 +49,13 @@ pub(super) struct Shelf {
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// By reading, up to which position all ready messages are here.
-    pub(super) ready_to: HashMap<i64, i64>,
+    pub(super) ready: HashMap<i64, i64>,
     /// By reading and key, up to which position all messages in line are here.
-    pub(super) line_to: HashMap<(i64, String), i64>,
+    pub(super) line: HashMap<(i64, String), i64>,
     /// By reading, up to which turn all open lines are here.
-    pub(super) turns_to: HashMap<i64, i64>,
+    pub(super) turns: HashMap<i64, i64>,
     /// By reading, up to which time all that is due is here.
-    pub(super) due_to: HashMap<i64, i64>,
+    pub(super) due: HashMap<i64, i64>,
 }
 
 impl Shelf {
@@ -141,23 +141,23 @@ impl Shelf {
     }
 
     /// Changes a message; answers it as it is then.
-    pub(super) fn change(&mut self, spot: Spot, change: impl FnOnce(&mut Slot)) -> Option<Slot> {
-        let before = self.slot(spot)?.clone();
-        let slot = self.buckets.get_mut(&spot.bucket)?.change(spot.offset)?;
+    pub(super) fn change(&mut self, at: Spot, change: impl FnOnce(&mut Slot)) -> Option<Slot> {
+        let before = self.slot(at)?.clone();
+        let slot = self.buckets.get_mut(&at.bucket)?.change(at.offset)?;
         change(slot);
         let after = slot.clone();
-        self.forget(spot.reading, spot.sequence, &before);
-        self.note(spot.reading, spot.sequence, &after);
-        self.refresh_due(spot.bucket);
+        self.forget(at.reading, at.sequence, &before);
+        self.note(at.reading, at.sequence, &after);
+        self.refresh_due(at.bucket);
         Some(after)
     }
 
-    pub(super) fn remove(&mut self, spot: Spot) -> Option<Slot> {
-        let slot = self.buckets.get_mut(&spot.bucket)?.remove(spot.offset)?;
-        self.forget(spot.reading, spot.sequence, &slot);
-        self.refresh_due(spot.bucket);
-        if self.buckets.get(&spot.bucket).is_some_and(|bucket| bucket.slots.is_empty()) {
-            self.empty.insert(spot.bucket);
+    pub(super) fn remove(&mut self, at: Spot) -> Option<Slot> {
+        let slot = self.buckets.get_mut(&at.bucket)?.remove(at.offset)?;
+        self.forget(at.reading, at.sequence, &slot);
+        self.refresh_due(at.bucket);
+        if self.buckets.get(&at.bucket).is_some_and(|bucket| bucket.slots.is_empty()) {
+            self.empty.insert(at.bucket);
         }
         Some(slot)
     }
@@ -172,8 +172,8 @@ impl Shelf {
         }
     }
 
-    pub(super) fn slot(&self, spot: Spot) -> Option<&Slot> {
-        self.buckets.get(&spot.bucket)?.slots.get(&spot.offset)
+    pub(super) fn slot(&self, at: Spot) -> Option<&Slot> {
+        self.buckets.get(&at.bucket)?.slots.get(&at.offset)
     }
 
     /// Whether a bucket here spans a position.

@@ -187,6 +187,11 @@ pub(super) fn message_id(queue: Incarnation, sequence: i64) -> Result<MessageId>
     Ok(MessageId { incarnation: queue, sequence })
 }
 
+/// A count as it is stored.
+pub(super) fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 pub(super) fn seconds(number: i64) -> Duration {
     Duration::from_secs(u64::try_from(number).unwrap_or(0))
 }

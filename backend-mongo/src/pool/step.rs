@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use mongodb::bson::{Document, doc, oid::ObjectId};
+use mongodb::bson::{Document, RawDocumentBuf, doc, oid::ObjectId};
+use serde::de::DeserializeOwned;
 use storage_traits::{
     Result,
     domain::{Incarnation, Message, MessageId, Timestamp},
@@ -15,18 +16,19 @@ use storage_traits::{
 use super::{
     beside::{ClaimRecord, Line, Window},
     body::placeholder,
-    bucket::{Bucket, CAPACITY, NEVER},
+    bucket::{Bucket, CAPACITY_SPAN, NEVER},
     record::Record,
     shelf::{Shelf, Spot},
-    slot::{Slot, State},
+    slot::{Slot, State, number},
     stores::{BY_DUE, BY_ID, BY_KEY, BY_PLACE, BY_READY, CLAIMS, LINES, Query, Stores, WINDOWS},
 };
 use crate::error::unexpected;
 
 /// How many messages one step settles, moves or purges at the most.
 pub(super) const STEP: usize = 256;
-/// How many buckets are loaded at a time.
-const LOADED: i64 = 16;
+/// How many buckets, or lines, are loaded at a time.
+const LOADED: usize = 16;
+const LOADED_LINES: usize = 64;
 /// Positions that lie no farther apart are looked for together.
 const NEAR: i64 = 256;
 
@@ -85,7 +87,7 @@ impl<'l> Step<'l> {
         home: i64,
         record: Option<Record>,
         shelf: &'l mut Shelf,
-        hole: Option<i64>,
+        gap: Option<i64>,
     ) -> Self {
         Self {
             stores: stores.clone(),
@@ -93,7 +95,7 @@ impl<'l> Step<'l> {
             base: record.clone(),
             record,
             shelf,
-            hole,
+            hole: gap,
             new: Vec::new(),
             claims: Vec::new(),
             changed_claims: Vec::new(),
@@ -153,32 +155,32 @@ impl<'l> Step<'l> {
         *earliest = due.min(*earliest);
     }
 
-    pub(super) fn slot(&self, spot: Spot) -> Result<&Slot> {
-        self.shelf.slot(spot).ok_or_else(|| unexpected("a message is missing"))
+    pub(super) fn slot(&self, at: Spot) -> Result<&Slot> {
+        self.shelf.slot(at).ok_or_else(|| unexpected("a message is missing"))
     }
 
     /// Changes a message; answers it as it is then.
-    pub(super) fn change(&mut self, spot: Spot, change: impl FnOnce(&mut Slot)) -> Result<Slot> {
+    pub(super) fn change(&mut self, at: Spot, change: impl FnOnce(&mut Slot)) -> Result<Slot> {
         self.dirty = true;
         self.touched += 1;
-        self.changed.insert(spot.bucket);
-        self.shelf.change(spot, change).ok_or_else(|| unexpected("a message is missing"))
+        self.changed.insert(at.bucket);
+        self.shelf.change(at, change).ok_or_else(|| unexpected("a message is missing"))
     }
 
     /// Removes a message from its bucket.
-    pub(super) fn erase(&mut self, spot: Spot) -> Result<Slot> {
+    pub(super) fn erase(&mut self, at: Spot) -> Result<Slot> {
         self.dirty = true;
         self.touched += 1;
-        self.changed.insert(spot.bucket);
-        self.shelf.remove(spot).ok_or_else(|| unexpected("a message is missing"))
+        self.changed.insert(at.bucket);
+        self.shelf.remove(at).ok_or_else(|| unexpected("a message is missing"))
     }
 
-    /// The message in a spot; its body is read when the step is over.
-    pub(super) fn message(&mut self, spot: Spot) -> Result<Message> {
-        self.wanted.push((spot.bucket, spot.offset));
+    /// The message in a at; its body is read when the step is over.
+    pub(super) fn message(&mut self, at: Spot) -> Result<Message> {
+        self.wanted.push((at.bucket, at.offset));
         let body = placeholder(self.wanted.len() - 1);
         let ids = self.ids()?;
-        self.slot(spot)?.message(ids, spot.sequence, body)
+        self.slot(at)?.message(ids, at.sequence, body)
     }
 
     fn filter(&self, reading: i64) -> Document {
@@ -212,7 +214,7 @@ impl<'l> Step<'l> {
                 _ => ranges.push((sequence, sequence)),
             }
         }
-        let reach = CAPACITY as i64 - 1;
+        let reach = CAPACITY_SPAN - 1;
         for (start, end) in ranges {
             let mut filter = self.filter(reading);
             filter.insert("last", doc! { "$gte": start, "$lte": end.saturating_add(reach) });
@@ -225,7 +227,7 @@ impl<'l> Step<'l> {
     /// Up to `limit` of the first ready messages of a reading.
     pub(super) async fn first_ready(&mut self, reading: i64, limit: usize) -> Result<Vec<Spot>> {
         loop {
-            let known = self.shelf.known.ready_to.get(&reading).copied().unwrap_or(0);
+            let known = self.shelf.known.ready.get(&reading).copied().unwrap_or(0);
             let found = self.shelf.first_ready(reading, known, limit);
             let tail = self.base.as_ref().map_or(0, |record| record.tail);
             let end = self.hole.map_or(tail, |hole| tail.min(hole - 1));
@@ -237,9 +239,9 @@ impl<'l> Step<'l> {
             filter.insert("last", doc! { "$gt": known });
             let sort = Some(doc! { "last": 1 });
             let loaded = self.load(Query { filter, sort, index: BY_READY, limit: LOADED }).await?;
-            let full = loaded.len() as i64 == LOADED;
+            let full = loaded.len() == LOADED;
             let known = loaded.last().filter(|_| full).map_or(end, |(_, last, ..)| *last);
-            self.shelf.known.ready_to.insert(reading, known.min(end));
+            self.shelf.known.ready.insert(reading, known.min(end));
         }
     }
 
@@ -253,9 +255,9 @@ impl<'l> Step<'l> {
     ) -> Result<Vec<Spot>> {
         let place = (reading, key.to_owned());
         loop {
-            let known = self.shelf.known.line_to.get(&place).copied().unwrap_or(0);
+            let known = self.shelf.known.line.get(&place).copied().unwrap_or(0);
             let here = self.shelf.line(reading, key);
-            let all = here.map_or(0, BTreeSet::len) as i64 >= waiting;
+            let all = number(here.map_or(0, BTreeSet::len)) >= waiting;
             let known = if all { i64::MAX } else { known };
             let first = here.into_iter().flatten().take_while(|sequence| **sequence <= known);
             let found: Vec<Spot> =
@@ -268,16 +270,16 @@ impl<'l> Step<'l> {
             filter.insert("last", doc! { "$gt": known });
             let sort = Some(doc! { "last": 1 });
             let loaded = self.load(Query { filter, sort, index: BY_KEY, limit: LOADED }).await?;
-            let full = loaded.len() as i64 == LOADED;
+            let full = loaded.len() == LOADED;
             let known = loaded.last().filter(|_| full).map_or(i64::MAX, |(_, last, ..)| *last);
-            self.shelf.known.line_to.insert(place.clone(), known);
+            self.shelf.known.line.insert(place.clone(), known);
         }
     }
 
     /// The buckets of a reading in which something is due.
     pub(super) async fn due(&mut self, reading: i64, now: Timestamp) -> Result<Vec<ObjectId>> {
         loop {
-            let known = self.shelf.known.due_to.get(&reading).copied().unwrap_or(i64::MIN);
+            let known = self.shelf.known.due.get(&reading).copied().unwrap_or(i64::MIN);
             if known >= now.as_millis() {
                 return Ok(self.shelf.due(reading, now.as_millis()));
             }
@@ -286,7 +288,7 @@ impl<'l> Step<'l> {
             filter.insert("due", doc! { "$gt": known });
             let sort = Some(doc! { "due": 1 });
             let loaded = self.load(Query { filter, sort, index: BY_DUE, limit: LOADED }).await?;
-            let full = loaded.len() as i64 == LOADED;
+            let full = loaded.len() == LOADED;
             // Of those with the same due only some may have come.
             let known = match loaded.last().filter(|_| full) {
                 None => NEVER,
@@ -297,7 +299,7 @@ impl<'l> Step<'l> {
                     due
                 }
             };
-            self.shelf.known.due_to.insert(reading, known);
+            self.shelf.known.due.insert(reading, known);
             let due = self.shelf.due(reading, now.as_millis());
             if due.len() >= STEP {
                 return Ok(due);
@@ -319,7 +321,7 @@ impl<'l> Step<'l> {
             let filter = doc! { "_id": Line::name(reading, key), "home": self.home };
             let query = Query { filter, sort: None, index: BY_ID, limit: 1 };
             let found = self.stores.find(LINES, query).await?;
-            let line = found.first().map(|raw| read(raw)).transpose()?;
+            let line = found.first().map(read).transpose()?;
             self.shelf.lines.insert(place.clone(), line);
         }
         let line = self.shelf.lines.get(&place).cloned().flatten();
@@ -339,7 +341,7 @@ impl<'l> Step<'l> {
             return Ok(None);
         }
         loop {
-            let known = self.shelf.known.turns_to.get(&reading).copied().unwrap_or(i64::MIN);
+            let known = self.shelf.known.turns.get(&reading).copied().unwrap_or(i64::MIN);
             let range = (reading, String::new())..(reading + 1, String::new());
             let open = self.shelf.lines.range(range).filter_map(|(_, line)| line.as_ref());
             let first = open.filter(|line| line.turn.is_some()).min_by_key(|line| line.turn);
@@ -356,7 +358,7 @@ impl<'l> Step<'l> {
                 filter,
                 sort: Some(doc! { "turn": 1 }),
                 index: super::stores::BY_TURN,
-                limit: 4 * LOADED,
+                limit: LOADED_LINES,
             };
             let found = self.stores.find(LINES, query).await?;
             let mut last = i64::MAX;
@@ -365,8 +367,8 @@ impl<'l> Step<'l> {
                 last = line.turn.unwrap_or(i64::MAX);
                 self.shelf.lines.entry((reading, line.key.clone())).or_insert(Some(line));
             }
-            let known = if found.len() as i64 == 4 * LOADED { last } else { i64::MAX };
-            self.shelf.known.turns_to.insert(reading, known);
+            let known = if found.len() == LOADED_LINES { last } else { i64::MAX };
+            self.shelf.known.turns.insert(reading, known);
         }
     }
 
@@ -381,7 +383,7 @@ impl<'l> Step<'l> {
             let filter = doc! { "_id": ClaimRecord::name(reading, id), "home": self.home };
             let query = Query { filter, sort: None, index: BY_ID, limit: 1 };
             let found = self.stores.find(CLAIMS, query).await?;
-            let claim = found.first().map(|raw| read(raw)).transpose()?;
+            let claim = found.first().map(read).transpose()?;
             self.shelf.claims.insert(place, claim);
         }
         Ok(self.shelf.claims.get(&place).cloned().flatten())
@@ -393,7 +395,7 @@ impl<'l> Step<'l> {
             let filter = doc! { "_id": name, "home": self.home };
             let query = Query { filter, sort: None, index: BY_ID, limit: 1 };
             let found = self.stores.find(WINDOWS, query).await?;
-            let window = found.first().map(|raw| read(raw)).transpose()?;
+            let window = found.first().map(read).transpose()?;
             self.shelf.windows.insert(name.to_owned(), window);
         }
         Ok(self.shelf.windows.get(name).cloned().flatten())
@@ -406,7 +408,7 @@ impl<'l> Step<'l> {
         reading: i64,
         after: i64,
         scan: Scan,
-        limit: i64,
+        limit: usize,
     ) -> Result<i64> {
         let mut filter = self.filter(reading);
         filter.insert("last", doc! { "$gt": after });
@@ -415,7 +417,7 @@ impl<'l> Step<'l> {
         }
         let sort = Some(doc! { "last": 1 });
         let loaded = self.load(Query { filter, sort, index: scan.index(), limit }).await?;
-        let full = loaded.len() as i64 == limit;
+        let full = loaded.len() == limit;
         Ok(loaded.last().filter(|_| full).map_or(i64::MAX, |(_, last, ..)| *last))
     }
 
@@ -446,9 +448,9 @@ impl<'l> Step<'l> {
     ) -> Result<Vec<Spot>> {
         self.load_positions(reading, sequences).await?;
         let spots = sequences.iter().filter_map(|sequence| self.shelf.find(reading, *sequence));
-        let lives = |spot: &Spot| {
+        let lives = |at: &Spot| {
             self.shelf
-                .slot(*spot)
+                .slot(*at)
                 .is_some_and(|slot| !slot.is_over(now) && slot.state != State::Retained)
         };
         Ok(spots.filter(lives).collect())
@@ -484,6 +486,6 @@ impl Scan {
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(raw: &mongodb::bson::RawDocumentBuf) -> Result<T> {
+fn read<T: DeserializeOwned>(raw: &RawDocumentBuf) -> Result<T> {
     mongodb::bson::deserialize_from_slice(raw.as_bytes()).map_err(unexpected)
 }

@@ -11,7 +11,10 @@ use mongodb::{
 };
 use storage_traits::Result;
 
-use super::bucket::{Bucket, Stored};
+use super::{
+    bucket::{Bucket, Stored},
+    slot::number,
+};
 use crate::{
     indexes::Index,
     server::{Server, Topology},
@@ -141,7 +144,7 @@ pub(super) struct Query {
     pub(super) filter: Document,
     pub(super) sort: Option<Document>,
     pub(super) index: &'static str,
-    pub(super) limit: i64,
+    pub(super) limit: usize,
 }
 
 #[derive(Clone)]
@@ -172,7 +175,8 @@ impl Stores {
         self.0
             .retry(async || {
                 let collection = self.quick(name);
-                let mut find = collection.find(filter.clone()).hint(hint(index)).limit(limit);
+                let mut find =
+                    collection.find(filter.clone()).hint(hint(index)).limit(number(limit));
                 if let Some(sort) = &sort {
                     find = find.sort(sort.clone());
                 }

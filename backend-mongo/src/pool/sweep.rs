@@ -16,9 +16,9 @@ use crate::error::unexpected;
 /// How long a dropped queue's incarnation stays refused.
 const RETIREMENT: Duration = Duration::from_mins(10);
 /// How many readings one sweep looks at.
-const SWEEP_READINGS: i64 = 64;
+const SWEEP_READINGS: usize = 64;
 /// How many parcels and pieces of refuse one sweep looks at.
-const SWEEP_PIECES: i64 = 16;
+const SWEEP_PIECES: usize = 16;
 /// How long something may be on its way before it counts as lost.
 const LOST_AFTER: Duration = Duration::from_mins(10);
 /// When to look again at what is on its way.
@@ -71,7 +71,7 @@ impl MongoPool {
         &self,
         name: &'static str,
         now: Timestamp,
-        limit: i64,
+        limit: usize,
     ) -> Result<Vec<RawDocumentBuf>> {
         let filter = doc! { "due": { "$lte": now.as_millis() } };
         let query = Query { filter, sort: Some(doc! { "due": 1 }), index: BY_TIME, limit };
@@ -85,7 +85,7 @@ impl MongoPool {
         let query = Query { filter, sort, index: BY_TIME, limit: SWEEP_READINGS };
         let parts = Some(doc! { "home": 1, "reading": 1 });
         let due = self.stores().find_parts(BUCKETS, query, parts).await?;
-        let full = due.len() as i64 == SWEEP_READINGS;
+        let full = due.len() == SWEEP_READINGS;
         let readings: BTreeSet<(i64, i64)> = due
             .iter()
             .filter_map(|raw| Some((number(raw, "home")?, number(raw, "reading")?)))
@@ -146,7 +146,7 @@ impl MongoPool {
                 return Ok(());
             }
         }
-        swept.more |= found.len() as i64 == SWEEP_PIECES && swept.handled > 0;
+        swept.more |= found.len() == SWEEP_PIECES && swept.handled > 0;
         Ok(())
     }
 
@@ -168,7 +168,7 @@ impl MongoPool {
         }
         let mut removed = 0;
         for (name, index) in [(BUCKETS, BY_PLACE), (LINES, BY_TURN)] {
-            let limit = STEP as i64 / 2;
+            let limit = STEP / 2;
             let query = Query { filter: filter.clone(), sort: None, index, limit };
             let found = self.stores().find_parts(name, query, Some(doc! { "_id": 1 })).await?;
             let deletes = found.iter().map(|raw| {
@@ -225,7 +225,7 @@ impl MongoPool {
                 self.look_again(PARCELS, id, now).await?;
             }
         }
-        swept.more |= found.len() as i64 == SWEEP_PIECES && swept.handled > 0;
+        swept.more |= found.len() == SWEEP_PIECES && swept.handled > 0;
         failed.map_or(Ok(()), Err)
     }
 

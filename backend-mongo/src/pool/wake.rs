@@ -271,7 +271,7 @@ impl Operation for Look {
         let counters = step.reading(reading)?;
         let in_line = if counters.open_lines > 0 { counters.in_line } else { 0 };
         let claimable = counters.ready + in_line;
-        let known = step.shelf.known.due_to.get(&reading).copied().unwrap_or(i64::MIN);
+        let known = step.shelf.known.due.get(&reading).copied().unwrap_or(i64::MIN);
         let due = step.shelf.next_due(reading).min(known.saturating_add(1));
         let (epoch, tail) = (step.record()?.epoch, step.record()?.tail);
         Ok(Progress::Done(Some(Seen { claimable, due, epoch, tail })))
