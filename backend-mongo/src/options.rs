@@ -12,6 +12,8 @@ const DATABASE: &str = "chapar";
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// How many connections to a server there may be, unless `maxPoolSize` says otherwise.
 const CONNECTIONS: u32 = 64;
+/// How often to look for a server that was not found, unless `heartbeatFrequencyMS` says otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The longest name of a database that a server takes, in bytes.
 const MAX_DATABASE: usize = 63;
 
@@ -103,6 +105,7 @@ impl MongoOptions {
         options.app_name.get_or_insert_with(|| DATABASE.to_owned());
         options.max_pool_size.get_or_insert(CONNECTIONS);
         options.connect_timeout.get_or_insert(half);
+        options.heartbeat_freq.get_or_insert(HEARTBEAT);
         options.server_selection_timeout.get_or_insert(half);
         options.write_concern = Some(self.write_concern.clone());
         options.read_concern = Some(ReadConcern::local());

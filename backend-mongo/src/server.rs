@@ -130,6 +130,12 @@ impl Server {
         self.database().collection_with_options(name, options)
     }
 
+    /// A collection whose changes are followed: servers tell of none that is not durable.
+    pub(crate) fn followed<T: Send + Sync>(&self, name: &str) -> Collection<T> {
+        let options = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
+        self.database().collection_with_options(name, options)
+    }
+
     /// The write concern that commands of our own are given.
     pub(crate) fn write_concern(&self) -> Bson {
         serialize_to_bson(self.options.write_concern()).unwrap_or(Bson::Null)

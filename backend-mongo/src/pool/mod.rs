@@ -25,6 +25,7 @@ mod beside;
 mod body;
 mod bucket;
 mod claim;
+mod clerk;
 mod commit;
 mod group;
 mod lane;
@@ -42,6 +43,7 @@ mod step;
 mod stores;
 mod sweep;
 mod wake;
+mod worker;
 
 use std::sync::{
     Arc,

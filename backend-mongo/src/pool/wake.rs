@@ -369,7 +369,7 @@ async fn open(shared: &Arc<Shared>) -> Option<Stream> {
             "updateDescription.removedFields": { "$literal": [] },
         } },
     ];
-    let queues = shared.stores.0.quick::<Document>(QUEUES);
+    let queues = shared.stores.0.followed::<Document>(QUEUES);
     let opened = timeout(shared.stores.0.timeout(), queues.watch().pipeline(pipeline)).await;
     match opened {
         Ok(Ok(stream)) => Some(stream),
