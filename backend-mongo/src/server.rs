@@ -14,6 +14,7 @@ use mongodb::{
 };
 use storage_traits::{Result, StoreError, pool::Durability};
 use tokio::{
+    runtime::Handle,
     sync::{OnceCell, watch},
     time::{Instant, timeout, timeout_at},
 };
@@ -61,6 +62,8 @@ pub(crate) struct Server {
     facts: OnceCell<Facts>,
     calls: watch::Sender<usize>,
     closed: watch::Sender<bool>,
+    /// Where this was opened. Who asks may be on another, which ends before.
+    runtime: Handle,
 }
 
 /// One call among those under way.
@@ -86,6 +89,7 @@ impl Server {
             facts: OnceCell::new(),
             calls: watch::Sender::new(0),
             closed: watch::Sender::new(false),
+            runtime: Handle::current(),
         });
         match timeout(server.timeout(), server.reach()).await {
             Ok(Ok(())) => {}
@@ -176,6 +180,11 @@ impl Server {
     /// Whether a server was reached.
     pub(crate) fn was_reached(&self) -> bool {
         self.facts.initialized()
+    }
+
+    /// Lets something go on whoever asked for it.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -157,7 +157,7 @@ impl Applier {
         let (entries, received) = mpsc::unbounded_channel();
         let applier = Self { entries, left: watch::Sender::new(0), done: Arc::default() };
         let (left, done) = (applier.left.clone(), Arc::clone(&applier.done));
-        tokio::spawn(run(stores.clone(), home, received, left, done));
+        stores.0.spawn(run(stores.clone(), home, received, left, done));
         applier
     }
 

@@ -48,6 +48,18 @@ async fn pause(pause: Duration) {
     tokio::time::sleep(pause).await;
 }
 
+/// How many posts fit into a batch beside others.
+fn fitting(posts: &[Post], others: &[Post]) -> usize {
+    let mut bytes: usize = others.iter().map(|post| post.bytes).sum();
+    let mut messages: usize = others.iter().map(|post| post.slots.len()).sum();
+    let fits = |post: &&Post| {
+        bytes += post.bytes;
+        messages += post.slots.len();
+        bytes <= MOST_BYTES && messages <= MOST_MESSAGES
+    };
+    posts.iter().take_while(fits).count()
+}
+
 /// A batch that has its positions.
 pub(super) struct Committed {
     pub(super) entry: Entry,
@@ -77,11 +89,26 @@ struct Batch {
     due: i64,
 }
 
+impl Batch {
+    fn new() -> Self {
+        Self {
+            token: chance::stamp(),
+            count: 0,
+            buckets: Vec::new(),
+            documents: Vec::new(),
+            placed: Vec::new(),
+            ready: 0,
+            delayed: 0,
+            due: NEVER,
+        }
+    }
+}
+
 impl Clerk {
     /// Stores what has gathered, until nothing has.
     pub(super) async fn run(self) {
-        while let Some(posts) = self.next() {
-            let answer = self.batch(&posts).await;
+        while let Some(mut posts) = self.next() {
+            let answer = self.batch(&mut posts).await;
             let mut first = match &answer {
                 Ok(first) => *first,
                 Err(_) => None,
@@ -106,14 +133,17 @@ impl Clerk {
             desk.under_way -= 1;
             return None;
         }
-        let (mut bytes, mut messages) = (0, 0);
-        let fits = |post: &&Post| {
-            bytes += post.bytes;
-            messages += post.slots.len();
-            bytes <= MOST_BYTES && messages <= MOST_MESSAGES
-        };
-        let count = desk.waiting.iter().take_while(fits).count().max(1);
+        let count = fitting(&desk.waiting, &[]).max(1);
         Some(desk.waiting.drain(..count).collect())
+    }
+
+    /// What waits and can be stored together with these posts.
+    fn gathered(&self, posts: &[Post]) -> Vec<Post> {
+        let mut desks = self.posts.desks();
+        let Some(desk) = desks.get_mut(&self.home) else { return Vec::new() };
+        desk.waiting.retain(|post| !post.reply.is_closed());
+        let count = fitting(&desk.waiting, posts);
+        desk.waiting.drain(..count).collect()
     }
 
     async fn shape(&self) -> Result<Option<Shape>> {
@@ -137,16 +167,27 @@ impl Clerk {
     }
 
     /// Stores posts; answers the first position.
-    async fn batch(&self, posts: &[Post]) -> Answer {
+    async fn batch(&self, posts: &mut Vec<Post>) -> Answer {
         loop {
             let Some(shape) = self.shape().await? else { return Ok(None) };
-            let batch = self.pack(posts, &shape)?;
-            let term = self.stores.insert_in_term(BUCKETS, &batch.documents).await?;
+            let mut batch = Batch::new();
+            self.pack(posts, &shape, &mut batch)?;
+            let mut term = self.stores.insert_in_term(BUCKETS, &batch.documents).await?;
+            // What has gathered meanwhile shares the commit: that is what takes long.
+            let late = self.gathered(posts);
+            if !late.is_empty() {
+                let before = batch.documents.len();
+                self.pack(&late, &shape, &mut batch)?;
+                posts.extend(late);
+                let late_term =
+                    self.stores.insert_in_term(BUCKETS, &batch.documents[before..]).await?;
+                term = term.filter(|term| Some(*term) == late_term);
+            }
             let committed = match self.commit(&batch, &shape).await {
                 Ok(committed) => committed,
                 Err(error) => {
                     // It may be committed all the same: then its messages have to be there.
-                    tokio::spawn(self.clone().find_out(batch));
+                    self.stores.0.spawn(self.clone().find_out(batch));
                     return Err(error);
                 }
             };
@@ -165,7 +206,7 @@ impl Clerk {
             };
             let first = committed.entry.first;
             if let Err(error) = self.see_to(&batch, committed, term).await {
-                tokio::spawn(self.clone().find_out(batch));
+                self.stores.0.spawn(self.clone().find_out(batch));
                 return Err(error);
             }
             let Batch { count, ready, due, .. } = batch;
@@ -176,23 +217,17 @@ impl Clerk {
     }
 
     /// Puts messages into buckets.
-    fn pack(&self, posts: &[Post], shape: &Shape) -> Result<Batch> {
+    fn pack(&self, posts: &[Post], shape: &Shape, batch: &mut Batch) -> Result<()> {
         let slots: Vec<&(Slot, Vec<u8>)> = posts.iter().flat_map(|post| &post.slots).collect();
-        let count = number(slots.len());
-        let delayed = delayed_of(&slots);
+        let (count, delayed) = (number(slots.len()), delayed_of(&slots));
         let due = slots.iter().map(|(slot, _)| slot.due()).min().unwrap_or(NEVER);
-        let mut batch = Batch {
-            token: chance::stamp(),
-            count,
-            buckets: Vec::new(),
-            documents: Vec::new(),
-            placed: Vec::new(),
-            ready: count - delayed,
-            delayed,
-            due,
-        };
+        let before = batch.count;
+        batch.count += count;
+        batch.ready += count - delayed;
+        batch.delayed += delayed;
+        batch.due = batch.due.min(due);
         for reading in shape.readings.iter() {
-            let mut offset = 0;
+            let mut offset = before;
             let mut rest = &slots[..];
             while !rest.is_empty() {
                 let mut bytes = 0;
@@ -221,7 +256,7 @@ impl Clerk {
                 batch.buckets.push(bucket);
             }
         }
-        Ok(batch)
+        Ok(())
     }
 
     /// Gives a batch its positions; `None` if the queue is not as it was.
@@ -317,7 +352,7 @@ impl Clerk {
         let desk = desks.entry(self.home).or_default();
         desk.unplaced.push(committed);
         if !std::mem::replace(&mut desk.is_tended, true) {
-            tokio::spawn(self.clone().tend());
+            self.stores.0.spawn(self.clone().tend());
         }
         Ok(())
     }

@@ -127,7 +127,7 @@ impl Lanes {
         lanes.insert(home, Arc::clone(&lane));
         let worker = Worker::new(self, side, stores, home, &lane);
         let lanes = Arc::clone(self);
-        tokio::spawn(async move {
+        stores.0.spawn(async move {
             // Whoever waits is told, and the next one begins anew.
             if AssertUnwindSafe(worker.run()).catch_unwind().await.is_err() {
                 tracing::error!(queue = home, "a step panicked");

@@ -132,7 +132,7 @@ impl Posts {
             desk.waiting.push(post);
             if desk.under_way < SIDE_BY_SIDE {
                 desk.under_way += 1;
-                tokio::spawn(self.clerk(side, stores, home).run());
+                stores.0.spawn(self.clerk(side, stores, home).run());
             }
         }
         let first = match timeout(stores.0.timeout() * 2, answer).await {

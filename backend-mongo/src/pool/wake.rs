@@ -280,8 +280,8 @@ impl Operation for Look {
 
 /// Looks after what is watched until the pool is closed or gone.
 pub(super) fn start(shared: &Arc<Shared>) {
-    tokio::spawn(follow_time(Arc::downgrade(shared)));
-    tokio::spawn(follow_others(Arc::downgrade(shared)));
+    shared.stores.0.spawn(follow_time(Arc::downgrade(shared)));
+    shared.stores.0.spawn(follow_others(Arc::downgrade(shared)));
 }
 
 /// Looks when something is due.
