@@ -2,16 +2,17 @@
 # Runs OpenStack Zaqar, the original, so that it can be measured beside this service.
 #
 #   zaqar.sh install DIR                 makes a Python environment in DIR
-#   zaqar.sh serve DIR PORT REDIS_URI    serves on 127.0.0.1:PORT until SIGTERM or SIGINT
+#   zaqar.sh serve DIR PORT URI          serves on 127.0.0.1:PORT until SIGTERM or SIGINT
 #
-# REDIS_URI is redis://HOST:PORT, with /N for database N. Zaqar keeps everything there, and what it
-# finds there from before stays: empty that database first. Works as root and as a user with sudo.
-# Safe to run again: what is there is not installed twice.
+# URI is redis://HOST:PORT, with /N for database N, or mongodb://HOST:PORT,HOST:PORT/. Zaqar keeps
+# everything there, in MongoDB in databases whose names begin with zaqar, and what it finds there from
+# before stays: empty it first. Works as root and as a user with sudo. Safe to run again: what is there
+# is not installed twice.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
-    echo "usage: zaqar.sh install DIR | zaqar.sh serve DIR PORT REDIS_URI" >&2
+    echo "usage: zaqar.sh install DIR | zaqar.sh serve DIR PORT URI" >&2
     exit 2
 }
 
@@ -35,20 +36,39 @@ install() {
     fi
 }
 
+# Prints what Zaqar calls the store at a URI, and the URI as Zaqar wants it.
+store() {
+    local uri=$1
+    case $uri in
+        redis://*)
+            # Zaqar wants the number of the database as an option. Its time limit of 0.1 s for an
+            # answer of Redis would turn a slow disk into errors.
+            if [[ $uri =~ ^(redis://[^/?]+)/([0-9]+)$ ]]; then
+                uri="${BASH_REMATCH[1]}?dbid=${BASH_REMATCH[2]}"
+            fi
+            if [[ $uri == *\?* ]]; then uri+="&socket_timeout=30"; else uri+="?socket_timeout=30"; fi
+            echo redis "$uri"
+            ;;
+        mongodb://*)
+            # For a URI that names a replica set, Zaqar asks pymongo for a client that is there no
+            # more. The usual one finds out by itself that the servers are a set.
+            echo mongodb "$(sed -E 's/([?&])replicaSet=[^&]*&?/\1/; s/[?&]$//' <<<"$uri")"
+            ;;
+        *) usage ;;
+    esac
+}
+
 serve() {
-    local dir port=$2 uri=$3
+    local dir port=$2 stored driver uri threads=1
     dir=$(cd "$1" && pwd)
+    stored=$(store "$3")
+    read -r driver uri <<<"$stored"
+    if [ "$driver" = mongodb ]; then threads=8; fi
 
-    # Zaqar wants the number of the database as an option. Its time limit of 0.1 s for an answer of
-    # Redis would turn a slow disk into errors.
-    if [[ $uri =~ ^(redis://[^/?]+)/([0-9]+)$ ]]; then
-        uri="${BASH_REMATCH[1]}?dbid=${BASH_REMATCH[2]}"
-    fi
-    if [[ $uri == *\?* ]]; then uri+="&socket_timeout=30"; else uri+="?socket_timeout=30"; fi
-
-    # No authentication, since auth_strategy is not set. The queues themselves are in Redis too: with
-    # SQLite their look-up takes nearly half the time of a post, and the migrations of that store are
-    # written for MySQL.
+    # No authentication, since auth_strategy is not set. The queues themselves are in the same store:
+    # with SQLite their look-up takes nearly half the time of a post, and the migrations of that store
+    # are written for MySQL. In MongoDB a message is acknowledged by a majority in any case, and
+    # "unreliable" only says that nobody has to ask for it.
     cat >"$dir/zaqar.conf" <<CONF
 [DEFAULT]
 unreliable = True
@@ -58,13 +78,13 @@ default_log_levels = zaqar=WARNING,oslo_policy=WARNING,osprofiler=CRITICAL
 
 [drivers]
 transport = wsgi
-message_store = redis
-management_store = redis
+message_store = $driver
+management_store = $driver
 
-[drivers:message_store:redis]
+[drivers:message_store:$driver]
 uri = $uri
 
-[drivers:management_store:redis]
+[drivers:management_store:$driver]
 uri = $uri
 
 [profiler]
@@ -73,8 +93,9 @@ CONF
     # No rules of our own. Without the file, Zaqar would look for it on every request.
     echo '{}' >"$dir/policy.yaml"
 
-    # Two processes of one thread each: threads of one process hold each other up. Every answer ends
-    # its connection, and says so. Behind the router, which would keep connections open, lists and
+    # Two processes. On Redis they have one thread each: threads of one process hold each other up. A
+    # write to MongoDB takes so long that others had better go on meanwhile. Every answer ends its
+    # connection, and says so. Behind the router, which would keep connections open, lists and
     # claims took 40 ms longer, with or without tcp-nodelay; and it closes after each 204 besides.
     cat >"$dir/uwsgi.ini" <<INI
 [uwsgi]
@@ -84,6 +105,7 @@ module = zaqar.transport.wsgi.app:application
 virtualenv = $dir
 master = true
 processes = 2
+threads = $threads
 lazy-apps = true
 enable-threads = true
 thunder-lock = true

@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use clap::builder::RangedU64ValueParser;
 use tempfile::TempDir;
 
+/// The setting that says where queues are kept.
+pub(crate) const CATALOG_URI: &str = "CHAPAR__CATALOG__URI";
 /// The setting that says where messages are kept.
 pub(crate) const POOL_URI: &str = "CHAPAR__POOL__URI";
 

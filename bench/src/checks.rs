@@ -59,6 +59,12 @@ impl Check {
         Self { what, found, target: Some(target), met: Some(target.met_by(found)), rounds }
     }
 
+    /// Holds the largest of `values` against the target, which every round has to meet.
+    pub(crate) fn largest(what: impl Into<String>, values: &[f64], target: Target) -> Self {
+        let found = values.iter().copied().fold(f64::NAN, f64::max);
+        Self { found, met: Some(target.met_by(found)), ..Self::value(what, values, target) }
+    }
+
     /// Holds the ratio of the medians against the target: one odd round moves it little.
     pub(crate) fn ratio(
         what: impl Into<String>,
@@ -138,6 +144,14 @@ mod tests {
         assert!(Target::AtMost(2.0).met_by(2.0) && !Target::AtMost(2.0).met_by(2.1));
         assert!(Target::Below(2.0).met_by(1.9) && !Target::Below(2.0).met_by(2.0));
         assert!(!Target::AtLeast(2.0).met_by(f64::NAN), "nothing measured meets nothing");
+    }
+
+    #[test]
+    fn one_round_that_is_too_large_misses_the_target_of_all() {
+        let check = |values: &[f64]| Check::largest("x", values, Target::AtMost(0.0));
+        assert_eq!(check(&[0.0, 0.0, 0.0]).met, Some(true));
+        assert!(check(&[0.0, 1.0, 0.0]).met == Some(false) && near(check(&[0.0, 1.0]).found, 1.0));
+        assert_eq!(check(&[]).met, Some(false));
     }
 
     #[test]

@@ -32,16 +32,28 @@ impl Crew<'_> {
         T: Future<Output = Result<Tally>> + Send + 'static,
     {
         let connections = Connection::open_many(self.target, self.connections).await?;
-        let start = Instant::now();
-        let mut workers = JoinSet::new();
-        for (index, connection) in connections.into_iter().enumerate() {
-            let queue = &self.queues[index % self.queues.len()];
-            let worker = Worker::new(connection, queue, start + self.length);
-            workers.spawn(task(index, worker));
-        }
-        let tally = gather(workers, self.length).await?;
-        Ok((tally, start.elapsed()))
+        run_on(connections, self.queues, self.length, task).await
     }
+}
+
+/// Gives each connection a worker, on its share of the queues, as a crew does.
+pub(crate) async fn run_on<T>(
+    connections: Vec<Connection>,
+    queues: &[Arc<Queue>],
+    length: Duration,
+    task: impl Fn(usize, Worker) -> T,
+) -> Result<(Tally, Duration)>
+where
+    T: Future<Output = Result<Tally>> + Send + 'static,
+{
+    let start = Instant::now();
+    let mut workers = JoinSet::new();
+    for (index, connection) in connections.into_iter().enumerate() {
+        let worker = Worker::new(connection, &queues[index % queues.len()], start + length);
+        workers.spawn(task(index, worker));
+    }
+    let tally = gather(workers, length).await?;
+    Ok((tally, start.elapsed()))
 }
 
 /// Posts until the time is up, or `most` times.

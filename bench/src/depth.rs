@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::args::{BodyArgs, Output, Place, connections};
+use crate::args::{BodyArgs, Output, POOL_URI, Place, connections};
 use crate::checks::{Check, Target, checks_table};
 use crate::crew::{Crew, cycle};
+use crate::mongo::Set;
 use crate::report::{Label, Outcome, Row, rows_table, write_json};
 use crate::server::Server;
 use crate::tally::Op;
@@ -22,6 +23,9 @@ use crate::{body, prefill};
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
+    /// Keep the messages in a replica set of MongoDB that is started for the purpose
+    #[arg(long, conflicts_with = "pool")]
+    mongo: bool,
     /// Messages in the short queue
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     small: u64,
@@ -48,7 +52,12 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let dir = args.place.fresh_dir()?;
-    let server = Server::start(args.place.service()?, dir.path()).await?;
+    let set = args.mongo.then(Set::start);
+    let mut command = args.place.service()?;
+    if let Some(set) = &set {
+        command.env(POOL_URI, set.uri());
+    }
+    let server = Server::start(command, dir.path()).await?;
     let (small, large) = (Queue::new("small", 1)?, Queue::new("large", 1)?);
     for (queue, count) in [(&small, args.small), (&large, args.large)] {
         prefill::fill(server.target(), queue, count, args.body.body_bytes).await?;

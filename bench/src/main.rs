@@ -39,11 +39,13 @@ mod pool;
 mod compare;
 mod depth;
 mod groups;
+mod mongo;
 mod redis;
 mod resp;
 mod soak;
 mod startup;
 mod waiters;
+mod zaqar;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
@@ -78,6 +80,8 @@ enum Command {
     Soak(soak::Args),
     /// The service on Redis against Redis itself and against OpenStack Zaqar
     Redis(redis::Args),
+    /// The service on MongoDB against the driver alone, two nodes, and OpenStack Zaqar
+    Mongo(mongo::Args),
     /// Time from the start of the service to its first answers
     Startup(startup::Args),
     /// A baseline without HTTP, as a process of its own
@@ -137,6 +141,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Groups(args) => groups::run(&args).await,
         Command::Waiters(args) => waiters::run(&args).await,
         Command::Redis(args) => redis::run(&args).await,
+        Command::Mongo(args) => mongo::run(&args).await,
         Command::Soak(args) => soak::run(&args).await,
         Command::Startup(args) => startup::run(&args).await,
         Command::RunBaseline(run) => run.here().await,
@@ -163,7 +168,9 @@ mod tests {
             "bench groups --groups 8 --rounds 1",
             "bench waiters --waiters 100",
             "bench redis --zaqar venv --rounds 1 --seconds 1",
+            "bench mongo --zaqar venv --rounds 1 --seconds 1 --consumers 4",
             "bench depth --pool redis://127.0.0.1:1 --most 1.3",
+            "bench depth --mongo --most 1.5",
             "bench run-baseline group-commit --dir d --connections 1 --length 1000 --body-bytes 64 \
              --round 1",
             "bench sync-cost --dir d",

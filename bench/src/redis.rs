@@ -4,22 +4,22 @@
 //! Every round runs each once, one after the other and on an empty Redis, so that a machine that
 //! changes its speed changes it for all.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::json;
 use test_servers::redis::Redis;
 
 use crate::args::{BodyArgs, Output, POOL_URI, Place, connections};
 use crate::checks::{Check, Target, checks_table};
 use crate::process::output;
-use crate::report::{Label, Row, rows_table, write_json};
+use crate::report::{Label, Outcome, Row, rows_table, without_errors, write_json};
 use crate::resp::{self, Functions, NOW, PIPELINE};
 use crate::scenario::{self, Plan, Scenario};
-use crate::server::{Server, free_address};
+use crate::server::Server;
 use crate::tally::Op;
+use crate::zaqar::ZaqarArgs;
 use crate::{prefill, worker::Queue};
 
 /// Messages in each post of a batch.
@@ -31,15 +31,8 @@ const PREFILL: u64 = 300_000;
 pub(crate) struct Args {
     #[command(flatten)]
     place: Place,
-    /// Compare with Zaqar as well: the folder that `bench/compare/zaqar.sh install` was given
-    #[arg(long, value_name = "DIR")]
-    zaqar: Option<PathBuf>,
-    /// The script that serves Zaqar
-    #[arg(long, value_name = "FILE", default_value = "bench/compare/zaqar.sh")]
-    zaqar_script: PathBuf,
-    /// Concurrent connections to Zaqar, which does best with few
-    #[arg(long, default_value = "16", value_parser = connections())]
-    zaqar_connections: usize,
+    #[command(flatten)]
+    zaqar: ZaqarArgs,
     /// Concurrent connections
     #[arg(long, default_value = "64", value_parser = connections())]
     connections: usize,
@@ -102,10 +95,10 @@ async fn measure(args: &Args, redis: &Redis, round: u32) -> Result<Round> {
             _ => {}
         }
         rows.extend(chapar(args, redis, plan, round).await?);
-        if args.zaqar.is_some() {
+        if args.zaqar.wanted() {
             let prefill =
                 if plan.scenario == Scenario::ClaimDelete { 40_000 } else { plan.prefill };
-            let plan = Plan { connections: args.zaqar_connections, prefill, ..plan.clone() };
+            let plan = Plan { connections: args.zaqar.connections, prefill, ..plan.clone() };
             rows.extend(zaqar(args, redis, &plan, round).await?);
         }
     }
@@ -127,37 +120,21 @@ async fn chapar(args: &Args, redis: &Redis, plan: &Plan, round: u32) -> Result<V
     let dir = args.place.fresh_dir()?;
     let server = start(args, redis, &dir).await?;
     let outcome = scenario::run_on(server, plan, "compare").await?;
-    no_errors(outcome.rows(&label("chapar", plan, round)))
+    without_errors(outcome.rows(&label("chapar", plan, round)))
 }
 
 async fn zaqar(args: &Args, redis: &Redis, plan: &Plan, round: u32) -> Result<Vec<Row>> {
-    let Some(dir) = &args.zaqar else { return Ok(Vec::new()) };
     redis.command(&["FLUSHALL"]);
-    let listen = free_address()?;
-    let port = listen.rsplit(':').next().unwrap_or_default();
-    let mut command = Command::new(args.zaqar_script.canonicalize()?);
-    command.arg("serve").arg(dir.canonicalize()?).arg(port).arg(redis.uri());
     let logs = args.place.fresh_dir()?;
-    let server = Server::spawn(command, &listen, logs.path()).await?;
+    let server = args.zaqar.start(&redis.uri(), logs.path()).await?;
     let outcome = scenario::run_on(server, plan, "compare").await?;
-    let mut rows = outcome.rows(&label("zaqar", plan, round));
-    // Of its processes, only the first is known.
-    for row in &mut rows {
-        row.cpu_us_per_request = None;
-    }
-    no_errors(rows)
+    let outcome = Outcome { server_cpu: None, ..outcome };
+    without_errors(outcome.rows(&label("zaqar", plan, round)))
 }
 
 fn label(program: &str, plan: &Plan, round: u32) -> Label {
     let (scenario, connections) = (plan.scenario.name(), plan.connections);
     Label { program: program.to_owned(), scenario, connections, round }
-}
-
-fn no_errors(rows: Vec<Row>) -> Result<Vec<Row>> {
-    for row in &rows {
-        ensure!(row.errors.is_empty(), "{} had errors: {:?}", row.label.program, row.errors);
-    }
-    Ok(rows)
 }
 
 /// Has the service open a queue on an empty Redis, and stops it; answers how to call its functions.
@@ -251,7 +228,7 @@ fn checks(args: &Args, rounds: &[Round]) -> Vec<Check> {
         ),
         Check::value("post to claim at 100/s: p99 in ms", &p99, Target::Below(5.0)),
     ];
-    if args.zaqar.is_some() {
+    if args.zaqar.wanted() {
         for (what, own, scenario, op) in [
             ("posts", &posts, Scenario::Post, Op::Post),
             ("lists of the first 10", &lists, Scenario::ListFirst, Op::List),

@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -76,6 +76,14 @@ impl Outcome {
             cpu_us_per_request: cpu.map(|cpu| cpu / float(self.tally.requests().max(1))),
         }
     }
+}
+
+/// The rows, if none of them has errors.
+pub(crate) fn without_errors(rows: Vec<Row>) -> Result<Vec<Row>> {
+    for row in &rows {
+        ensure!(row.errors.is_empty(), "{} had errors: {:?}", row.label.program, row.errors);
+    }
+    Ok(rows)
 }
 
 /// The rows as a table.

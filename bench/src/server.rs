@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use tokio::time::{Instant, sleep_until};
 
-use crate::args::POOL_URI;
+use crate::args::{CATALOG_URI, POOL_URI};
 use crate::client::{Connection, Target};
 use crate::process::{Running, Usage, terminate};
 
@@ -25,17 +25,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the service, by the command for it, on its database in `dir`, and waits until it
-    /// answers.
+    /// Starts the service, by the command for it, and waits until it answers. What the command does
+    /// not say where to keep is kept in a database in `dir`.
     pub(crate) async fn start(mut command: Command, dir: &Path) -> Result<Self> {
         let (listen, metrics) = (free_address()?, free_address()?);
         let store = format!("sqlite:{}", dir.join("chapar.db").display());
-        command
-            .env("CHAPAR__HTTP__LISTEN", &listen)
-            .env("CHAPAR__METRICS__LISTEN", &metrics)
-            .env("CHAPAR__CATALOG__URI", &store);
-        if command.get_envs().all(|(key, _)| key != POOL_URI) {
-            command.env(POOL_URI, &store);
+        command.env("CHAPAR__HTTP__LISTEN", &listen).env("CHAPAR__METRICS__LISTEN", &metrics);
+        for setting in [CATALOG_URI, POOL_URI] {
+            if command.get_envs().all(|(key, _)| key != setting) {
+                command.env(setting, &store);
+            }
         }
         Self::spawn(command, &listen, dir).await
     }

@@ -54,6 +54,11 @@ pub(crate) struct Claimed {
 }
 
 impl Claimed {
+    /// How many there are.
+    pub(crate) fn messages(&self) -> u64 {
+        length(answers::ids(&self.body))
+    }
+
     /// The moments that the messages were marked with when posted.
     pub(crate) fn stamps(&self) -> impl Iterator<Item = Duration> {
         answers::stamps(&self.body)
@@ -112,10 +117,10 @@ impl Worker {
             return Ok(None);
         }
         let at = Instant::now();
-        let messages = length(answers::ids(&answer.body));
-        self.count(Op::Claim, answer.status, 201, messages, taken);
-        let Answer { location, body, .. } = answer;
-        Ok(Some(Claimed { at, location, body }))
+        let Answer { status, location, body } = answer;
+        let claimed = Claimed { at, location, body };
+        self.count(Op::Claim, status, 201, claimed.messages(), taken);
+        Ok(Some(claimed))
     }
 
     /// Deletes what was claimed, in one request.
