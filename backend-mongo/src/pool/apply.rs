@@ -33,9 +33,16 @@ pub(super) async fn carry_out(
     let mut buckets: Vec<Document> = Vec::new();
     let mut emptied = Vec::new();
     let (mut claims, mut lines, mut windows) = (Vec::new(), Vec::new(), Vec::new());
-    let mut changes = Changes::default();
+    let (mut changes, mut last) = (Changes::default(), None);
     for entry in entries {
         buckets.extend(placed(home, entry));
+        // What is missing between two entries was carried out already, and may have changed what the
+        // first one did.
+        if !entry.is_post()
+            && last.replace(entry.version).is_some_and(|last| last + 1 != entry.version)
+        {
+            buckets.extend(std::mem::take(&mut changes).updates(home));
+        }
         entry.changed.iter().for_each(|change| changes.add(change, entry.version));
         entry.emptied.iter().for_each(|id| changes.forget(*id));
         let gone = |id| doc! { "q": { "_id": id, "home": home }, "limit": 1, "hint": BY_ID };

@@ -1,9 +1,20 @@
 //! The message pool on real servers.
 
 #![expect(clippy::unwrap_used, reason = "a test cannot go on without its servers")]
+#![expect(clippy::print_stdout, reason = "what was measured")]
 
+mod crash;
+mod down;
+mod durability;
+mod failover;
+mod nodes;
+mod plans;
+#[path = "../support/pools.rs"]
+mod pools;
+mod refusals;
 #[path = "../support/mod.rs"]
 mod support;
+mod wake_ups;
 
 mod standalone {
     crate::conformance_on!(crate::support::standalone());

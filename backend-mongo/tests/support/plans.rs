@@ -42,9 +42,17 @@ pub(crate) async fn recorded(database: &Database, collection: &str) -> Vec<Docum
         let entry = cursor.deserialize_current().unwrap();
         let mut command = entry.get_document("command").unwrap().clone();
         let (verb, _) = command.iter().next().unwrap();
-        // An update is written down one by one, without the command around.
+        // Updates and deletions are written down one by one, without the command around.
         if command.contains_key("q") {
-            command = doc! { "update": collection, "updates": [command] };
+            if let Ok(hint) = command.get_document("hint").and_then(|hint| hint.get_str("$hint")) {
+                let hint = hint.to_owned();
+                command.insert("hint", hint);
+            }
+            command = if entry.get_str("op").unwrap() == "remove" {
+                doc! { "delete": collection, "deletes": [command] }
+            } else {
+                doc! { "update": collection, "updates": [command] }
+            };
         } else if !["find", "aggregate", "findAndModify", "count", "delete"]
             .contains(&verb.as_str())
         {

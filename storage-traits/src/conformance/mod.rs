@@ -36,6 +36,7 @@ pub mod claims;
 pub mod dead_letters;
 pub mod deduplication;
 pub mod deletes;
+pub mod faults;
 pub mod groups;
 pub mod isolation;
 pub mod leases;

@@ -32,7 +32,7 @@ pub(super) fn metadata(json: &str) -> Metadata {
     Metadata::from_json(json).unwrap()
 }
 
-pub(super) fn limit(n: u32) -> Limit {
+pub fn limit(n: u32) -> Limit {
     Limit::new(n).unwrap()
 }
 
@@ -41,7 +41,7 @@ pub(super) fn client(id: &str) -> ClientId {
 }
 
 /// A message of an hour, at once visible.
-pub(super) fn message(body: &str) -> NewMessage {
+pub fn message(body: &str) -> NewMessage {
     let body = Body::from_json(Bytes::copy_from_slice(body.as_bytes()));
     NewMessage {
         body,
@@ -55,36 +55,36 @@ pub(super) fn message(body: &str) -> NewMessage {
 }
 
 /// A message of an hour with an ordering key.
-pub(super) fn keyed(key: &str, body: &str) -> NewMessage {
+pub fn keyed(key: &str, body: &str) -> NewMessage {
     NewMessage { ordering_key: Some(key.parse().unwrap()), ..message(body) }
 }
 
 /// A message of an hour that is retained.
-pub(super) fn retained(body: &str) -> NewMessage {
+pub fn retained(body: &str) -> NewMessage {
     NewMessage { retained: true, ..message(body) }
 }
 
 /// A message of an hour, hidden for a while.
-pub(super) fn hidden(body: &str, delay: Duration) -> NewMessage {
+pub fn hidden(body: &str, delay: Duration) -> NewMessage {
     NewMessage { delivery: Delivery::After(delay), ..message(body) }
 }
 
 /// A message of an hour, stored once within five minutes.
-pub(super) fn once(id: &str, body: &str) -> NewMessage {
+pub fn once(id: &str, body: &str) -> NewMessage {
     let deduplication = Deduplication { id: id.parse().unwrap(), window: 5 * MINUTE };
     NewMessage { deduplication: Some(deduplication), ..message(body) }
 }
 
-pub(super) fn done(id: MessageId) -> Acknowledgement {
+pub fn done(id: MessageId) -> Acknowledgement {
     Acknowledgement { id, handling: Handling::Done }
 }
 
-pub(super) fn failed(id: MessageId, retry_after: Duration) -> Acknowledgement {
+pub fn failed(id: MessageId, retry_after: Duration) -> Acknowledgement {
     Acknowledgement { id, handling: Handling::Failed { retry_after } }
 }
 
 /// A page of what a plain list shows.
-pub(super) fn plainly(n: u32) -> ListSpec {
+pub fn plainly(n: u32) -> ListSpec {
     ListSpec {
         after: None,
         limit: limit(n),
@@ -96,7 +96,7 @@ pub(super) fn plainly(n: u32) -> ListSpec {
 }
 
 /// A page of everything.
-pub(super) fn wholly(n: u32) -> ListSpec {
+pub fn wholly(n: u32) -> ListSpec {
     ListSpec { include_claimed: true, include_delayed: true, ..plainly(n) }
 }
 
@@ -105,18 +105,18 @@ pub(super) fn terms(ttl: u64, grace: u64) -> ClaimTerms {
 }
 
 /// A claim for a minute, with a new id.
-pub(super) fn up_to(n: u32) -> ClaimSpec {
+pub fn up_to(n: u32) -> ClaimSpec {
     let id = ClaimId::random();
     ClaimSpec { id, terms: terms(60, 60), limit: limit(n), dead_letter: None }
 }
 
 /// A rule that lets messages keep their ttl.
-pub(super) fn bury(max_claim_count: u32, grave: &TestQueue) -> DeadLetter {
+pub fn bury(max_claim_count: u32, grave: &TestQueue) -> DeadLetter {
     DeadLetter { queue: grave.queue.clone(), max_claim_count, ttl: None, retained: false }
 }
 
 /// A claim for a minute that moves what was claimed too often.
-pub(super) fn burying(n: u32, max_claim_count: u32, grave: &TestQueue) -> ClaimSpec {
+pub fn burying(n: u32, max_claim_count: u32, grave: &TestQueue) -> ClaimSpec {
     ClaimSpec { dead_letter: Some(bury(max_claim_count, grave)), ..up_to(n) }
 }
 

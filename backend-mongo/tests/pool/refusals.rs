@@ -1,0 +1,326 @@
+//! A server that refuses commands, or carries them out and says that it did not, or too late.
+
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use mongodb::{
+    Client,
+    bson::{Bson, Document, doc},
+};
+use storage_traits::{
+    conformance::{
+        TestPool, TestQueue,
+        faults::{DEADLINE, answered, done, everything, keyed, message, once, text, up_to, wholly},
+    },
+    domain::Acknowledged,
+    pool::ListSpec,
+};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::interval,
+};
+
+use crate::{
+    pools::node_of,
+    support::{own_database, single},
+};
+
+/// What a call may take more than its time, on a busy machine.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// A node whose commands the server treats badly; others go on undisturbed. There is one at a time,
+/// since the server has one such failpoint.
+struct Victim {
+    name: String,
+    pool: TestPool,
+    queue: TestQueue,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        Self::relent();
+    }
+}
+
+fn configure(mode: impl Into<Bson>, data: Document) {
+    let fail = doc! { "configureFailPoint": "failCommand", "mode": mode, "data": data };
+    single().command_on(0, "admin", &fail);
+}
+
+impl Victim {
+    async fn new(timeout: Duration, options: &str) -> Self {
+        static ALONE: Mutex<()> = Mutex::const_new(());
+        static VICTIMS: AtomicUsize = AtomicUsize::new(0);
+        let alone = ALONE.lock().await;
+        let name = format!("victim-{}", VICTIMS.fetch_add(1, Ordering::Relaxed));
+        let uri = format!(
+            "{}&appName={name}{options}&timeoutMS={}",
+            single().uri_of(&own_database()),
+            timeout.as_millis()
+        );
+        let pool = node_of(&uri).await;
+        let queue = pool.queue().await;
+        Self { name, pool, queue, _alone: alone }
+    }
+
+    /// Treats commands with this name badly.
+    fn mistreat(&self, command: &str, mode: impl Into<Bson>, how: Document) {
+        let mut data = doc! { "failCommands": [command], "appName": &self.name };
+        data.extend(how);
+        configure(mode, data);
+    }
+
+    fn relent() {
+        configure("off", doc! {});
+    }
+
+    /// Waits until the server has no command of the node under way that is older than this.
+    async fn until_idle(&self) {
+        let admin = Client::with_uri_str(single().uri()).await.unwrap().database("admin");
+        let writes = ["findAndModify", "insert", "update", "delete"];
+        let writes = writes.map(|verb| doc! { format!("command.{verb}"): { "$exists": true } });
+        let all = [
+            doc! { "$currentOp": { "allUsers": true } },
+            doc! { "$match": { "appName": &self.name, "$or": writes.to_vec() } },
+        ];
+        let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(20)));
+        loop {
+            let mut left = admin.aggregate(all.clone()).await.unwrap();
+            if !left.advance().await.unwrap() {
+                return;
+            }
+            assert!(start.elapsed() < DEADLINE, "a command does not end");
+            ticks.tick().await;
+        }
+    }
+}
+
+fn bodies(messages: &[storage_traits::domain::Message]) -> Vec<String> {
+    messages.iter().map(text).collect()
+}
+
+async fn held(queue: &TestQueue) -> usize {
+    let claimed = ListSpec { include_free: false, include_delayed: false, ..wholly(1_000) };
+    queue.list(&claimed).await.items.len()
+}
+
+/// Checks what is in a queue, and that it counts just that.
+async fn assert_holds(queue: &TestQueue, expected: &[String]) {
+    let mut found = bodies(&everything(queue).await);
+    found.sort();
+    let mut expected = expected.to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+    let (free, claimed) = queue.counts().await;
+    assert_eq!(free + claimed, expected.len() as u64, "{free} are free, {claimed} claimed");
+    assert_eq!(claimed, held(queue).await as u64);
+}
+
+fn ways() -> Vec<(&'static str, Document)> {
+    let error = |code: i32| doc! { "errorCode": code };
+    vec![
+        ("a conflict", error(112)),
+        ("a shutdown", error(11_600)),
+        ("no primary", error(10_107)),
+        ("a cut connection", doc! { "closeConnection": true }),
+        ("doubt", doc! { "writeConcernError": { "code": 64, "errmsg": "in doubt" } }),
+    ]
+}
+
+const COMMANDS: [&str; 5] = ["findAndModify", "insert", "update", "delete", "find"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_refused_at_first_is_done_once() {
+    let victim = Victim::new(Duration::from_secs(30), "").await;
+    let queue = &victim.queue;
+    let mut expected = Vec::new();
+    let mut number = 0;
+    for (way, how) in ways() {
+        for command in COMMANDS {
+            if way == "doubt" && command == "find" {
+                continue;
+            }
+            let start = Instant::now();
+            let mut new = |n: usize| -> Vec<String> {
+                number += n;
+                (number - n..number).map(|n| format!("\"{n}\"")).collect()
+            };
+            let (plain, compared, keys) = (new(3), new(2), new(2));
+            victim.mistreat(command, doc! { "times": 2 }, how.clone());
+            queue.post(plain.iter().map(|body| message(body)).collect()).await;
+            victim.mistreat(command, doc! { "times": 2 }, how.clone());
+            queue.post(compared.iter().map(|it| once(it.trim_matches('"'), it)).collect()).await;
+            queue.post(keys.iter().map(|body| keyed("k", body)).collect()).await;
+            expected.extend([plain, compared, keys].concat());
+            victim.mistreat(command, doc! { "times": 2 }, how.clone());
+            let claim = queue.take(4).await;
+            assert_eq!(claim.messages.len(), 4, "{way}, {command}");
+            victim.mistreat(command, doc! { "times": 2 }, how.clone());
+            let (first, last) = claim.messages.split_at(2);
+            let said: Vec<_> = first.iter().map(|it| done(it.id)).collect();
+            let answers = queue.acknowledge(claim.id, &said).await;
+            assert_eq!(answers, [Acknowledged::Taken; 2], "{way}, {command}");
+            expected.retain(|body| !bodies(first).contains(body));
+            victim.mistreat(command, doc! { "times": 2 }, how.clone());
+            let held = queue.get_claim(claim.id).await.unwrap();
+            assert_eq!(bodies(&held.messages), bodies(last), "{way}, {command}");
+            queue.release(claim.id).await;
+            victim.mistreat(command, doc! { "times": 2 }, how.clone());
+            let popped = queue.pop(1).await;
+            assert_eq!(popped.len(), 1, "{way}, {command}");
+            expected.retain(|body| !bodies(&popped).contains(body));
+            Victim::relent();
+            println!("{way} of {command}: {:?}", start.elapsed());
+            assert_holds(queue, &expected).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_always_refused_is_answered_in_time_and_done_once_or_not_at_all() {
+    let timeout = Duration::from_secs(1);
+    let victim = Victim::new(timeout, "").await;
+    let queue = &victim.queue;
+    let mut number = 0;
+    let mut slowest = Duration::ZERO;
+    for (way, how) in ways() {
+        for command in COMMANDS {
+            let body = format!("\"{number}\"");
+            let (kept, unsure, unsure_too) =
+                (format!("\"{number}-0\""), format!("\"{number}-1\""), format!("\"{number}-2\""));
+            number += 1;
+            queue.post(vec![message(&body), message(&kept)]).await;
+            let claim = queue.take(1).await;
+            victim.mistreat(command, "alwaysOn", how.clone());
+            let start = Instant::now();
+            let posts = (
+                queue.try_post(vec![message(&unsure)]),
+                queue.try_post(vec![keyed("k", &unsure_too)]),
+            );
+            let two = up_to(2);
+            let acknowledgement = [done(claim.messages[0].id)];
+            let (posted, appended, claimed, acknowledged, checked) = tokio::join!(
+                posts.0,
+                posts.1,
+                queue.try_claim(&two),
+                queue.pool.acknowledge(&queue.queue, claim.id, &acknowledgement, queue.now()),
+                victim.pool.pool.check(),
+            );
+            let took = start.elapsed();
+            slowest = slowest.max(took);
+            assert!(took < 3 * timeout + SLACK, "{way} of {command}: it took {took:?}");
+            let posted = answered(posted).is_some();
+            let appended = answered(appended).is_some();
+            let claimed = answered(claimed);
+            let acknowledged = answered(acknowledged);
+            answered(checked);
+            if command == "findAndModify" {
+                assert!(
+                    !posted && !appended && acknowledged.is_none(),
+                    "{way}: it was not refused"
+                );
+            }
+            Victim::relent();
+
+            // It goes on by itself.
+            let again = format!("\"{number}-again\"");
+            let start = Instant::now();
+            queue.post(vec![message(&again)]).await;
+            victim.pool.pool.check().await.unwrap();
+            assert!(start.elapsed() < timeout + SLACK, "{way} of {command}: {:?}", start.elapsed());
+            victim.until_idle().await;
+            let all = bodies(&everything(queue).await);
+            let count = |body: &String| all.iter().filter(|it| *it == body).count();
+            assert_eq!((count(&kept), count(&again)), (1, 1), "{way} of {command}");
+            assert!(count(&unsure) <= 1 && count(&unsure_too) <= 1, "{way} of {command}: {all:?}");
+            assert!(!posted || count(&unsure) == 1, "{way} of {command}: lost");
+            assert!(!appended || count(&unsure_too) == 1, "{way} of {command}: lost");
+            if let Some(answers) = acknowledged {
+                assert_eq!(answers, [Acknowledged::Taken]);
+                assert_eq!(count(&body), 0, "{way} of {command}: it is back");
+            }
+            assert!(count(&body) <= 1);
+            if let Some(Some(claim)) = claimed {
+                let found = queue.get_claim(claim.id).await.unwrap();
+                assert_eq!(found.messages.len(), claim.messages.len(), "{way} of {command}");
+            }
+            assert_holds(queue, &all).await;
+            // Whatever is held by a claim that nobody was told of is free when it lapses.
+            queue.advance(Duration::from_mins(2));
+            let claim = queue.take(100).await;
+            let mut taken = bodies(&claim.messages);
+            let keyed = claim.messages.iter().filter(|it| it.ordering_key.is_some()).count();
+            assert!(keyed <= 1);
+            taken.sort();
+            let mut all = all;
+            all.sort();
+            assert_eq!(taken, all, "{way} of {command}");
+            let said: Vec<_> = claim.messages.iter().map(|it| done(it.id)).collect();
+            queue.acknowledge(claim.id, &said).await;
+            assert_holds(queue, &[]).await;
+        }
+    }
+    println!("the slowest calls took {slowest:?}");
+}
+
+/// The first command with this name comes to the server long after the node has given it up and
+/// has sent it once more, as one does whose packets were lost for a while.
+async fn late(options: &str, command: &str, work: impl AsyncFnOnce(&TestQueue)) -> Vec<String> {
+    let victim = Victim::new(Duration::from_secs(4), options).await;
+    let queue = &victim.queue;
+    queue.post(vec![message("\"before\"")]).await;
+    let how = doc! { "blockConnection": true, "blockTimeMS": 5_000 };
+    victim.mistreat(command, doc! { "times": 1 }, how);
+    let start = Instant::now();
+    work(queue).await;
+    // By these the node is sure of what was posted before.
+    for n in 0..10 {
+        queue.post(vec![message(&format!("\"after {n}\""))]).await;
+    }
+    while !queue.pop(100).await.is_empty() {}
+    queue.post(vec![message("\"last\"")]).await;
+    victim.until_idle().await;
+    assert!(start.elapsed().as_secs() >= 5, "{command}: nothing came late");
+    assert_eq!(queue.counts().await, (1, 0), "late: {command}");
+    let left = bodies(&everything(queue).await);
+    assert_eq!(queue.take(10).await.messages.len(), 1);
+    left
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_post_that_comes_late_once_more_is_not_stored_again() {
+    for command in ["findAndModify", "insert", "update"] {
+        let post = async |queue: &TestQueue| {
+            queue.post(vec![message("\"a\""), message("\"b\"")]).await;
+        };
+        assert_eq!(late("", command, post).await, ["\"last\""], "{command}");
+    }
+}
+
+/// A server without a replica set does not count the writes of a session either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_post_that_comes_late_once_more_is_not_stored_again_without_the_help_of_the_driver() {
+    for command in ["findAndModify", "insert", "update"] {
+        let post = async |queue: &TestQueue| {
+            queue.post(vec![message("\"a\""), message("\"b\"")]).await;
+        };
+        let left = late("&retryWrites=false", command, post).await;
+        assert_eq!(left, ["\"last\""], "{command}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_step_that_comes_late_once_more_is_not_made_again() {
+    for command in ["findAndModify", "insert", "update", "delete"] {
+        let step = async |queue: &TestQueue| {
+            queue.post(vec![once("a", "\"a\""), keyed("k", "\"b\"")]).await;
+            let claim = queue.take(2).await;
+            queue.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+            queue.release(claim.id).await;
+        };
+        assert_eq!(late("&retryWrites=false", command, step).await, ["\"last\""], "{command}");
+    }
+}

@@ -1,0 +1,141 @@
+//! Each thing that a pool does, at least once.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::everything;
+use crate::{
+    conformance::{
+        TestPool, TestQueue,
+        words::{
+            MINUTE, burying, done, failed, hidden, keyed, limit, message, once, retained, terms,
+        },
+    },
+    domain::StartPoint,
+    pool::{RedriveSpec, Redriven, Rescheduled, WatchFor},
+};
+
+/// What most consumers do, which the pool does by shorter ways than the rest.
+async fn use_it_plainly(queue: &TestQueue) {
+    let posted = queue.post_n(9).await;
+    let (first, second) = (queue.take(3).await, queue.take(3).await);
+    let all: Vec<_> = first.messages.iter().map(|message| done(message.id)).collect();
+    queue.acknowledge(first.id, &all).await;
+    let part: Vec<_> = second.messages[..2].iter().map(|message| message.id).collect();
+    assert_eq!(queue.delete_many(&part, &[]).await, Some(2));
+    assert_eq!(queue.plain().await, posted[6..]);
+    assert_eq!(queue.plain().await, posted[6..]);
+    queue.delete(posted[5], Some(second.id)).await;
+    queue.pop(3).await;
+}
+
+/// Uses a pool in all ways; answers its queues. The clock goes on by some minutes.
+pub async fn exercise(pool: &TestPool) -> Vec<TestQueue> {
+    let queues = [pool.queue().await, pool.queue().await, pool.queue().await, pool.queue().await];
+    let [plain, lines, groups, grave] = &queues;
+    use_it_plainly(plain).await;
+    use_messages(plain).await;
+    use_lines(lines).await;
+    use_groups(groups, grave).await;
+    use_letters(plain, grave).await;
+    let dropped = pool.queue().await;
+    dropped.post_n(3).await;
+    dropped.group("g", StartPoint::Start).await;
+    dropped.pool.drop_queue(&dropped.queue).await.unwrap();
+    pool.pool.check().await.unwrap();
+    pool.sweep_all().await;
+    queues.into()
+}
+
+async fn use_messages(queue: &TestQueue) {
+    let watch = queue.watch(WatchFor::Posts).await;
+    let ids = queue.post_n(20).await;
+    drop(watch);
+    queue
+        .post(vec![
+            once("a", "1"),
+            once("b", "2"),
+            once("a", "3"),
+            hidden("4", 10 * MINUTE),
+            retained("5"),
+        ])
+        .await;
+    let hidden = queue.post_one(hidden("6", 10 * MINUTE)).await;
+    assert_eq!(queue.reschedule(hidden, queue.now()).await, Rescheduled::Moved);
+    assert_eq!(everything(queue).await.len(), 25);
+    assert_eq!(queue.get(&ids).await.len(), 20);
+    let claim = queue.take(5).await;
+    queue.try_renew(claim.id, terms(120, 60)).await.unwrap();
+    assert_eq!(queue.get_claim(claim.id).await.unwrap().messages.len(), 5);
+    queue.delete(claim.messages[0].id, Some(claim.id)).await;
+    queue.delete_many(&[claim.messages[1].id], &[claim.id]).await;
+    let said = [
+        done(claim.messages[2].id),
+        failed(claim.messages[3].id, MINUTE),
+        failed(claim.messages[4].id, Duration::ZERO),
+    ];
+    queue.acknowledge(claim.id, &said).await;
+    queue.release(queue.take(3).await.id).await;
+    queue.take(3).await;
+    queue.advance(2 * MINUTE);
+    queue.delete(ids[10], None).await;
+    assert_eq!(queue.pop(3).await.len(), 3);
+    assert!(queue.counts().await.0 > 10);
+}
+
+async fn use_lines(queue: &TestQueue) {
+    queue
+        .post(vec![
+            keyed("a", "1"),
+            keyed("a", "2"),
+            keyed("b", "3"),
+            keyed("b", "4"),
+            message("5"),
+        ])
+        .await;
+    let claim = queue.take(4).await;
+    queue.acknowledge(claim.id, &[failed(claim.messages[0].id, MINUTE)]).await;
+    queue.release(claim.id).await;
+    let claim = queue.take(1).await;
+    queue.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    queue.advance(MINUTE);
+    queue.pop(1).await;
+    queue.post(vec![keyed("c", "1"), hidden("2", 10 * MINUTE)]).await;
+    assert!(queue.purge().await > 0);
+    queue.post(vec![keyed("d", "1"), keyed("d", "2")]).await;
+}
+
+async fn use_groups(queue: &TestQueue, grave: &TestQueue) {
+    queue.post(vec![message("1"), keyed("a", "2"), retained("3"), hidden("4", 10 * MINUTE)]).await;
+    let group = queue.group("g", StartPoint::Start).await;
+    queue.group("h", StartPoint::Start).await;
+    queue.post(vec![message("5"), keyed("a", "6"), retained("7"), once("x", "8")]).await;
+    queue.pop(2).await;
+    let claim = group.take(10).await;
+    group.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    group.release(claim.id).await;
+    group.claim(&burying(10, 1, grave)).await;
+    redrive(grave).await;
+    let name = "h".parse().unwrap();
+    assert!(queue.pool.get_group(&queue.queue, &name).await.unwrap().is_some());
+    let all = queue.pool.list_groups(&queue.queue, None, limit(10)).await;
+    assert_eq!(all.unwrap().items.len(), 2);
+    let again = queue.seek("g", StartPoint::Start).await;
+    again.take(2).await;
+    queue.seek("g", StartPoint::Time(queue.now())).await;
+    assert!(queue.pool.delete_group(&queue.queue, &name).await.unwrap());
+}
+
+async fn use_letters(queue: &TestQueue, grave: &TestQueue) {
+    queue.post_n(5).await;
+    queue.release(queue.take(10).await.id).await;
+    queue.claim(&burying(10, 1, grave)).await;
+    assert!(redrive(grave).await.moved > 0);
+    queue.release(queue.take(10).await.id).await;
+    queue.claim(&burying(10, 1, grave)).await;
+    assert!(grave.counts().await.0 > 0);
+}
+
+async fn redrive(grave: &TestQueue) -> Redriven {
+    let spec = RedriveSpec { limit: limit(3), rate: NonZeroU32::new(10) };
+    grave.pool.redrive(&grave.queue, spec, grave.now()).await.unwrap()
+}

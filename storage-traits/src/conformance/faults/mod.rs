@@ -1,0 +1,83 @@
+//! For tests of what a backend does when its servers fail: clients at work, and short words for what
+//! such tests say often. Not a part of the specification.
+
+mod exercise;
+mod load;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, interval, timeout};
+
+pub use super::words::{
+    bury, burying, done, failed, hidden, keyed, limit, message, once, plainly, retained, up_to,
+    wholly,
+};
+pub use exercise::exercise;
+pub use load::{Load, Post, Story};
+
+use super::{TestPool, TestQueue};
+use crate::{Result, StoreError, domain::Message, pool::ListSpec};
+
+/// How long anything that must happen may take, on a busy machine, before a test gives up.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The same queue, as another node sees it.
+pub fn through(node: &TestPool, queue: &TestQueue) -> TestQueue {
+    TestQueue { pool: Arc::clone(&node.pool), ..queue.clone() }
+}
+
+pub fn text(message: &Message) -> String {
+    String::from_utf8(message.body.as_bytes().to_vec()).unwrap()
+}
+
+/// What a call answered; `None` if the servers could not be reached. Nothing else may go wrong.
+#[track_caller]
+pub fn answered<T>(result: Result<T>) -> Option<T> {
+    match result {
+        Ok(answer) => Some(answer),
+        Err(StoreError::Unavailable { .. }) => None,
+        Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
+    }
+}
+
+/// Posts until that works; answers how long it took.
+pub async fn until_it_works(queue: &TestQueue) -> Duration {
+    let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(10)));
+    while answered(queue.try_post(vec![message("\"again\"")]).await).is_none() {
+        assert!(start.elapsed() < DEADLINE, "it never works again");
+        ticks.tick().await;
+    }
+    start.elapsed()
+}
+
+/// What a future answers, in time.
+pub async fn soon<F: IntoFuture>(future: F) -> F::Output {
+    timeout(DEADLINE, future).await.expect("it takes too long")
+}
+
+/// All that is in a queue, read page by page.
+pub async fn everything(queue: &TestQueue) -> Vec<Message> {
+    let mut all: Vec<Message> = Vec::new();
+    loop {
+        let after = all.last().map(|message| message.id.sequence);
+        let page = queue.list(&ListSpec { after, ..wholly(500) }).await;
+        all.extend(page.items);
+        if !page.more {
+            return all;
+        }
+    }
+}
+
+/// All that is in a queue, which must be what it counts.
+pub async fn counted(queue: &TestQueue) -> Vec<Message> {
+    let all = everything(queue).await;
+    assert!(all.is_sorted_by(|a, b| a.id.sequence < b.id.sequence), "a position is there twice");
+    // A claim that has lapsed stays written on its messages.
+    let claimed = ListSpec { include_free: false, include_delayed: false, ..wholly(100_000) };
+    let held = queue.list(&claimed).await.items.len() as u64;
+    let stats = queue.stats().await;
+    assert_eq!((stats.free, stats.claimed), (all.len() as u64 - held, held));
+    assert_eq!(stats.oldest.map(|mark| mark.id), all.first().map(|message| message.id));
+    assert_eq!(stats.newest.map(|mark| mark.id), all.last().map(|message| message.id));
+    all
+}
