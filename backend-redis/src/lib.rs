@@ -11,7 +11,7 @@ mod server;
 
 use std::sync::Arc;
 
-use storage_traits::{Result, pool::Bells};
+use storage_traits::{Result, support::WatchRegistry};
 
 pub use self::options::{InvalidOption, Place, RedisOptions};
 use self::{
@@ -39,7 +39,7 @@ impl Redis {
         let servers = Arc::new(Servers::new(options));
         servers.begin().await?;
         let counters = Arc::<Counters>::default();
-        let wakes = Wakes::start(Bells::default(), &servers, &counters);
+        let wakes = Wakes::start(WatchRegistry::default(), &servers, &counters);
         let posts = Arc::new(Posts::new(&servers));
         Ok(Self { servers, wakes, counters, sources: Sources::default(), posts })
     }

@@ -7,14 +7,14 @@ use storage_traits::{
     Limit, Page, Result,
     catalog::{Catalog, ChangeFeed, ChangeToken, Changes, Created, QueueCatalog, QueueFilter},
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Group,
-        GroupName, Handling, Message, MessageId, Metadata, NewMessage, Posted, ProjectId, QueueKey,
+        AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId,
+        Group, GroupName, Message, MessageId, Metadata, NewMessage, Posted, ProjectId, QueueKey,
         QueueRecord, QueueRef, StartPoint, Timestamp,
     },
     pool::{
-        ClaimStore, DeadLetterStore, DeleteOutcome, Durability, GroupStore, ListSpec, MessagePool,
-        MessageStore, PoolCounters, PoolMaintenance, RedriveSpec, Redriven, Rescheduled, Stats,
-        Swept, WakeUps, Watch, WatchFor,
+        ClaimStore, DeadLetterStore, DeleteOutcome, Durability, EventCounts, GroupStore, ListSpec,
+        MessagePool, MessageStore, PoolMaintenance, RedriveSpec, Redriven, Rescheduled, Stats,
+        Swept, Watch, WatchFor, Watchable,
     },
 };
 
@@ -158,11 +158,11 @@ impl ClaimStore for Metered<dyn MessagePool> {
         id: ClaimId,
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
-    ) -> Result<Vec<Acknowledged>> {
+    ) -> Result<Vec<AckResult>> {
         let work = self.store.acknowledge(queue, id, acknowledgements, now);
         let answers = self.time("acknowledge", work).await?;
         let gone = acknowledgements.iter().zip(&answers).filter(|(said, answer)| {
-            said.handling == Handling::Done && **answer == Acknowledged::Taken
+            said.outcome == AckOutcome::Ack && **answer == AckResult::Applied
         });
         self.metrics.deleted.inc_by(gone.count() as u64);
         Ok(answers)
@@ -232,7 +232,7 @@ impl GroupStore for Metered<dyn MessagePool> {
 }
 
 #[async_trait]
-impl WakeUps for Metered<dyn MessagePool> {
+impl Watchable for Metered<dyn MessagePool> {
     async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
         self.time("watch", self.store.watch(queue, what, now)).await
     }
@@ -262,7 +262,7 @@ impl PoolMaintenance for Metered<dyn MessagePool> {
         self.time("sweep", self.store.sweep(now)).await
     }
 
-    fn counters(&self) -> PoolCounters {
+    fn counters(&self) -> EventCounts {
         self.store.counters()
     }
 

@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
-use storage_traits::pool::PoolCounters;
+use storage_traits::pool::EventCounts;
 
 /// The upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 14] =
@@ -152,7 +152,7 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub(crate) fn render(&self, in_flight: usize, pool: PoolCounters) -> String {
+    pub(crate) fn render(&self, in_flight: usize, pool: EventCounts) -> String {
         self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         for (counter, total) in
             [(&self.expired, pool.expired), (&self.dead_lettered, pool.dead_lettered)]
@@ -192,7 +192,7 @@ mod tests {
         metrics.request("none", &Method::from_bytes(b"BREW").unwrap(), StatusCode::NOT_FOUND, took);
         metrics.operation("pool", "post", true, took);
         metrics.posted.inc_by(7);
-        let text = metrics.render(3, PoolCounters { expired: 2, dead_lettered: 1 });
+        let text = metrics.render(3, EventCounts { expired: 2, dead_lettered: 1 });
         for line in [
             r#"chapar_http_requests_total{route="/v2/ping",method="GET",status="204"} 1"#,
             r#"chapar_http_requests_total{route="none",method="other",status="404"} 1"#,

@@ -49,8 +49,25 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// [`StoreError::NotFound`] of `kind` and `key`.
+    /// Returns [`StoreError::NotFound`] of `kind` and `key`.
     pub fn not_found(kind: &'static str, key: &impl ToString) -> Self {
         Self::NotFound { kind, key: key.to_string() }
+    }
+
+    /// Returns a copy for another caller whose work shared the failed call. Sources cannot be
+    /// cloned: the copy keeps their text.
+    #[must_use]
+    pub fn to_shared_copy(&self) -> Self {
+        match self {
+            Self::NotFound { kind, key } => Self::NotFound { kind, key: key.clone() },
+            Self::Conflict { kind, key } => Self::Conflict { kind, key: key.clone() },
+            Self::Overloaded { backend } => Self::Overloaded { backend },
+            Self::Unavailable { backend, source } => {
+                Self::Unavailable { backend, source: source.to_string().into() }
+            }
+            Self::Unexpected { backend, source } => {
+                Self::Unexpected { backend, source: source.to_string().into() }
+            }
+        }
     }
 }

@@ -24,6 +24,8 @@ mod clock;
 mod error;
 mod page;
 pub mod pool;
+pub mod random;
+pub mod support;
 
 pub mod domain;
 

@@ -89,7 +89,7 @@ pub(super) struct Life {
 impl Life {
     pub(super) fn new(key: &QueueKey, metadata: &Metadata, now: Timestamp, birth: i64) -> Self {
         Self {
-            id: Incarnation::draw(now).get(),
+            id: Incarnation::generate(now).get(),
             project: key.project.as_str().to_owned(),
             name: key.name.as_str().to_owned(),
             metadata: metadata.to_json(),

@@ -187,7 +187,7 @@ impl Step<'_> {
         if let Some(log) = record.log() {
             return Ok(log);
         }
-        let log = storage_traits::domain::Incarnation::reading().get();
+        let log = storage_traits::domain::Incarnation::generate_for_group().get();
         record.readings.insert(log.to_string(), Reading { is_log: true, ..Reading::default() });
         Ok(log)
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mongodb::bson::{Bson, Document, doc, oid::ObjectId};
 use storage_traits::{
     Page, Result,
-    domain::{Acknowledged, Body, Claim, Group, Message, Posted},
+    domain::{AckResult, Body, Claim, Group, Message, Posted},
     pool::{DeleteOutcome, Redriven, Rescheduled, Stats},
 };
 
@@ -66,7 +66,7 @@ impl Answer for u64 {}
 impl Answer for Option<u64> {}
 impl Answer for DeleteOutcome {}
 impl Answer for Rescheduled {}
-impl Answer for Vec<Acknowledged> {}
+impl Answer for Vec<AckResult> {}
 impl Answer for Stats {}
 impl Answer for Redriven {}
 impl Answer for Option<Group> {}

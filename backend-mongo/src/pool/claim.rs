@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use storage_traits::{
     Limit, Result, StoreError,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Handling, Message,
+        AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Message,
         QueueRef, Timestamp,
     },
     pool::ClaimStore,
@@ -90,9 +90,9 @@ impl ClaimStore for MongoPool {
         id: ClaimId,
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
-    ) -> Result<Vec<Acknowledged>> {
+    ) -> Result<Vec<AckResult>> {
         let Some(home) = self.home(queue).await? else {
-            return Ok(vec![Acknowledged::NotHeld; acknowledgements.len()]);
+            return Ok(vec![AckResult::NotHeld; acknowledgements.len()]);
         };
         let said = acknowledgements.to_vec();
         self.run(home, Acknowledge { reading: queue.incarnation.get(), id, said, now }).await
@@ -389,13 +389,13 @@ struct Acknowledge {
 
 #[async_trait]
 impl Operation for Acknowledge {
-    type Answer = Vec<Acknowledged>;
+    type Answer = Vec<AckResult>;
 
     async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
         let Self { reading, id, said, now } = self;
         let (reading, now) = (*reading, *now);
         if !step.knows(reading) {
-            return Ok(Progress::Done(vec![Acknowledged::NotHeld; said.len()]));
+            return Ok(Progress::Done(vec![AckResult::NotHeld; said.len()]));
         }
         let ids: Vec<_> = said.iter().map(|one| one.id).collect();
         let own = step.own(&ids);
@@ -409,19 +409,19 @@ impl Operation for Acknowledge {
                 slot.is_some_and(|slot| !slot.is_over(now) && slot.holder(now) == Some(*id))
             };
             let Some(at) = at.filter(holds) else {
-                answers.push(Acknowledged::NotHeld);
+                answers.push(AckResult::NotHeld);
                 continue;
             };
-            match one.handling {
-                Handling::Done => {
+            match one.outcome {
+                AckOutcome::Ack => {
                     step.remove(at, now).await?;
                     step.reading(reading)?.handle(1, now);
                 }
-                Handling::Failed { retry_after } => {
-                    put_back(step, at, now.plus(retry_after), now).await?;
+                AckOutcome::Nack { delay } => {
+                    put_back(step, at, now.plus(delay), now).await?;
                 }
             }
-            answers.push(Acknowledged::Taken);
+            answers.push(AckResult::Applied);
         }
         Ok(Progress::Done(answers))
     }

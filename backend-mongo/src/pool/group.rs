@@ -39,7 +39,7 @@ impl GroupStore for MongoPool {
         let create = Create { queue: queue.clone(), group, start, now };
         let created = self.run(home, create).await?;
         let (group, new) = created.ok_or_else(|| StoreError::not_found("queue", &queue.key))?;
-        self.settle_all(&group.reading, now).await?;
+        self.settle_all(&group.as_queue, now).await?;
         Ok((group, new))
     }
 
@@ -84,7 +84,7 @@ impl GroupStore for MongoPool {
         let seek = Seek { queue: queue.clone(), name: name.clone(), to, now };
         let group = self.run(home, seek).await?;
         if let Some(group) = &group {
-            self.settle_all(&group.reading, now).await?;
+            self.settle_all(&group.as_queue, now).await?;
         }
         Ok(group)
     }
@@ -133,7 +133,7 @@ fn begin(
         StartPoint::Time(time) => (0, time.as_millis()),
         StartPoint::Sequence(sequence) => (sequence.get().saturating_sub(1), i64::MIN),
     };
-    let number = Incarnation::reading().get();
+    let number = Incarnation::generate_for_group().get();
     let fill = Some(Fill { after, up_to: AT_END, since, now: now.as_millis() });
     let reading = Reading { group: Some(group), fill, ..Reading::default() };
     step.record()?.readings.insert(number.to_string(), reading);

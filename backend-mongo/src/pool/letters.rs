@@ -13,7 +13,8 @@ use mongodb::bson::{
 use storage_traits::{
     Limit, Page, Result,
     domain::{DeadLetter, Origin, QueueRef, Timestamp},
-    pool::{DeadLetterStore, Pace, RedriveSpec, Redriven},
+    pool::{DeadLetterStore, RedriveSpec, Redriven},
+    support::RedriveSchedule,
 };
 
 use super::{
@@ -272,7 +273,7 @@ impl DeadLetterStore for MongoPool {
         spec: RedriveSpec,
         now: Timestamp,
     ) -> Result<Redriven> {
-        let nothing = Redriven { moved: 0, stranded: 0, more: false, until: now };
+        let nothing = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
         let Some(home) = self.home(queue).await? else { return Ok(nothing) };
         let redrive = Redrive { reading: queue.incarnation.get(), spec, now };
         let done = self.run(home, redrive).await?;
@@ -298,7 +299,7 @@ impl Operation for Redrive {
 
     async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
         let Self { reading, spec, now } = *self;
-        let mut done = Redriven { moved: 0, stranded: 0, more: false, until: now };
+        let mut done = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
         if !step.knows(reading) {
             return Ok(Progress::Done(done));
         }
@@ -308,22 +309,22 @@ impl Operation for Redrive {
         let found = free_letters(step, reading, spec.limit).await?;
         done.more = found.more;
         let before = Timestamp::from_millis(step.reading(reading)?.next_redrive);
-        let pace = Pace::new(spec.rate, before, now);
+        let schedule = RedriveSchedule::new(spec.rate, before, now);
         let mut homes = HashMap::new();
         let mut bundles: Vec<Bundle> = Vec::new();
         for at in found.items {
             let origin = step.slot(at)?.origin.as_deref().and_then(Origin::from_text);
             let Some(origin) = origin else {
                 strand(step, at)?;
-                done.stranded += 1;
+                done.orphaned += 1;
                 continue;
             };
             if !is_there(step, &mut homes, &origin).await? {
                 strand(step, at)?;
-                done.stranded += 1;
+                done.orphaned += 1;
                 continue;
             }
-            let visible_at = pace.moment(done.moved);
+            let visible_at = schedule.visible_at(done.moved);
             let slot = step.remove(at, now).await?;
             let letter = letter(slot, None, visible_at, now, whole_seconds(origin.ttl));
             let to = origin.queue.get();
@@ -337,12 +338,12 @@ impl Operation for Redrive {
                 None => bundles.push(Bundle { to, for_whom, letters: vec![(letter, body)] }),
             }
             done.moved += 1;
-            done.until = visible_at;
+            done.last_visible_at = visible_at;
         }
         for bundle in bundles {
             send(step, bundle, now).await?;
         }
-        let next = pace.next(done.moved, before).as_millis();
+        let next = schedule.next_free(done.moved, before).as_millis();
         let counters = step.reading(reading)?;
         if counters.next_redrive != next {
             counters.next_redrive = next;

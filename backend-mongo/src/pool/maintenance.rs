@@ -5,7 +5,7 @@ use mongodb::bson::{doc, oid::ObjectId};
 use storage_traits::{
     Result,
     domain::{QueueRef, Timestamp},
-    pool::{MessageMark, PoolCounters, PoolMaintenance, Stats, Swept},
+    pool::{EventCounts, MessagePosition, PoolMaintenance, Stats, Swept},
 };
 
 use super::{
@@ -99,7 +99,7 @@ impl PoolMaintenance for MongoPool {
         self.sweep_some(now).await
     }
 
-    fn counters(&self) -> PoolCounters {
+    fn counters(&self) -> EventCounts {
         self.side_counters()
     }
 
@@ -170,7 +170,7 @@ impl Operation for Count {
             claimed: count(counters.claimed)?,
             oldest: None,
             newest: None,
-            handled: counters.recent().last_minute(now),
+            completed_last_minute: counters.recent().last_minute(now),
         };
         if stats.free + stats.claimed > 0 {
             stats.oldest = oldest(step, reading).await?;
@@ -180,14 +180,14 @@ impl Operation for Count {
     }
 }
 
-fn mark(step: &Step<'_>, at: Spot) -> Result<MessageMark> {
-    Ok(MessageMark {
+fn mark(step: &Step<'_>, at: Spot) -> Result<MessagePosition> {
+    Ok(MessagePosition {
         id: message_id(step.ids()?, at.sequence)?,
         posted_at: Timestamp::from_millis(step.slot(at)?.posted_at),
     })
 }
 
-async fn oldest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessageMark>> {
+async fn oldest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessagePosition>> {
     let (mut after, tail) = (0, step.record()?.tail);
     while after < tail {
         let known = step.load_beyond(reading, after, Scan::All, 2).await?;
@@ -204,7 +204,7 @@ async fn oldest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessageMark>
     Ok(None)
 }
 
-async fn newest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessageMark>> {
+async fn newest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessagePosition>> {
     let mut before = i64::MAX;
     loop {
         let known = step.load_last(reading, before).await?;

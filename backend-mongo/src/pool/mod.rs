@@ -55,7 +55,7 @@ use mongodb::bson::doc;
 use storage_traits::{
     Result,
     domain::{self, ClientId, NewMessage, QueueRef, Timestamp},
-    pool::{Durability, MessagePool, PoolCounters},
+    pool::{Durability, EventCounts, MessagePool},
 };
 use tokio::{sync::OnceCell, time::timeout};
 
@@ -107,14 +107,14 @@ struct Side {
 }
 
 impl Side {
-    fn count(&self, tally: PoolCounters) {
+    fn count(&self, tally: EventCounts) {
         self.expired.fetch_add(tally.expired, Ordering::Relaxed);
         self.dead_lettered.fetch_add(tally.dead_lettered, Ordering::Relaxed);
     }
 
     /// A step was committed.
     fn tell(&self, step: &Step<'_>, epoch: i64) {
-        if !self.wakes.bells.any() {
+        if !self.wakes.registry.has_watches() {
             return;
         }
         self.wakes.stepped(step.home, epoch);
@@ -131,7 +131,7 @@ impl Side {
     /// Plain posts were committed.
     fn posted(&self, home: i64, readings: &[i64], batch: Posted) {
         let Posted { first, count, ready, due } = batch;
-        if !self.wakes.bells.any() {
+        if !self.wakes.registry.has_watches() {
             return;
         }
         self.wakes.posted_to(home, first, count);
@@ -229,8 +229,8 @@ impl MongoPool {
         }
     }
 
-    fn side_counters(&self) -> PoolCounters {
-        PoolCounters {
+    fn side_counters(&self) -> EventCounts {
+        EventCounts {
             expired: self.0.side.expired.load(Ordering::Relaxed),
             dead_lettered: self.0.side.dead_lettered.load(Ordering::Relaxed),
         }

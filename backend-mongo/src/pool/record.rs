@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use storage_traits::{
     Result,
     domain::{Group, GroupName, Incarnation, Metadata, QueueRef, Timestamp},
-    pool::Recent,
+    support::SlidingMinuteCounter,
 };
 
 use super::bucket::Change;
@@ -238,17 +238,17 @@ impl Reading {
         self.turns
     }
 
-    pub(super) fn recent(&self) -> Recent {
+    pub(super) fn recent(&self) -> SlidingMinuteCounter {
         let [minute, count, before] = self.handled;
         let count_of = |number| u64::try_from(number).unwrap_or(0);
-        Recent { minute, count: count_of(count), before: count_of(before) }
+        SlidingMinuteCounter { minute, count: count_of(count), previous: count_of(before) }
     }
 
     pub(super) fn handle(&mut self, count: usize, now: Timestamp) {
         let mut recent = self.recent();
         recent.add(count as u64, now);
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        self.handled = [recent.minute, number(recent.count), number(recent.before)];
+        self.handled = [recent.minute, number(recent.count), number(recent.previous)];
     }
 
     pub(super) const fn free(&self) -> i64 {
@@ -270,7 +270,7 @@ impl GroupRecord {
             Incarnation::new(reading).ok_or_else(|| unexpected("a reading is not positive"))?;
         Ok(Group {
             name: self.name.parse().map_err(unexpected)?,
-            reading: QueueRef { key: queue.key.clone(), incarnation },
+            as_queue: QueueRef { key: queue.key.clone(), incarnation },
             settings: Metadata::from_json(&self.settings).map_err(unexpected)?,
             created_at: Timestamp::from_millis(self.created_at),
         })

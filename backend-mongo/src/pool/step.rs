@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use storage_traits::{
     Result,
     domain::{Incarnation, Message, MessageId, Timestamp},
-    pool::PoolCounters,
+    pool::EventCounts,
 };
 
 use super::{
@@ -78,7 +78,7 @@ pub(super) struct Step<'l> {
     pub(super) freed: HashMap<i64, usize>,
     /// By reading, when something is due.
     pub(super) dues: HashMap<i64, i64>,
-    pub(super) tally: PoolCounters,
+    pub(super) tally: EventCounts,
 }
 
 impl<'l> Step<'l> {
@@ -111,7 +111,7 @@ impl<'l> Step<'l> {
             posted: BTreeSet::new(),
             freed: HashMap::new(),
             dues: HashMap::new(),
-            tally: PoolCounters::default(),
+            tally: EventCounts::default(),
         }
     }
 

@@ -47,17 +47,17 @@ impl MongoPool {
         self.flush_all().await;
         let mut swept = Swept::default();
         let mut failed = self.clear_refuse(now, &mut swept).await.err();
-        if swept.handled < STEP as u64 {
+        if swept.processed < STEP as u64 {
             failed = self.deliver_lost(now, &mut swept).await.err().or(failed);
         }
-        if swept.handled < STEP as u64 {
+        if swept.processed < STEP as u64 {
             failed = self.settle_due(now, &mut swept).await.err().or(failed);
         }
-        if swept.handled < STEP as u64 {
+        if swept.processed < STEP as u64 {
             failed = self.clear_lost_buckets(now, &mut swept).await.err().or(failed);
         }
         match failed {
-            Some(error) if swept.handled == 0 => Err(error),
+            Some(error) if swept.processed == 0 => Err(error),
             Some(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "not all could be swept");
@@ -95,7 +95,7 @@ impl MongoPool {
             match self.run(home, Settle { reading, now, all: false }).await {
                 Ok(Some(settled)) => {
                     self.flush(home).await;
-                    swept.handled += settled.handled;
+                    swept.processed += settled.handled;
                     done &= settled.done;
                 }
                 // It came into a reading just when that ended.
@@ -103,17 +103,17 @@ impl MongoPool {
                     let id = ObjectId::new();
                     let refuse = doc! { "_id": id, "home": home, "reading": reading, "due": 0_i64 };
                     self.stores().insert(REFUSE, &[refuse], false).await?;
-                    swept.handled += 1;
+                    swept.processed += 1;
                     done = false;
                 }
                 Err(error) => failed = Some(error),
             }
-            if swept.handled >= STEP as u64 {
+            if swept.processed >= STEP as u64 {
                 swept.more = true;
                 return failed.map_or(Ok(()), Err);
             }
         }
-        swept.more |= swept.handled > 0 && (!done || full);
+        swept.more |= swept.processed > 0 && (!done || full);
         failed.map_or(Ok(()), Err)
     }
 
@@ -134,19 +134,19 @@ impl MongoPool {
                 continue;
             }
             let removed = self.clear(home, reading).await?;
-            swept.handled += removed;
+            swept.processed += removed;
             if removed > 0 {
                 swept.more = true;
             } else {
-                swept.handled += 1;
+                swept.processed += 1;
                 self.retire(id, home, reading, raw.get_bool("retired").is_ok(), now).await?;
             }
-            if swept.handled >= STEP as u64 {
+            if swept.processed >= STEP as u64 {
                 swept.more = true;
                 return Ok(());
             }
         }
-        swept.more |= found.len() == SWEEP_PIECES && swept.handled > 0;
+        swept.more |= found.len() == SWEEP_PIECES && swept.processed > 0;
         Ok(())
     }
 
@@ -220,12 +220,12 @@ impl MongoPool {
             let query = Query { filter: doc! { "_id": id }, sort: None, index: BY_ID, limit: 1 };
             let parts = Some(doc! { "_id": 1 });
             if self.stores().find_parts(PARCELS, query, parts).await?.is_empty() {
-                swept.handled += 1;
+                swept.processed += 1;
             } else {
                 self.look_again(PARCELS, id, now).await?;
             }
         }
-        swept.more |= found.len() == SWEEP_PIECES && swept.handled > 0;
+        swept.more |= found.len() == SWEEP_PIECES && swept.processed > 0;
         failed.map_or(Ok(()), Err)
     }
 
@@ -254,7 +254,7 @@ impl MongoPool {
                 let delete: Document = doc! { "q": filter, "limit": 1, "hint": BY_ID };
                 self.stores().delete(BUCKETS, vec![delete], false).await?;
             }
-            swept.handled += 1;
+            swept.processed += 1;
         }
         Ok(())
     }

@@ -22,7 +22,8 @@ use mongodb::{
 use storage_traits::{
     Result,
     domain::{QueueRef, Timestamp},
-    pool::{Bells, WakeUps, Watch, WatchFor},
+    pool::{Watch, WatchFor, Watchable},
+    support::WatchRegistry,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -42,12 +43,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(10);
 
 #[async_trait]
-impl WakeUps for MongoPool {
+impl Watchable for MongoPool {
     async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
         let reading = queue.incarnation;
-        let watch = self.wakes().bells.watch(reading, what);
+        let watch = self.wakes().registry.watch(reading, what);
         let Some(home) = self.home(queue).await? else {
-            self.wakes().bells.wake(reading);
+            self.wakes().registry.notify_all(reading);
             return Ok(watch);
         };
         self.wakes().begin(home, reading.get(), now);
@@ -75,7 +76,7 @@ struct Progressed {
 /// What the pool's node watches.
 #[derive(Default)]
 pub(super) struct Wakes {
-    pub(super) bells: Bells,
+    pub(super) registry: WatchRegistry,
     watched: Mutex<HashMap<i64, Watched>>,
     queues: Mutex<HashMap<i64, Progressed>>,
     /// The time of the pool at some moment.
@@ -119,14 +120,14 @@ impl Wakes {
     /// More of a reading can be claimed.
     pub(super) fn claimable(&self, reading: i64, count: usize) {
         if let Some(reading) = storage_traits::domain::Incarnation::new(reading) {
-            self.bells.claimable(reading, count);
+            self.registry.notify_claimable(reading, count);
         }
     }
 
     /// Messages came to a reading.
     pub(super) fn posted(&self, reading: i64) {
         if let Some(reading) = storage_traits::domain::Incarnation::new(reading) {
-            self.bells.posted(reading);
+            self.registry.notify_posted(reading);
         }
     }
 
@@ -134,7 +135,7 @@ impl Wakes {
     pub(super) fn gone(&self, reading: i64) {
         locked(&self.watched).remove(&reading);
         if let Some(reading) = storage_traits::domain::Incarnation::new(reading) {
-            self.bells.wake(reading);
+            self.registry.notify_all(reading);
         }
     }
 
@@ -181,7 +182,7 @@ impl Wakes {
         let mut watched = locked(&self.watched);
         watched.retain(|reading, watched| {
             let rings = storage_traits::domain::Incarnation::new(*reading)
-                .is_some_and(|reading| self.bells.is_watched(reading));
+                .is_some_and(|reading| self.registry.is_watched(reading));
             if rings {
                 watched.seen = Instant::now();
             }

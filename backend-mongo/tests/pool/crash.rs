@@ -20,11 +20,11 @@ use storage_traits::{
     conformance::{
         TestPool, TestQueue,
         faults::{
-            bury, counted, done, everything, failed, keyed, message, once, retained, soon, text,
-            through, up_to, wholly,
+            ack, claim_spec, counted, dead_letter_to, deduplicated, everything, keyed, list_all,
+            message, nack, retained, soon, text, through,
         },
     },
-    domain::{Acknowledged, ClaimId, Message, NewMessage, StartPoint},
+    domain::{AckResult, ClaimId, Message, NewMessage, StartPoint},
     pool::{ListSpec, RedriveSpec},
 };
 use test_servers::mongo::Mongo;
@@ -153,7 +153,7 @@ impl Clients {
 
     async fn try_list(&self) -> Result<usize, StoreError> {
         let [queue, ..] = &self.queues;
-        let page = queue.pool.list(&queue.queue, &wholly(100), queue.now()).await?;
+        let page = queue.pool.list(&queue.queue, &list_all(100), queue.now()).await?;
         Ok(page.items.len())
     }
 
@@ -165,7 +165,7 @@ impl Clients {
         let make = |body: &String| {
             let message = match kind {
                 0 => keyed(&format!("k{}", number % 3), body),
-                1 => once(body.trim_matches('"'), body),
+                1 => deduplicated(body.trim_matches('"'), body),
                 2 if dice.roll(2) == 0 => retained(body),
                 _ => message(body),
             };
@@ -185,9 +185,9 @@ impl Clients {
 
     async fn consume(&self, dice: &mut Dice) {
         let [queue, grave, _] = &self.queues;
-        let mut spec = up_to(1 + u32::try_from(dice.roll(20)).unwrap());
+        let mut spec = claim_spec(1 + u32::try_from(dice.roll(20)).unwrap());
         if dice.roll(3) == 0 {
-            spec.dead_letter = Some(bury(2, grave));
+            spec.dead_letter = Some(dead_letter_to(2, grave));
         }
         self.log().claims.insert(spec.id, Claimed::default());
         let Some(Some(claim)) = self.answer("claim", queue.try_claim(&spec).await) else { return };
@@ -205,13 +205,13 @@ impl Clients {
         }
         let part = if what == 2 { messages.len() } else { messages.len().div_ceil(2) };
         self.log().tried.extend(messages[..part].iter().map(text));
-        let mut said: Vec<_> = messages[..part].iter().map(|it| done(it.id)).collect();
-        said.extend(messages[part..].iter().map(|it| failed(it.id, Duration::ZERO)));
+        let mut said: Vec<_> = messages[..part].iter().map(|it| ack(it.id)).collect();
+        said.extend(messages[part..].iter().map(|it| nack(it.id, Duration::ZERO)));
         let now = queue.now();
         let answers = queue.pool.acknowledge(&queue.queue, claim.id, &said, now).await;
         let Some(answers) = self.answer("acknowledge", answers) else { return };
         for (message, answer) in messages[..part].iter().zip(answers) {
-            if answer == Acknowledged::Taken {
+            if answer == AckResult::Applied {
                 self.log().taken.insert(text(message));
             } else {
                 self.log().errors.push(format!("{} was not held", text(message)));
@@ -388,14 +388,16 @@ impl Judge {
     /// The queue that nobody consumes has no gaps, nor has any group of it.
     async fn judge_kept(&mut self, kept: &TestQueue, log: &Log) {
         for batch in log.batches.iter().filter(|it| it.kept && it.once && !it.acknowledged) {
-            let again =
-                |body: &String| NewMessage { ttl: TTL, ..once(body.trim_matches('"'), body) };
+            let again = |body: &String| NewMessage {
+                ttl: TTL,
+                ..deduplicated(body.trim_matches('"'), body)
+            };
             kept.post(batch.bodies.iter().map(again).collect()).await;
         }
         loop {
             let after = self.read.last().map(|(sequence, _)| *sequence);
             let after = after.and_then(storage_traits::domain::Sequence::new);
-            let page = kept.list(&ListSpec { after, ..wholly(50) }).await;
+            let page = kept.list(&ListSpec { after, ..list_all(50) }).await;
             if page.items.is_empty() {
                 break;
             }
@@ -409,7 +411,7 @@ impl Judge {
         let limit = Limit::new(100).unwrap();
         let groups = kept.pool.list_groups(&kept.queue, None, limit).await.unwrap();
         for group in groups.items {
-            let reading = TestQueue { queue: group.reading, ..kept.clone() };
+            let reading = TestQueue { queue: group.as_queue, ..kept.clone() };
             assert_eq!(bodies(&counted(&reading).await), all, "the group {:?}", group.name);
         }
     }
@@ -418,8 +420,8 @@ impl Judge {
 /// Empties a queue as a consumer does.
 async fn drain(queue: &TestQueue) -> usize {
     let mut count = 0;
-    while let Some(claim) = queue.claim(&up_to(50)).await {
-        let said: Vec<_> = claim.messages.iter().map(|it| done(it.id)).collect();
+    while let Some(claim) = queue.claim(&claim_spec(50)).await {
+        let said: Vec<_> = claim.messages.iter().map(|it| ack(it.id)).collect();
         count += said.len();
         queue.acknowledge(claim.id, &said).await;
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use storage_traits::{
     StoreError,
     conformance::faults::{
-        DEADLINE, Load, answered, counted, message, soon, until_it_works, up_to,
+        DEADLINE, Load, answered, claim_spec, counted, message, soon, until_it_works,
     },
 };
 use test_servers::mongo::Mongo;
@@ -43,7 +43,7 @@ async fn a_pool_opens_before_its_server_does_and_works_when_it_does() {
     assert!(matches!(opened, Err(StoreError::Unavailable { .. })), "{opened:?}");
     let posted = in_time("a post", queue.try_post(vec![message("1")])).await;
     assert_eq!(answered(posted), None);
-    assert_eq!(answered(in_time("a claim", queue.try_claim(&up_to(1))).await), None);
+    assert_eq!(answered(in_time("a claim", queue.try_claim(&claim_spec(1))).await), None);
     assert_eq!(answered(in_time("a sweep", pool.pool.sweep(pool.now())).await), None);
     assert_eq!(answered(in_time("a check", pool.pool.check()).await), None);
 
@@ -73,7 +73,7 @@ async fn while_all_members_are_down_calls_fail_in_time_and_later_all_goes_on() {
     load.refuses(20).await;
     let posted = in_time("a post", probe.try_post(vec![message("1")])).await;
     assert_eq!(answered(posted), None);
-    assert_eq!(answered(in_time("a claim", queues[0].try_claim(&up_to(1))).await), None);
+    assert_eq!(answered(in_time("a claim", queues[0].try_claim(&claim_spec(1))).await), None);
     assert_eq!(answered(in_time("a sweep", pool.pool.sweep(pool.now())).await), None);
     assert_eq!(answered(in_time("a check", pool.pool.check()).await), None);
     for member in 0..3 {

@@ -13,11 +13,11 @@ use storage_traits::{
     conformance::{
         TestPool, TestQueue,
         faults::{
-            burying, counted, done, everything, failed, keyed, limit, message, once, plainly,
-            retained, soon, text, through, up_to,
+            ack, claim_spec, claim_with_dead_letter, counted, deduplicated, everything, keyed,
+            limit, list_visible, message, nack, retained, soon, text, through,
         },
     },
-    domain::{Acknowledged, ClaimId, Message, NewMessage, StartPoint},
+    domain::{AckResult, ClaimId, Message, NewMessage, StartPoint},
     pool::{ListSpec, RedriveSpec},
 };
 use tokio::task::JoinSet;
@@ -82,11 +82,11 @@ fn assert_once(mut found: Vec<String>, mut expected: Vec<String>) {
     panic!("lost: {lost:?}\ndoubled: {doubled:?}\nstrange: {strange:?}");
 }
 
-/// What the writer with this number posts in its round `n`: most of it plainly, some of it not.
+/// What the writer with this number posts in its round `n`: most of it list_visible, some of it not.
 fn batch(number: usize, n: usize) -> Vec<NewMessage> {
     let body = |part: usize| format!("\"{number}-{}\"", 10 * n + part);
     match (number / 2 + n) % 4 {
-        0 => vec![once(&format!("{number}-{n}"), &body(0)), message(&body(1))],
+        0 => vec![deduplicated(&format!("{number}-{n}"), &body(0)), message(&body(1))],
         1 => vec![message(&body(0)), message(&body(1)), message(&body(2))],
         2 if number.is_multiple_of(4) => vec![keyed("k", &body(0)), retained(&body(1))],
         _ => vec![message(&body(0))],
@@ -128,7 +128,7 @@ async fn read(queue: TestQueue, written: Arc<AtomicBool>) -> Vec<(i64, String)> 
     let mut after = None;
     loop {
         let last_look = written.load(Ordering::SeqCst);
-        let page = queue.list(&ListSpec { after, ..plainly(7) }).await;
+        let page = queue.list(&ListSpec { after, ..list_visible(7) }).await;
         if last_look && page.items.is_empty() {
             return seen;
         }
@@ -184,21 +184,17 @@ async fn consume(queue: TestQueue, number: usize, handled: Arc<Handled>, all: us
             handled.add(bodies(&popped));
             continue;
         }
-        let Some(claim) = queue.claim(&up_to(5)).await else { continue };
+        let Some(claim) = queue.claim(&claim_spec(5)).await else { continue };
         if n % 4 == 1 {
             queue.release(claim.id).await;
             continue;
         }
         let said: Vec<_> = (0..)
             .zip(&claim.messages)
-            .map(
-                |(i, it)| {
-                    if (i + n) % 5 == 0 { failed(it.id, Duration::ZERO) } else { done(it.id) }
-                },
-            )
+            .map(|(i, it)| if (i + n) % 5 == 0 { nack(it.id, Duration::ZERO) } else { ack(it.id) })
             .collect();
         let answers = queue.acknowledge(claim.id, &said).await;
-        assert!(answers.iter().all(|answer| *answer == Acknowledged::Taken), "{answers:?}");
+        assert!(answers.iter().all(|answer| *answer == AckResult::Applied), "{answers:?}");
         let is_done = |i: &usize| !(i + n).is_multiple_of(5);
         let done = (0..claim.messages.len()).filter(is_done);
         handled.add(done.map(|i| text(&claim.messages[i])).collect());
@@ -284,7 +280,7 @@ async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_tim
                         if handled.count.load(Ordering::SeqCst) >= all {
                             return;
                         }
-                        let Some(claim) = queue.claim(&up_to(4)).await else { continue };
+                        let Some(claim) = queue.claim(&claim_spec(4)).await else { continue };
                         holders.hold(&claim);
                         if n % 5 == 0 {
                             holders.let_go(&claim);
@@ -292,11 +288,11 @@ async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_tim
                             continue;
                         }
                         // In order, and before anybody else can have the next.
-                        let said: Vec<_> = claim.messages.iter().map(|it| done(it.id)).collect();
+                        let said: Vec<_> = claim.messages.iter().map(|it| ack(it.id)).collect();
                         handled.bodies.lock().unwrap().extend(bodies(&claim.messages));
                         holders.let_go(&claim);
                         let answers = queue.acknowledge(claim.id, &said).await;
-                        assert!(answers.iter().all(|it| *it == Acknowledged::Taken));
+                        assert!(answers.iter().all(|it| *it == AckResult::Applied));
                         handled.count.fetch_add(said.len(), Ordering::SeqCst);
                     }
                 }
@@ -339,7 +335,8 @@ async fn what_two_nodes_post_with_one_id_is_stored_once() {
     let posted = on_each(&queues, 2, |queue, number| async move {
         let mut posted = Vec::new();
         for n in 0..IDS {
-            let messages = vec![once(&n.to_string(), &format!("\"{n}\"")), message("\"plain\"")];
+            let messages =
+                vec![deduplicated(&n.to_string(), &format!("\"{n}\"")), message("\"plain\"")];
             let answer = queue.try_post(messages).await.unwrap();
             posted.push((n, answer[0].id, answer[0].duplicate));
             if number < 2 {
@@ -373,7 +370,7 @@ async fn letters_that_two_nodes_send_arrive_once_and_come_back_once() {
     on_each(&queues, 3, |queue, _| {
         let grave = grave.clone();
         async move {
-            while let Some(claim) = queue.claim(&burying(7, 2, &grave)).await {
+            while let Some(claim) = queue.claim(&claim_with_dead_letter(7, 2, &grave)).await {
                 queue.release(claim.id).await;
             }
         }

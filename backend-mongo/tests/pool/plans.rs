@@ -9,7 +9,7 @@ use mongodb::{
 use storage_traits::{
     conformance::{
         TestPool, TestQueue,
-        faults::{everything, exercise, message, through, up_to},
+        faults::{claim_spec, everything, exercise, message, through},
     },
     domain::StartPoint,
 };
@@ -71,7 +71,7 @@ async fn exercised(server: &Mongo, name: &str) -> ([TestPool; 2], Vec<TestQueue>
         let claim = same.take(2).await;
         queue.release(claim.id).await;
         queue.post_n(100).await;
-        same.claim(&up_to(70)).await;
+        same.claim(&claim_spec(70)).await;
         queue.stats().await;
     }
     (nodes, queues)

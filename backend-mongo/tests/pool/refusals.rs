@@ -12,9 +12,12 @@ use mongodb::{
 use storage_traits::{
     conformance::{
         TestPool, TestQueue,
-        faults::{DEADLINE, answered, done, everything, keyed, message, once, text, up_to, wholly},
+        faults::{
+            DEADLINE, ack, answered, claim_spec, deduplicated, everything, keyed, list_all,
+            message, text,
+        },
     },
-    domain::Acknowledged,
+    domain::AckResult,
     pool::ListSpec,
 };
 use tokio::{
@@ -103,7 +106,7 @@ fn bodies(messages: &[storage_traits::domain::Message]) -> Vec<String> {
 }
 
 async fn held(queue: &TestQueue) -> usize {
-    let claimed = ListSpec { include_free: false, include_delayed: false, ..wholly(1_000) };
+    let claimed = ListSpec { include_free: false, include_delayed: false, ..list_all(1_000) };
     queue.list(&claimed).await.items.len()
 }
 
@@ -152,7 +155,9 @@ async fn what_is_refused_at_first_is_done_once() {
             victim.mistreat(command, doc! { "times": 2 }, how.clone());
             queue.post(plain.iter().map(|body| message(body)).collect()).await;
             victim.mistreat(command, doc! { "times": 2 }, how.clone());
-            queue.post(compared.iter().map(|it| once(it.trim_matches('"'), it)).collect()).await;
+            queue
+                .post(compared.iter().map(|it| deduplicated(it.trim_matches('"'), it)).collect())
+                .await;
             queue.post(keys.iter().map(|body| keyed("k", body)).collect()).await;
             expected.extend([plain, compared, keys].concat());
             victim.mistreat(command, doc! { "times": 2 }, how.clone());
@@ -160,9 +165,9 @@ async fn what_is_refused_at_first_is_done_once() {
             assert_eq!(claim.messages.len(), 4, "{way}, {command}");
             victim.mistreat(command, doc! { "times": 2 }, how.clone());
             let (first, last) = claim.messages.split_at(2);
-            let said: Vec<_> = first.iter().map(|it| done(it.id)).collect();
+            let said: Vec<_> = first.iter().map(|it| ack(it.id)).collect();
             let answers = queue.acknowledge(claim.id, &said).await;
-            assert_eq!(answers, [Acknowledged::Taken; 2], "{way}, {command}");
+            assert_eq!(answers, [AckResult::Applied; 2], "{way}, {command}");
             expected.retain(|body| !bodies(first).contains(body));
             victim.mistreat(command, doc! { "times": 2 }, how.clone());
             let held = queue.get_claim(claim.id).await.unwrap();
@@ -200,8 +205,8 @@ async fn what_is_always_refused_is_answered_in_time_and_done_once_or_not_at_all(
                 queue.try_post(vec![message(&unsure)]),
                 queue.try_post(vec![keyed("k", &unsure_too)]),
             );
-            let two = up_to(2);
-            let acknowledgement = [done(claim.messages[0].id)];
+            let two = claim_spec(2);
+            let acknowledgement = [ack(claim.messages[0].id)];
             let (posted, appended, claimed, acknowledged, checked) = tokio::join!(
                 posts.0,
                 posts.1,
@@ -239,7 +244,7 @@ async fn what_is_always_refused_is_answered_in_time_and_done_once_or_not_at_all(
             assert!(!posted || count(&unsure) == 1, "{way} of {command}: lost");
             assert!(!appended || count(&unsure_too) == 1, "{way} of {command}: lost");
             if let Some(answers) = acknowledged {
-                assert_eq!(answers, [Acknowledged::Taken]);
+                assert_eq!(answers, [AckResult::Applied]);
                 assert_eq!(count(&body), 0, "{way} of {command}: it is back");
             }
             assert!(count(&body) <= 1);
@@ -258,7 +263,7 @@ async fn what_is_always_refused_is_answered_in_time_and_done_once_or_not_at_all(
             let mut all = all;
             all.sort();
             assert_eq!(taken, all, "{way} of {command}");
-            let said: Vec<_> = claim.messages.iter().map(|it| done(it.id)).collect();
+            let said: Vec<_> = claim.messages.iter().map(|it| ack(it.id)).collect();
             queue.acknowledge(claim.id, &said).await;
             assert_holds(queue, &[]).await;
         }
@@ -316,9 +321,9 @@ async fn a_post_that_comes_late_once_more_is_not_stored_again_without_the_help_o
 async fn a_step_that_comes_late_once_more_is_not_made_again() {
     for command in ["findAndModify", "insert", "update", "delete"] {
         let step = async |queue: &TestQueue| {
-            queue.post(vec![once("a", "\"a\""), keyed("k", "\"b\"")]).await;
+            queue.post(vec![deduplicated("a", "\"a\""), keyed("k", "\"b\"")]).await;
             let claim = queue.take(2).await;
-            queue.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+            queue.acknowledge(claim.id, &[ack(claim.messages[0].id)]).await;
             queue.release(claim.id).await;
         };
         assert_eq!(late("&retryWrites=false", command, step).await, ["\"last\""], "{command}");

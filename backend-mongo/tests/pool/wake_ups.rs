@@ -6,7 +6,7 @@ use mongodb::bson::{Bson, Document, doc};
 use storage_traits::{
     conformance::{
         TestPool, TestQueue,
-        faults::{DEADLINE, done, failed, keyed, message, through, until_it_works, up_to},
+        faults::{DEADLINE, ack, claim_spec, keyed, message, nack, through, until_it_works},
     },
     domain::{ClaimSpec, ClaimTerms, StartPoint},
     pool::{Watch, WatchFor},
@@ -43,7 +43,7 @@ async fn until_quiet(watch: &mut Watch) {
 /// A claim for so many seconds.
 fn for_seconds(ttl: u64) -> ClaimSpec {
     let terms = ClaimTerms { ttl: Duration::from_secs(ttl), grace: Duration::from_mins(1) };
-    ClaimSpec { terms, ..up_to(1) }
+    ClaimSpec { terms, ..claim_spec(1) }
 }
 
 async fn watches_are_woken_by_what_another_node_does(server: &Mongo, within: Duration) {
@@ -71,14 +71,14 @@ async fn watches_are_woken_by_what_another_node_does(server: &Mongo, within: Dur
 
     let claim = there.take(1).await;
     until_quiet(&mut claimable).await;
-    there.acknowledge(claim.id, &[failed(claim.messages[0].id, Duration::ZERO)]).await;
+    there.acknowledge(claim.id, &[nack(claim.messages[0].id, Duration::ZERO)]).await;
     assert_woken(&mut claimable, within, "a failure").await;
 
     there.pop(1).await;
     there.post(vec![keyed("k", "1"), keyed("k", "2")]).await;
     let claim = there.take(1).await;
     until_quiet(&mut claimable).await;
-    there.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    there.acknowledge(claim.id, &[ack(claim.messages[0].id)]).await;
     assert_woken(&mut claimable, within, "an acknowledgement that opens a line").await;
 
     let group = there.group("g", StartPoint::End).await;

@@ -5,7 +5,7 @@ use redis::Cmd;
 use storage_traits::{
     Limit, Result, StoreError,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Handling,
+        AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter,
         Message, QueueRef, Timestamp,
     },
     pool::ClaimStore,
@@ -110,8 +110,8 @@ impl ClaimStore for Redis {
         id: ClaimId,
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
-    ) -> Result<Vec<Acknowledged>> {
-        let unknown = || vec![Acknowledged::NotHeld; acknowledgements.len()];
+    ) -> Result<Vec<AckResult>> {
+        let unknown = || vec![AckResult::NotHeld; acknowledgements.len()];
         let Some(source) = self.source(queue).await? else { return Ok(unknown()) };
         let mut function = self.function("acknowledge", queue);
         function.number(millis(now)).bytes(id.to_bytes());
@@ -119,9 +119,9 @@ impl ClaimStore for Redis {
             // No message is in position 0.
             let own = said.id.incarnation == source.queue;
             function.number(if own { position(said.id.sequence) } else { 0 });
-            match said.handling {
-                Handling::Done => function.bytes(""),
-                Handling::Failed { retry_after } => function.number(millis(now.plus(retry_after))),
+            match said.outcome {
+                AckOutcome::Ack => function.bytes(""),
+                AckOutcome::Nack { delay } => function.number(millis(now.plus(delay))),
             };
         }
         let reply = self.settle_and_call(queue, Promise::Change, &function).await?;
@@ -129,7 +129,7 @@ impl ClaimStore for Redis {
         let mut answers = Vec::with_capacity(acknowledgements.len());
         while !reply.is_empty() {
             let taken = reply.number()? == 1;
-            answers.push(if taken { Acknowledged::Taken } else { Acknowledged::NotHeld });
+            answers.push(if taken { AckResult::Applied } else { AckResult::NotHeld });
         }
         Ok(answers)
     }

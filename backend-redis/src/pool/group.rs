@@ -33,7 +33,7 @@ impl GroupStore for Redis {
         }
         let group = read_group(queue, name.clone(), &mut reply)?;
         let is_new = reply.number()? == 1;
-        self.settle_all(&group.reading, now).await?;
+        self.settle_all(&group.as_queue, now).await?;
         Ok((group, is_new))
     }
 
@@ -80,7 +80,7 @@ impl GroupStore for Redis {
             return Ok(None);
         }
         let group = read_group(queue, name.clone(), &mut reply)?;
-        self.settle_all(&group.reading, now).await?;
+        self.settle_all(&group.as_queue, now).await?;
         Ok(Some(group))
     }
 
@@ -102,7 +102,8 @@ impl Redis {
         now: Timestamp,
     ) {
         const SHARD: i64 = 0xff;
-        let number = Incarnation::reading().get() & !SHARD | (queue.incarnation.get() & SHARD);
+        let number =
+            Incarnation::generate_for_group().get() & !SHARD | (queue.incarnation.get() & SHARD);
         let reading = Incarnation::new(number).unwrap_or(queue.incarnation);
         function.number(millis(now)).bytes(name.as_str()).bytes(self.key(reading));
         match start {
@@ -121,5 +122,5 @@ fn read_group(queue: &QueueRef, name: GroupName, reply: &mut Reply) -> Result<Gr
     let created_at = Timestamp::from_millis(reply.number()?);
     let settings = Metadata::from_json(&reply.text()?).map_err(unexpected)?;
     let reading = QueueRef { key: queue.key.clone(), incarnation };
-    Ok(Group { name, reading, settings, created_at })
+    Ok(Group { name, as_queue: reading, settings, created_at })
 }

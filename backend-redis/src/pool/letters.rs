@@ -8,7 +8,8 @@ use storage_traits::{
     domain::{
         DeadLetter, GroupName, Incarnation, Message, OrderingKey, Origin, QueueRef, Timestamp,
     },
-    pool::{DeadLetterStore, Pace, RedriveSpec, Redriven},
+    pool::{DeadLetterStore, RedriveSpec, Redriven},
+    support::RedriveSchedule,
 };
 
 use super::{
@@ -151,7 +152,7 @@ impl DeadLetterStore for Redis {
         spec: RedriveSpec,
         now: Timestamp,
     ) -> Result<Redriven> {
-        let mut done = Redriven { moved: 0, stranded: 0, more: false, until: now };
+        let mut done = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
         let Some(source) = self.source(queue).await? else { return Ok(done) };
         let mut function = self.function("take_letters", queue);
         function.number(millis(now)).number(number_of(spec.limit));
@@ -168,23 +169,23 @@ impl DeadLetterStore for Redis {
         if letters.is_empty() {
             return Ok(done);
         }
-        let pace = Pace::new(spec.rate, before, now);
+        let schedule = RedriveSchedule::new(spec.rate, before, now);
         let (mut moved, mut stranded) = (Vec::new(), Vec::new());
         // Those behind one another that go to the same place go together.
         for letters in letters.chunk_by(|a, b| is_same_home(a.origin.as_ref(), b.origin.as_ref())) {
             let start = moved.len() as u64;
-            if self.send_home(queue, letters, &pace, start, now).await? {
+            if self.send_home(queue, letters, &schedule, start, now).await? {
                 moved.extend(letters);
             } else {
                 stranded.extend(letters);
             }
         }
         done.moved = moved.len() as u64;
-        done.stranded = stranded.len() as u64;
+        done.orphaned = stranded.len() as u64;
         if done.moved > 0 {
-            done.until = pace.moment(done.moved - 1);
+            done.last_visible_at = schedule.visible_at(done.moved - 1);
         }
-        let correction = Some((reserved, pace.next(done.moved, before)));
+        let correction = Some((reserved, schedule.next_free(done.moved, before)));
         if !stranded.is_empty() {
             let stranded = stranded.iter().copied();
             self.end_move(queue, Fate::Stranded, stranded, correction, now).await?;
@@ -210,7 +211,7 @@ impl Redis {
         &self,
         from: &QueueRef,
         letters: &[Message],
-        pace: &Pace,
+        schedule: &RedriveSchedule,
         start: u64,
         now: Timestamp,
     ) -> Result<bool> {
@@ -222,7 +223,7 @@ impl Redis {
             .map(|(n, letter)| {
                 let origin =
                     letter.origin.as_ref().ok_or_else(|| unexpected("a letter has no origin"))?;
-                let visible_at = pace.moment(n);
+                let visible_at = schedule.visible_at(n);
                 let meta = Meta {
                     posted_at: now,
                     visible_at,

@@ -8,7 +8,8 @@ use redis::{Cmd, Value};
 use storage_traits::{
     Result, StoreError,
     domain::{Incarnation, QueueRef, Timestamp},
-    pool::{MessageMark, PoolCounters, PoolMaintenance, Recent, Stats, Swept},
+    pool::{EventCounts, MessagePosition, PoolMaintenance, Stats, Swept},
+    support::SlidingMinuteCounter,
 };
 
 use super::{
@@ -50,9 +51,12 @@ impl PoolMaintenance for Redis {
         let (free, claimed) = (reply.count()?, reply.count()?);
         let oldest = read_mark(source.queue, &mut reply)?;
         let newest = read_mark(source.queue, &mut reply)?;
-        let recent =
-            Recent { minute: reply.number()?, count: reply.count()?, before: reply.count()? };
-        Ok(Stats { free, claimed, oldest, newest, handled: recent.last_minute(now) })
+        let recent = SlidingMinuteCounter {
+            minute: reply.number()?,
+            count: reply.count()?,
+            previous: reply.count()?,
+        };
+        Ok(Stats { free, claimed, oldest, newest, completed_last_minute: recent.last_minute(now) })
     }
 
     async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
@@ -78,7 +82,7 @@ impl PoolMaintenance for Redis {
         let mut swept = Swept::default();
         let (due, failed) = self.due_shards(now).await?;
         for shard in due {
-            if swept.handled >= SWEEP {
+            if swept.processed >= SWEEP {
                 swept.more = true;
                 return Ok(swept);
             }
@@ -88,18 +92,18 @@ impl PoolMaintenance for Redis {
             function.number(millis(now));
             let value = self.servers.call(shard, Promise::Nothing, &function).await?;
             let mut reply = Reply::new(value);
-            swept.handled += reply.count()?;
+            swept.processed += reply.count()?;
             swept.more |= reply.number()? == 1;
             self.counters.expired(reply.count()?);
         }
         // What could be done is done; of what could not be looked at, somebody is told.
         match failed {
-            Some(error) if swept.handled == 0 => Err(error),
+            Some(error) if swept.processed == 0 => Err(error),
             _ => Ok(swept),
         }
     }
 
-    fn counters(&self) -> PoolCounters {
+    fn counters(&self) -> EventCounts {
         self.counters.read()
     }
 
@@ -162,11 +166,11 @@ impl Redis {
 }
 
 /// One end of a queue: sequence and time, 0 if there is none.
-fn read_mark(queue: Incarnation, reply: &mut Reply) -> Result<Option<MessageMark>> {
+fn read_mark(queue: Incarnation, reply: &mut Reply) -> Result<Option<MessagePosition>> {
     let (sequence, posted_at) = (reply.number()?, reply.number()?);
     if sequence == 0 {
         return Ok(None);
     }
     let id = message_id(queue, sequence)?;
-    Ok(Some(MessageMark { id, posted_at: Timestamp::from_millis(posted_at) }))
+    Ok(Some(MessagePosition { id, posted_at: Timestamp::from_millis(posted_at) }))
 }

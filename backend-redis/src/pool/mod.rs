@@ -21,7 +21,7 @@ use moka::sync::Cache;
 use storage_traits::{
     Result,
     domain::{GroupName, Incarnation, QueueRef},
-    pool::{Durability, MessagePool, PoolCounters},
+    pool::{Durability, EventCounts, MessagePool},
 };
 
 use self::reply::Reply;
@@ -53,8 +53,8 @@ impl Counters {
         self.dead_lettered.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn read(&self) -> PoolCounters {
-        PoolCounters {
+    fn read(&self) -> EventCounts {
+        EventCounts {
             expired: self.expired.load(Ordering::Relaxed),
             dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
         }

@@ -19,7 +19,8 @@ use futures_util::{StreamExt as _, stream};
 use storage_traits::{
     Result,
     domain::{Incarnation, QueueRef, Timestamp},
-    pool::{Bells, WakeUps, Watch, WatchFor},
+    pool::{Watch, WatchFor, Watchable},
+    support::WatchRegistry,
 };
 use tokio::{sync::Notify, time::timeout};
 
@@ -43,9 +44,9 @@ const SIDE_BY_SIDE: usize = 64;
 const LINGER: Duration = Duration::from_secs(10);
 
 #[async_trait]
-impl WakeUps for Redis {
+impl Watchable for Redis {
     async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
-        let watch = self.wakes.bells.watch(queue.incarnation, what);
+        let watch = self.wakes.registry.watch(queue.incarnation, what);
         self.wakes.begin(queue.incarnation, now);
         // If it cannot listen it looks; if it cannot look either, who asks is told.
         self.wakes.listen(queue.incarnation).await;
@@ -67,7 +68,7 @@ struct Watched {
 
 /// What the pool's node watches.
 pub(crate) struct Wakes {
-    bells: Bells,
+    registry: WatchRegistry,
     servers: Arc<Servers>,
     counters: Arc<Counters>,
     watched: Mutex<HashMap<Incarnation, Watched>>,
@@ -84,12 +85,12 @@ pub(crate) struct Wakes {
 impl Wakes {
     /// Begins to look after what will be watched.
     pub(crate) fn start(
-        bells: Bells,
+        registry: WatchRegistry,
         servers: &Arc<Servers>,
         counters: &Arc<Counters>,
     ) -> Arc<Self> {
         let wakes = Arc::new_cyclic(|me| Self {
-            bells,
+            registry,
             servers: Arc::clone(servers),
             counters: Arc::clone(counters),
             watched: Mutex::default(),
@@ -171,9 +172,9 @@ impl Wakes {
     fn hear(&self, reading: Incarnation, signal: &Signal) {
         match *signal {
             Signal::News { claimable, posted, due } => {
-                self.bells.claimable(reading, claimable);
+                self.registry.notify_claimable(reading, claimable);
                 if posted {
-                    self.bells.posted(reading);
+                    self.registry.notify_posted(reading);
                 }
                 self.lower(reading, due);
             }
@@ -182,7 +183,7 @@ impl Wakes {
                     self.leaving().push((reading, watched.session));
                     self.changed.notify_one();
                 }
-                self.bells.wake(reading);
+                self.registry.notify_all(reading);
             }
             Signal::Lost => {
                 if let Some(watched) = self.watched().get_mut(&reading) {
@@ -218,9 +219,9 @@ impl Wakes {
             return Ok(());
         }
         let (claimable, due) = (reply.count()?, reply.number()?);
-        self.bells.claimable(reading, usize::try_from(claimable).unwrap_or(usize::MAX));
+        self.registry.notify_claimable(reading, usize::try_from(claimable).unwrap_or(usize::MAX));
         if missed {
-            self.bells.posted(reading);
+            self.registry.notify_posted(reading);
         }
         if let Some(watched) = self.watched().get_mut(&reading) {
             watched.due = due;
@@ -252,7 +253,7 @@ impl Wakes {
                     .session
                     .upgrade()
                     .is_some_and(|session| session.listens_to(&self.channel(*reading)));
-            if self.bells.is_watched(*reading) {
+            if self.registry.is_watched(*reading) {
                 watched.seen = Instant::now();
             } else if watched.seen.elapsed() > LINGER {
                 idle.push((*reading, watched.session.clone()));
@@ -285,7 +286,7 @@ impl Wakes {
             }
         };
         let due = due.into_iter().map(|reading| (reading, false));
-        let deaf = deaf.into_iter().filter(|reading| all_due && self.bells.is_watched(*reading));
+        let deaf = deaf.into_iter().filter(|reading| all_due && self.registry.is_watched(*reading));
         let looks = due.chain(deaf.map(|reading| (reading, true))).map(look);
         stream::iter(looks).buffer_unordered(SIDE_BY_SIDE).collect::<()>().await;
         let until_look = LOOK_EVERY.saturating_sub(looked.elapsed());
@@ -305,7 +306,7 @@ async fn run(wakes: Weak<Wakes>) {
         if wakes.stopped.load(Ordering::Acquire) || wakes.servers.is_closed() {
             return;
         }
-        let patience = if wakes.bells.any() || !wakes.watched().is_empty() {
+        let patience = if wakes.registry.has_watches() || !wakes.watched().is_empty() {
             wakes.turn(&mut looked).await
         } else {
             LOOK_EVERY

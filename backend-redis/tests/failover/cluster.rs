@@ -7,10 +7,11 @@ use test_servers::redis::{Cluster, Redis};
 use tokio::time::Instant;
 
 use crate::{
-    OPTIONS, follow,
+    OPTIONS,
+    builders::{ANSWER, open},
+    follow,
     load::Load,
     slot_of,
-    words::{ANSWER, open},
 };
 
 /// Queues on all masters: those of one of them, and the others.

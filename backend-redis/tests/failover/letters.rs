@@ -10,9 +10,9 @@ use test_servers::redis::Cluster;
 
 use crate::{
     OPTIONS,
+    builders::{ANSWER, answered, claim_spec, everything, message, open, text},
     cluster::replica,
     follow, slot_of,
-    words::{ANSWER, answered, everything, message, open, text, up_to},
 };
 
 /// How long what is being moved is kept for the mover.
@@ -28,10 +28,10 @@ async fn queue(servers: &Cluster, pool: &TestPool, master: u16, on_it: bool) -> 
     }
 }
 
-fn burying(grave: &TestQueue) -> ClaimSpec {
+fn claim_with_dead_letter(grave: &TestQueue) -> ClaimSpec {
     let queue = grave.queue.clone();
     let rule = DeadLetter { queue, max_claim_count: 1, ttl: None, retained: false };
-    ClaimSpec { dead_letter: Some(rule), ..up_to(10) }
+    ClaimSpec { dead_letter: Some(rule), ..claim_spec(10) }
 }
 
 /// All bodies in both queues, in order.
@@ -61,7 +61,7 @@ async fn letters_whose_grave_is_gone_are_neither_lost_nor_doubled() {
 
     servers.kill(old);
     let start = std::time::Instant::now();
-    let claim = answered(orders.try_claim(&burying(&grave)).await).flatten();
+    let claim = answered(orders.try_claim(&claim_with_dead_letter(&grave)).await).flatten();
     // Until somebody has noticed it is answered without the letters, or not at all.
     assert!(start.elapsed() < 2 * ANSWER, "it took {:?}", start.elapsed());
     let claimed: Vec<_> = claim.iter().flat_map(|claim| &claim.messages).map(text).collect();
@@ -72,7 +72,7 @@ async fn letters_whose_grave_is_gone_are_neither_lost_nor_doubled() {
     // What was taken for the move is free when nobody can be moving it any more.
     orders.advance(MOVING);
     assert_eq!(bodies([&orders, &grave]).await, all);
-    let again = orders.try_claim(&burying(&grave)).await.unwrap();
+    let again = orders.try_claim(&claim_with_dead_letter(&grave)).await.unwrap();
     assert_eq!(again.is_some(), claim.is_none(), "the new message is claimed once");
     assert_eq!(bodies([&orders, &grave]).await, all);
     assert_eq!(everything(&grave).await.len(), 6);
@@ -93,13 +93,13 @@ async fn letters_that_arrived_though_the_mover_cannot_know_arrive_once() {
     // The grave stores them, and cannot promise it.
     let replica = replica(&servers, master);
     replica.pause();
-    assert_eq!(answered(orders.try_claim(&burying(&grave)).await), None);
+    assert_eq!(answered(orders.try_claim(&claim_with_dead_letter(&grave)).await), None);
     assert_eq!(everything(&grave).await.len(), 6);
     assert_eq!(everything(&orders).await.len(), 6);
     replica.resume();
 
     orders.advance(MOVING);
-    let claim = orders.try_claim(&burying(&grave)).await.unwrap();
+    let claim = orders.try_claim(&claim_with_dead_letter(&grave)).await.unwrap();
     assert_eq!(claim, None);
     assert_eq!(bodies([&orders, &grave]).await, all);
     assert_eq!(everything(&grave).await.len(), 6);

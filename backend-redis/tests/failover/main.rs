@@ -3,15 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test cannot go on without its servers")]
 #![expect(clippy::print_stdout, reason = "what was measured")]
 
+#[path = "../support/builders.rs"]
+mod builders;
 #[path = "../support/load.rs"]
 mod load;
-#[path = "../support/words.rs"]
-mod words;
 
 use storage_traits::conformance::TestQueue;
 use test_servers::redis::{Cluster, Redis};
 
-use self::words::DEADLINE;
+use self::builders::DEADLINE;
 
 mod cluster;
 mod letters;

@@ -7,9 +7,9 @@ use test_servers::redis::{Redis, Sentinel};
 use tokio::time::Instant;
 
 use crate::{
+    builders::{ANSWER, answered, everything, message, open, through, until_it_works},
     follow,
     load::{Load, Story},
-    words::{ANSWER, answered, everything, message, open, through, until_it_works},
 };
 
 const REPLICAS: usize = 2;

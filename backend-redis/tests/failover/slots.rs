@@ -7,9 +7,9 @@ use storage_traits::{
 use test_servers::redis::Cluster;
 
 use crate::{
+    builders::{ANSWER, DEADLINE, ack, answered, claim_spec, message, open, through},
     load::Load,
     slot_of,
-    words::{ANSWER, DEADLINE, answered, done, message, open, through, up_to},
 };
 
 /// How often the slot moves.
@@ -86,7 +86,7 @@ async fn while_a_slot_is_half_moved_nothing_is_half_done() {
     // After each key that goes, all is tried, and all of it or nothing is done.
     for key in keys.lines() {
         let (queue, group) = (through(&hasty, &queue), through(&hasty, &group));
-        let (one, done) = (up_to(1), [done(claim.messages[0].id)]);
+        let (one, done) = (claim_spec(1), [ack(claim.messages[0].id)]);
         let (posted, claimed, claimed_in_group, acknowledged) = tokio::join!(
             queue.try_post(vec![keyed("c"), message("4")]),
             queue.try_claim(&one),
@@ -102,7 +102,7 @@ async fn while_a_slot_is_half_moved_nothing_is_half_done() {
     servers.move_slot(slot, to);
     assert_eq!(queue.counts().await, (2, 2));
     assert_eq!(group.counts().await, (4, 0));
-    queue.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    queue.acknowledge(claim.id, &[ack(claim.messages[0].id)]).await;
     queue.post(vec![keyed("c"), message("4")]).await;
     assert_eq!(queue.counts().await, (4, 1));
     assert_eq!(group.pop(10).await.len(), 6);

@@ -4,8 +4,8 @@ use storage_traits::StoreError;
 use test_servers::redis::{Cluster, Redis, Sentinel};
 
 use crate::{
+    builders::{message, open, through},
     exercise::exercise,
-    words::{message, open, through},
 };
 
 /// What the pool's user has to be allowed, besides the keys and channels with its prefix.
@@ -141,7 +141,7 @@ async fn pools_with_other_prefixes_or_databases_share_a_server_and_see_nothing_o
         through(pool, &queue).pool.drop_queue(&queue.queue).await.unwrap();
     }
     queue.post_n(1).await;
-    assert!(watch.wait(crate::words::DEADLINE).await);
+    assert!(watch.wait(crate::builders::DEADLINE).await);
     assert_eq!(queue.counts().await, (2, 0));
     assert_eq!(through(&pools[3], &queue).counts().await, (4, 0));
 }

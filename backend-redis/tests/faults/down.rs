@@ -7,7 +7,7 @@ use test_servers::redis::{Redis, Sentinel};
 
 use crate::{
     RECOVERY,
-    words::{ANSWER, answered, message, open, up_to},
+    builders::{ANSWER, answered, claim_spec, message, open},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -21,7 +21,7 @@ async fn a_pool_opens_before_its_server_does_and_works_when_it_does() {
     let opened = pool.pool.open_queue(&queue.queue).await;
     assert!(matches!(opened, Err(StoreError::Unavailable { .. })), "{opened:?}");
     assert_eq!(answered(queue.try_post(vec![message("1")]).await), None);
-    assert_eq!(answered(queue.try_claim(&up_to(1)).await), None);
+    assert_eq!(answered(queue.try_claim(&claim_spec(1)).await), None);
     assert_eq!(answered(pool.pool.sweep(pool.now()).await), None);
     assert_eq!(answered(pool.pool.check().await), None);
     // Nobody listens there, which is known at once.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use storage_traits::{StoreError, pool::Durability};
 use test_servers::redis::{Cluster, Redis, Sentinel};
 
-use crate::words::{DEADLINE, answered, done, message, open, up_to};
+use crate::builders::{DEADLINE, ack, answered, claim_spec, message, open};
 
 /// Why a pool is not opened: one sentence.
 async fn refusal(uri: &str) -> String {
@@ -121,20 +121,20 @@ async fn without_memory_posts_are_refused_and_consumers_make_room() {
         let refused = pool.pool.open_queue(&pool.unopened("p", "q").queue).await;
         assert!(matches!(refused, Err(StoreError::Overloaded { .. })), "{refused:?}");
         // A claim writes down who has what.
-        let refused = queue.try_claim(&up_to(1)).await;
+        let refused = queue.try_claim(&claim_spec(1)).await;
         assert!(matches!(refused, Err(StoreError::Overloaded { .. })), "{refused:?}");
     }
     // Readers are served.
     assert_eq!(queue.counts().await, (300, 100));
     assert_eq!(queue.get(&ids[..1]).await.len(), 1);
-    assert_eq!(crate::words::everything(&queue).await.len(), 400);
+    assert_eq!(crate::builders::everything(&queue).await.len(), 400);
 
-    let all: Vec<_> = claim.messages.iter().map(|message| done(message.id)).collect();
+    let all: Vec<_> = claim.messages.iter().map(|message| ack(message.id)).collect();
     queue.acknowledge(claim.id, &all[..50]).await;
     queue.release(claim.id).await;
     queue.delete_many(&ids[200..230], &[]).await;
     assert_eq!(queue.pop(30).await.len(), 30);
     assert_eq!(queue.counts().await, (290, 0));
     assert!(answered(queue.try_post(vec![message("1")]).await).is_some());
-    assert!(queue.claim(&up_to(1)).await.is_some());
+    assert!(queue.claim(&claim_spec(1)).await.is_some());
 }

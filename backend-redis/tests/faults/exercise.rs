@@ -6,13 +6,13 @@ use storage_traits::{
     Limit,
     conformance::{TestPool, TestQueue},
     domain::{
-        Acknowledgement, ClaimSpec, ClaimTerms, DeadLetter, Deduplication, Delivery, Handling,
+        AckOutcome, Acknowledgement, ClaimSpec, ClaimTerms, DeadLetter, Deduplication, Delivery,
         Message, NewMessage, StartPoint,
     },
     pool::{RedriveSpec, Redriven, Rescheduled, WatchFor},
 };
 
-use crate::words::{done, everything, message, up_to};
+use crate::builders::{ack, claim_spec, everything, message};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -20,12 +20,12 @@ fn keyed(key: &str) -> NewMessage {
     NewMessage { ordering_key: Some(key.parse().unwrap()), ..message("\"keyed\"") }
 }
 
-fn once(id: &str) -> NewMessage {
+fn deduplicated(id: &str) -> NewMessage {
     let deduplication = Deduplication { id: id.parse().unwrap(), window: 5 * MINUTE };
     NewMessage { deduplication: Some(deduplication), ..message("\"once\"") }
 }
 
-fn hidden() -> NewMessage {
+fn delayed() -> NewMessage {
     NewMessage { delivery: Delivery::After(10 * MINUTE), ..message("\"hidden\"") }
 }
 
@@ -33,22 +33,22 @@ fn retained() -> NewMessage {
     NewMessage { retained: true, ..message("\"retained\"") }
 }
 
-fn failed(message: &Message, retry_after: Duration) -> Acknowledgement {
-    Acknowledgement { id: message.id, handling: Handling::Failed { retry_after } }
+fn nack(message: &Message, delay: Duration) -> Acknowledgement {
+    Acknowledgement { id: message.id, outcome: AckOutcome::Nack { delay } }
 }
 
 /// A claim that moves to `grave` what was claimed before.
-fn burying(grave: &TestQueue) -> ClaimSpec {
+fn claim_with_dead_letter(grave: &TestQueue) -> ClaimSpec {
     let queue = grave.queue.clone();
     let rule = DeadLetter { queue, max_claim_count: 1, ttl: None, retained: false };
-    ClaimSpec { dead_letter: Some(rule), ..up_to(10) }
+    ClaimSpec { dead_letter: Some(rule), ..claim_spec(10) }
 }
 
 /// What most consumers do, which the pool does by shorter ways than the rest.
 async fn use_it_plainly(queue: &TestQueue) {
     let posted = queue.post_n(9).await;
     let (first, second) = (queue.take(3).await, queue.take(3).await);
-    let all: Vec<_> = first.messages.iter().map(|message| done(message.id)).collect();
+    let all: Vec<_> = first.messages.iter().map(|message| ack(message.id)).collect();
     queue.acknowledge(first.id, &all).await;
     let part: Vec<_> = second.messages[..2].iter().map(|message| message.id).collect();
     assert_eq!(queue.delete_many(&part, &[]).await, Some(2));
@@ -80,8 +80,10 @@ async fn use_messages(queue: &TestQueue) {
     let watch = queue.watch(WatchFor::Posts).await;
     let ids = queue.post_n(20).await;
     drop(watch);
-    queue.post(vec![once("a"), once("b"), once("a"), hidden(), retained()]).await;
-    let hidden = queue.post_one(hidden()).await;
+    queue
+        .post(vec![deduplicated("a"), deduplicated("b"), deduplicated("a"), delayed(), retained()])
+        .await;
+    let hidden = queue.post_one(delayed()).await;
     assert_eq!(queue.reschedule(hidden, queue.now()).await, Rescheduled::Moved);
     assert_eq!(everything(queue).await.len(), 25);
     assert_eq!(queue.get(&ids).await.len(), 20);
@@ -92,9 +94,9 @@ async fn use_messages(queue: &TestQueue) {
     queue.delete(claim.messages[0].id, Some(claim.id)).await;
     queue.delete_many(&[claim.messages[1].id], &[claim.id]).await;
     let said = [
-        done(claim.messages[2].id),
-        failed(&claim.messages[3], MINUTE),
-        failed(&claim.messages[4], Duration::ZERO),
+        ack(claim.messages[2].id),
+        nack(&claim.messages[3], MINUTE),
+        nack(&claim.messages[4], Duration::ZERO),
     ];
     queue.acknowledge(claim.id, &said).await;
     queue.release(queue.take(3).await.id).await;
@@ -108,27 +110,27 @@ async fn use_messages(queue: &TestQueue) {
 async fn use_lines(queue: &TestQueue) {
     queue.post(vec![keyed("a"), keyed("a"), keyed("b"), keyed("b"), message("1")]).await;
     let claim = queue.take(4).await;
-    queue.acknowledge(claim.id, &[failed(&claim.messages[0], MINUTE)]).await;
+    queue.acknowledge(claim.id, &[nack(&claim.messages[0], MINUTE)]).await;
     queue.release(claim.id).await;
     let claim = queue.take(1).await;
-    queue.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    queue.acknowledge(claim.id, &[ack(claim.messages[0].id)]).await;
     queue.advance(MINUTE);
     queue.pop(1).await;
-    queue.post(vec![keyed("c"), hidden()]).await;
+    queue.post(vec![keyed("c"), delayed()]).await;
     assert!(queue.purge().await > 0);
     queue.post(vec![keyed("d"), keyed("d")]).await;
 }
 
 async fn use_groups(queue: &TestQueue, grave: &TestQueue) {
-    queue.post(vec![message("1"), keyed("a"), retained(), hidden()]).await;
+    queue.post(vec![message("1"), keyed("a"), retained(), delayed()]).await;
     let group = queue.group("g", StartPoint::Start).await;
     queue.group("h", StartPoint::Start).await;
-    queue.post(vec![message("2"), keyed("a"), retained(), once("x")]).await;
+    queue.post(vec![message("2"), keyed("a"), retained(), deduplicated("x")]).await;
     queue.pop(2).await;
     let claim = group.take(10).await;
-    group.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    group.acknowledge(claim.id, &[ack(claim.messages[0].id)]).await;
     group.release(claim.id).await;
-    group.claim(&burying(grave)).await;
+    group.claim(&claim_with_dead_letter(grave)).await;
     redrive(grave).await;
     let name = "h".parse().unwrap();
     assert!(queue.pool.get_group(&queue.queue, &name).await.unwrap().is_some());
@@ -143,10 +145,10 @@ async fn use_groups(queue: &TestQueue, grave: &TestQueue) {
 async fn use_letters(queue: &TestQueue, grave: &TestQueue) {
     queue.post_n(5).await;
     queue.release(queue.take(10).await.id).await;
-    queue.claim(&burying(grave)).await;
+    queue.claim(&claim_with_dead_letter(grave)).await;
     assert!(redrive(grave).await.moved > 0);
     queue.release(queue.take(10).await.id).await;
-    queue.claim(&burying(grave)).await;
+    queue.claim(&claim_with_dead_letter(grave)).await;
     assert!(grave.counts().await.0 > 0);
 }
 

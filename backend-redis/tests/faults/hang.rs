@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 
 use crate::{
     RECOVERY,
+    builders::{ANSWER, answered, everything, message, open, text, until_it_works},
     load::Load,
-    words::{ANSWER, answered, everything, message, open, text, until_it_works},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -7,8 +7,8 @@ use test_servers::redis::Redis;
 
 use crate::{
     RECOVERY,
+    builders::{ANSWER, answered, message, open, until_it_works},
     load::Load,
-    words::{ANSWER, answered, message, open, until_it_works},
 };
 
 /// How often the server is killed.

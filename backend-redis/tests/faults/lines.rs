@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use test_servers::redis::Redis;
 use tokio::sync::oneshot;
 
-use crate::words::{message, open};
+use crate::builders::{message, open};
 
 /// How many small posts are timed.
 const COUNT: usize = 300;

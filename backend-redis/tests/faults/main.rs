@@ -3,10 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test cannot go on without its servers")]
 #![expect(clippy::print_stdout, reason = "what was measured")]
 
+#[path = "../support/builders.rs"]
+mod builders;
 #[path = "../support/load.rs"]
 mod load;
-#[path = "../support/words.rs"]
-mod words;
 
 mod connections;
 mod down;

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use test_servers::redis::Redis;
 
 use crate::{
+    builders::{message, open},
     exercise::exercise,
-    words::{message, open},
 };
 
 /// The most that a waiting message of a kibibyte may take besides its body.

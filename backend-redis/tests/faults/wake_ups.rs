@@ -10,7 +10,9 @@ use storage_traits::{
 use test_servers::redis::{Cluster, Redis};
 use tokio::time::interval;
 
-use crate::words::{ANSWER, DEADLINE, answered, message, open, through, until_it_works, up_to};
+use crate::builders::{
+    ANSWER, DEADLINE, answered, claim_spec, message, open, through, until_it_works,
+};
 
 /// A queue as two nodes see it.
 async fn two_nodes(uri: &str) -> (TestPool, TestQueue, TestQueue) {
@@ -31,7 +33,7 @@ async fn assert_woken(watch: &mut Watch, within: Duration, what: &str) {
 /// A claim for so many seconds.
 fn for_seconds(ttl: u64) -> ClaimSpec {
     let terms = ClaimTerms { ttl: Duration::from_secs(ttl), grace: Duration::from_mins(1) };
-    ClaimSpec { terms, ..up_to(1) }
+    ClaimSpec { terms, ..claim_spec(1) }
 }
 
 async fn watches_are_woken_by_what_another_node_does(uri: &str) {
@@ -63,7 +65,7 @@ async fn watches_are_woken_by_what_another_node_does(uri: &str) {
     there.post(vec![keyed("1"), keyed("2")]).await;
     let claim = there.take(1).await;
     let mut claimable = here.watch(WatchFor::Claimable).await;
-    let done = [crate::words::done(claim.messages[0].id)];
+    let done = [crate::builders::ack(claim.messages[0].id)];
     there.acknowledge(claim.id, &done).await;
     assert_woken(&mut claimable, at_once, "an acknowledgement that opens a line").await;
 

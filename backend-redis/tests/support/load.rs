@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use storage_traits::{conformance::TestQueue, domain::Acknowledged};
+use storage_traits::{conformance::TestQueue, domain::AckResult};
 use tokio::{
     sync::watch,
     task::JoinSet,
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::words::{answered, done, everything, message, soon, text, up_to};
+use crate::builders::{ack, answered, claim_spec, everything, message, soon, text};
 
 /// Between two calls of one client: enough of them to be hit by whatever happens, few enough to
 /// leave the machine to the servers.
@@ -149,13 +149,13 @@ impl Client {
     }
 
     async fn consume(&mut self, queue: &TestQueue) {
-        let Some(Some(claim)) = self.call(queue.try_claim(&up_to(5))).await else { return };
+        let Some(Some(claim)) = self.call(queue.try_claim(&claim_spec(5))).await else { return };
         self.story.tried.extend(claim.messages.iter().map(text));
-        let all: Vec<_> = claim.messages.iter().map(|message| done(message.id)).collect();
+        let all: Vec<_> = claim.messages.iter().map(|message| ack(message.id)).collect();
         let acknowledging = queue.pool.acknowledge(&queue.queue, claim.id, &all, queue.now());
         let Some(answers) = self.call(acknowledging).await else { return };
         for (message, answer) in claim.messages.iter().zip(answers) {
-            if answer == Acknowledged::Taken {
+            if answer == AckResult::Applied {
                 self.story.taken.push(text(message));
             }
         }

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use storage_traits::{
     Result,
     domain::{Incarnation, Timestamp},
-    pool::Bells,
+    support::WatchRegistry,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// When watched queues have something due.
 #[derive(Default)]
 pub(super) struct Alarm {
-    pub(super) bells: Bells,
+    pub(super) registry: WatchRegistry,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -121,7 +121,7 @@ impl Alarm {
                 }
                 Duty::Look => step(writer, |tx| data_version(tx.connection)).map(|seen| {
                     if version.replace(seen).is_some_and(|before| before != seen) {
-                        self.bells.wake_all();
+                        self.registry.notify_everything();
                     }
                 }),
             };
@@ -143,12 +143,12 @@ impl Alarm {
             let first = state.due.first().copied();
             if let Some((_, queue)) = first.filter(|(due, _)| *due <= now.as_millis()) {
                 state.forget(queue);
-                if self.bells.is_watched(queue) {
+                if self.registry.is_watched(queue) {
                     return Some(Duty::Settle(queue, now));
                 }
                 continue;
             }
-            if !self.bells.any() {
+            if !self.registry.has_watches() {
                 state.due.clear();
                 state.of.clear();
                 state = self.changed.wait(state).expect("no holder panics");

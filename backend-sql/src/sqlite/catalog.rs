@@ -47,7 +47,7 @@ impl QueueCatalog for Sqlite {
                             statement.execute(params![
                                 key.project.as_str(),
                                 key.name.as_str(),
-                                Incarnation::draw(now).get(),
+                                Incarnation::generate(now).get(),
                                 text,
                                 now.as_millis()
                             ])

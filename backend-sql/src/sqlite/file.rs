@@ -9,7 +9,7 @@ use std::{
 use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 use storage_traits::{
     Result, StoreError,
-    pool::{Durability, PoolCounters},
+    pool::{Durability, EventCounts},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -86,7 +86,7 @@ impl SqliteFile {
         self.durability
     }
 
-    pub(super) fn counters(&self) -> PoolCounters {
+    pub(super) fn counters(&self) -> EventCounts {
         self.counters.snapshot()
     }
 

@@ -8,8 +8,8 @@ use storage_traits::{
     Clock as _, Limit, Result, SystemClock,
     catalog::{Catalog, QueueFilter},
     domain::{
-        Acknowledged, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter,
-        Deduplication, Delivery, GroupName, Handling, Metadata, NewMessage, QueueKey, QueueRef,
+        AckOutcome, AckResult, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId,
+        DeadLetter, Deduplication, Delivery, GroupName, Metadata, NewMessage, QueueKey, QueueRef,
         StartPoint, Timestamp,
     },
     pool::{ListSpec, MessagePool, RedriveSpec, WatchFor},
@@ -157,14 +157,14 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     store.renew(&work, claim.id, terms, now).await.unwrap();
     store.delete(&work, claim.messages[0].id, Some(claim.id), now).await.unwrap();
     let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
-    let handlings = [Handling::Done, Handling::Failed { retry_after: TTL / 2 }];
-    let said = claim.messages.iter().zip(handlings);
-    let said: Vec<_> = said.map(|(m, handling)| Acknowledgement { id: m.id, handling }).collect();
+    let outcomes = [AckOutcome::Ack, AckOutcome::Nack { delay: TTL / 2 }];
+    let said = claim.messages.iter().zip(outcomes);
+    let said: Vec<_> = said.map(|(m, outcome)| Acknowledgement { id: m.id, outcome }).collect();
     let taken = store.acknowledge(&work, claim.id, &said, now).await.unwrap();
-    assert_eq!(taken, [Acknowledged::Taken; 2]);
+    assert_eq!(taken, [AckResult::Applied; 2]);
     let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
-    let handling = Handling::Failed { retry_after: Duration::ZERO };
-    let said = Acknowledgement { id: claim.messages[0].id, handling };
+    let outcome = AckOutcome::Nack { delay: Duration::ZERO };
+    let said = Acknowledgement { id: claim.messages[0].id, outcome };
     store.acknowledge(&work, claim.id, &[said], now).await.unwrap();
     store.delete_many(&work, &ids[10..12], &[], now).await.unwrap();
     store.stats(&work, now).await.unwrap();
@@ -204,10 +204,10 @@ async fn exercise_lines(store: &dyn MessagePool, queue: &QueueRef, now: Timestam
         let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
         store.claim(queue, &spec, now).await.unwrap().unwrap()
     };
-    for retry_after in [Duration::ZERO, TTL / 2] {
+    for delay in [Duration::ZERO, TTL / 2] {
         let claim = claim(2).await;
-        let handling = Handling::Failed { retry_after };
-        let said = [Acknowledgement { id: claim.messages[0].id, handling }];
+        let outcome = AckOutcome::Nack { delay };
+        let said = [Acknowledgement { id: claim.messages[0].id, outcome }];
         store.acknowledge(queue, claim.id, &said, now).await.unwrap();
         store.release(queue, claim.id, now).await.unwrap();
     }
@@ -242,18 +242,18 @@ async fn exercise_groups(
     store.post(queue, &client, vec![message(0), keyed(0, 1), keyed(30, 1)], now).await.unwrap();
     let group = store.get_group(queue, &name).await.unwrap().unwrap();
     let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
-    let claim = store.claim(&group.reading, &spec, now).await.unwrap().unwrap();
-    let handling = Handling::Done;
-    let said = [Acknowledgement { id: claim.messages[0].id, handling }];
-    let taken = store.acknowledge(&group.reading, claim.id, &said, now).await.unwrap();
-    assert_eq!(taken, [Acknowledged::Taken]);
-    store.stats(&group.reading, now).await.unwrap();
+    let claim = store.claim(&group.as_queue, &spec, now).await.unwrap().unwrap();
+    let outcome = AckOutcome::Ack;
+    let said = [Acknowledgement { id: claim.messages[0].id, outcome }];
+    let taken = store.acknowledge(&group.as_queue, claim.id, &said, now).await.unwrap();
+    assert_eq!(taken, [AckResult::Applied]);
+    store.stats(&group.as_queue, now).await.unwrap();
     let rule = DeadLetter { queue: dead.clone(), max_claim_count: 0, ttl: None, retained: true };
     let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: Some(rule) };
-    assert_eq!(store.claim(&group.reading, &spec, now).await.unwrap(), None);
+    assert_eq!(store.claim(&group.as_queue, &spec, now).await.unwrap(), None);
     let some = RedriveSpec { limit, rate: None };
     assert_eq!(store.redrive(dead, some, now).await.unwrap().moved, 2);
-    assert_eq!(store.claim(&group.reading, &spec, now).await.unwrap(), None);
+    assert_eq!(store.claim(&group.as_queue, &spec, now).await.unwrap(), None);
     store.seek_group(queue, &name, StartPoint::Time(now), now).await.unwrap().unwrap();
     let other = "other".parse().unwrap();
     store.create_group(queue, &other, StartPoint::End, &settings, now).await.unwrap();
@@ -261,7 +261,7 @@ async fn exercise_groups(
     assert!(store.delete_group(queue, &other).await.unwrap());
     assert!(store.delete_group(queue, &name).await.unwrap());
     let all = RedriveSpec { limit: Limit::new(100).unwrap(), rate: None };
-    assert!(store.redrive(dead, all, now).await.unwrap().stranded > 2);
+    assert!(store.redrive(dead, all, now).await.unwrap().orphaned > 2);
 }
 
 /// How many rows are left that messages had.

@@ -13,7 +13,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use storage_traits::{
     Result,
     domain::{Incarnation, Timestamp},
-    pool::{PoolCounters, Recent},
+    pool::EventCounts,
+    support::SlidingMinuteCounter,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -96,13 +97,13 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    fn add(&self, tally: PoolCounters) {
+    fn add(&self, tally: EventCounts) {
         self.expired.fetch_add(tally.expired, Ordering::Relaxed);
         self.dead_lettered.fetch_add(tally.dead_lettered, Ordering::Relaxed);
     }
 
-    pub(super) fn snapshot(&self) -> PoolCounters {
-        PoolCounters {
+    pub(super) fn snapshot(&self) -> EventCounts {
+        EventCounts {
             expired: self.expired.load(Ordering::Relaxed),
             dead_lettered: self.dead_lettered.load(Ordering::Relaxed),
         }
@@ -199,7 +200,7 @@ fn finish(
 ) -> Result<()> {
     let mut tx = Tx {
         connection,
-        tally: PoolCounters::default(),
+        tally: EventCounts::default(),
         queues: HashMap::new(),
         dropped: Vec::new(),
         readings: HashMap::new(),
@@ -259,7 +260,7 @@ pub(super) struct QueueRow {
     /// From when on the next redriven message may be visible.
     pub(super) next_redrive: i64,
     /// What consumers were done with.
-    pub(super) handled: Recent,
+    pub(super) completed: SlidingMinuteCounter,
 }
 
 /// A range of messages of a queue, and since when they count.
@@ -335,10 +336,10 @@ pub(super) fn read_queue_row(
                         },
                         log: row.get::<_, Option<i64>>(16)?.and_then(Incarnation::new),
                         next_redrive: row.get(17)?,
-                        handled: Recent {
+                        completed: SlidingMinuteCounter {
                             minute: row.get(18)?,
                             count: row.get(19)?,
-                            before: row.get(20)?,
+                            previous: row.get(20)?,
                         },
                         dead_letters: row.get(21)?,
                     })
@@ -353,7 +354,7 @@ pub(super) fn read_queue_row(
 pub(super) struct Tx<'c> {
     pub(super) connection: &'c Connection,
     /// What the steps did on the side; counted once it is committed.
-    pub(super) tally: PoolCounters,
+    pub(super) tally: EventCounts,
     queues: HashMap<Incarnation, (QueueRow, Saved)>,
     dropped: Vec<Incarnation>,
     /// The readings of the groups of queues.
@@ -410,22 +411,22 @@ impl Tx<'_> {
 
     /// Tells those who wait what was committed.
     fn ring(&self, alarm: &Alarm) {
-        if !alarm.bells.any() {
+        if !alarm.registry.has_watches() {
             return;
         }
-        self.dropped.iter().for_each(|queue| alarm.bells.wake(*queue));
+        self.dropped.iter().for_each(|queue| alarm.registry.notify_all(*queue));
         for (queue, (row, saved)) in &self.queues {
-            if !alarm.bells.is_watched(*queue) {
+            if !alarm.registry.is_watched(*queue) {
                 continue;
             }
             let posted = saved.is_none_or(|saved| saved.last_sequence < row.last_sequence);
             if posted {
-                alarm.bells.posted(*queue);
+                alarm.registry.notify_posted(*queue);
             }
             // Compared with the start it may be less, and yet have been nothing in between.
             let claimable = row.claimable();
             if *saved != Some(*row) && claimable > 0 {
-                alarm.bells.claimable(*queue, usize::try_from(claimable).unwrap_or(0));
+                alarm.registry.notify_claimable(*queue, usize::try_from(claimable).unwrap_or(0));
             }
             alarm.set(*queue, row.next_due);
         }
@@ -460,9 +461,9 @@ impl Tx<'_> {
                             row.fill.map(|fill| fill.after),
                             row.log.map(Incarnation::get),
                             row.next_redrive,
-                            row.handled.minute,
-                            row.handled.count,
-                            row.handled.before,
+                            row.completed.minute,
+                            row.completed.count,
+                            row.completed.previous,
                             row.dead_letters
                         ])
                     })

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use actix_web::{HttpRequest, HttpResponse, http::header, web::Data};
 use serde_json::{Map, Value, json};
 use storage_traits::domain::{
-    Acknowledged, Acknowledgement, Claim, ClaimId, Group, Handling, Message, MessageId, QueueName,
+    AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, Group, Message, MessageId, QueueName,
     Sequence, StartPoint, Timestamp,
 };
 
@@ -125,7 +125,7 @@ pub(super) async fn get(
     let oldest = stats.oldest.map(|mark| age(mark.posted_at, services.now()));
     out.insert("oldest_age".into(), oldest.into());
     // Of the last minute, for a second of it.
-    let rate = f64::from(u32::try_from(stats.handled).unwrap_or(u32::MAX)) / 60.0;
+    let rate = f64::from(u32::try_from(stats.completed_last_minute).unwrap_or(u32::MAX)) / 60.0;
     out.insert("rate".into(), ((rate * 100.0).round() / 100.0).into());
     Ok(ok(Value::Object(out).to_string()))
 }
@@ -270,14 +270,14 @@ pub(super) async fn acknowledge(
         let id = item.as_str().ok_or_else(|| {
             ApiError::Body("\"acknowledged\" must hold the ids of messages".into())
         })?;
-        said.push((id, Handling::Done));
+        said.push((id, AckOutcome::Ack));
     }
     for item in array(&document, "failed", max)? {
         said.push(failure(item, limits.max_claim_ttl)?);
     }
     // Ids that cannot be read are nobody's.
-    let known = |(id, handling): &(&str, Handling)| {
-        Some(Acknowledgement { id: id.parse::<MessageId>().ok()?, handling: *handling })
+    let known = |(id, outcome): &(&str, AckOutcome)| {
+        Some(Acknowledgement { id: id.parse::<MessageId>().ok()?, outcome: *outcome })
     };
     let readable: Vec<_> = said.iter().filter_map(known).collect();
     let name = segment(&request, "group");
@@ -288,8 +288,8 @@ pub(super) async fn acknowledge(
         .map(|one| {
             let answer = known(one).and_then(|_| answers.next());
             let result = match (answer, one.1) {
-                (Some(Acknowledged::Taken), Handling::Done) => "acknowledged",
-                (Some(Acknowledged::Taken), Handling::Failed { .. }) => "failed",
+                (Some(AckResult::Applied), AckOutcome::Ack) => "acknowledged",
+                (Some(AckResult::Applied), AckOutcome::Nack { .. }) => "failed",
                 _ => "not_held",
             };
             json!({"id": one.0, "result": result})
@@ -314,7 +314,7 @@ fn array<'d>(
 }
 
 /// `{"id": …, "delay": seconds?}`.
-fn failure(item: &Value, max_delay: i64) -> Result<(&str, Handling), ApiError> {
+fn failure(item: &Value, max_delay: i64) -> Result<(&str, AckOutcome), ApiError> {
     let wrong = || ApiError::Body("\"failed\" must hold objects with an \"id\"".into());
     let item = item.as_object().ok_or_else(wrong)?;
     let id = item.get("id").and_then(Value::as_str).ok_or_else(wrong)?;
@@ -327,6 +327,6 @@ fn failure(item: &Value, max_delay: i64) -> Result<(&str, Handling), ApiError> {
     if !(0..=max_delay).contains(&delay) {
         return Err(ApiError::Invalid(format!("\"delay\" must be 0 to {max_delay} seconds")));
     }
-    let retry_after = std::time::Duration::from_secs(delay.unsigned_abs());
-    Ok((id, Handling::Failed { retry_after }))
+    let delay = std::time::Duration::from_secs(delay.unsigned_abs());
+    Ok((id, AckOutcome::Nack { delay }))
 }

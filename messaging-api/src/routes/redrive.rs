@@ -26,9 +26,9 @@ pub(super) async fn redrive(
     let done = services.redrive(&queue.key, limit, rate).await?;
     Ok(HttpResponse::Ok().json(json!({
         "redriven": done.moved,
-        "stranded": done.stranded,
+        "stranded": done.orphaned,
         "more": done.more,
-        "until": utc(done.until),
+        "until": utc(done.last_visible_at),
     })))
 }
 

@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, web::Data};
 use serde_json::{Value, json};
-use storage_traits::{domain::Timestamp, pool::MessageMark};
+use storage_traits::{domain::Timestamp, pool::MessagePosition};
 
 use super::render::{age, message_path, utc};
 use crate::{
@@ -33,7 +33,7 @@ pub(super) async fn stats(
     Ok(HttpResponse::Ok().json(json!({ "messages": messages })))
 }
 
-fn mark_out(queue: &InQueue, mark: MessageMark, now: Timestamp) -> Value {
+fn mark_out(queue: &InQueue, mark: MessagePosition, now: Timestamp) -> Value {
     json!({
         "href": message_path(&queue.key.name, mark.id),
         "age": age(mark.posted_at, now),

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use storage_traits::{
     Limit, Page, StoreError,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, DeadLetter, Group, GroupName,
+        AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, DeadLetter, Group, GroupName,
         Metadata, QueueKey, QueueName, StartPoint, Timestamp,
     },
     pool::{Stats, WatchFor},
@@ -97,7 +97,7 @@ impl Services {
         name: &str,
     ) -> Result<GroupState, ApiError> {
         let (_, group) = self.find_group(key, name).await?;
-        let stats = self.pool.stats(&group.reading, self.now()).await?;
+        let stats = self.pool.stats(&group.as_queue, self.now()).await?;
         Ok(GroupState { group, stats })
     }
 
@@ -158,7 +158,7 @@ impl Services {
             let dead_letter = if tries > 0 { self.group_rule(&known, &group).await? } else { None };
             let id = ClaimId::random();
             let spec = ClaimSpec { id, terms, limit, dead_letter };
-            match self.pool.claim(&group.reading, &spec, self.now()).await {
+            match self.pool.claim(&group.as_queue, &spec, self.now()).await {
                 Ok(Some(claim)) => return Ok(Some(claim)),
                 Ok(None) => {}
                 Err(StoreError::NotFound { .. }) if tries > 0 => {
@@ -173,7 +173,7 @@ impl Services {
                 Err(error) => return Err(error.into()),
             }
             let what = WatchFor::Claimable;
-            if !self.wait_for_reading(&group.reading, what, &mut watched, patience).await? {
+            if !self.wait_for_reading(&group.as_queue, what, &mut watched, patience).await? {
                 return Ok(None);
             }
         }
@@ -189,7 +189,7 @@ impl Services {
         let (_, group) = self.find_group(key, name).await?;
         let Ok(id) = id.parse() else { return Ok(None) };
         let now = self.now();
-        Ok(self.pool.get_claim(&group.reading, id, now).await?.map(|claim| (claim, now)))
+        Ok(self.pool.get_claim(&group.as_queue, id, now).await?.map(|claim| (claim, now)))
     }
 
     /// Lets a claim of a group start anew.
@@ -205,7 +205,7 @@ impl Services {
         let (_, group) = self.find_group(key, name).await?;
         let over = || ApiError::NotFound(format!("the claim {id} does not exist or is over"));
         let claim = id.parse().map_err(|_| over())?;
-        match self.pool.renew(&group.reading, claim, terms, self.now()).await {
+        match self.pool.renew(&group.as_queue, claim, terms, self.now()).await {
             Err(StoreError::NotFound { .. }) => Err(over()),
             result => Ok(result?),
         }
@@ -220,7 +220,7 @@ impl Services {
     ) -> Result<(), ApiError> {
         let (_, group) = self.find_group(key, name).await?;
         if let Ok(id) = id.parse() {
-            self.pool.release(&group.reading, id, self.now()).await?;
+            self.pool.release(&group.as_queue, id, self.now()).await?;
         }
         Ok(())
     }
@@ -232,10 +232,10 @@ impl Services {
         name: &str,
         claim: &str,
         said: &[Acknowledgement],
-    ) -> Result<Vec<Acknowledged>, ApiError> {
+    ) -> Result<Vec<AckResult>, ApiError> {
         let (_, group) = self.find_group(key, name).await?;
-        let Ok(claim) = claim.parse() else { return Ok(vec![Acknowledged::NotHeld; said.len()]) };
-        Ok(self.pool.acknowledge(&group.reading, claim, said, self.now()).await?)
+        let Ok(claim) = claim.parse() else { return Ok(vec![AckResult::NotHeld; said.len()]) };
+        Ok(self.pool.acknowledge(&group.as_queue, claim, said, self.now()).await?)
     }
 
     async fn find_group(

@@ -96,7 +96,7 @@ impl Services {
         let message = NewMessage {
             body: Body::from_json("\"health\"".into()),
             ttl: Duration::from_mins(10),
-            delivery: Delivery::AT_ONCE,
+            delivery: Delivery::IMMEDIATE,
             ordering_key: None,
             deduplication: None,
             retained: false,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use storage_traits::pool::PoolCounters;
+use storage_traits::pool::EventCounts;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ impl Services {
     }
 
     /// What the pool did on the side.
-    pub(crate) fn counters(&self) -> PoolCounters {
+    pub(crate) fn counters(&self) -> EventCounts {
         self.pool.counters()
     }
 

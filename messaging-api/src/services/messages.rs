@@ -309,7 +309,7 @@ fn new_messages(
                     Delivery::After(bounded("delay", delay, 0, limits.max_message_delay)?)
                 }
                 (None, Some(default), _) => Delivery::After(default),
-                (None, None, _) => Delivery::AT_ONCE,
+                (None, None, _) => Delivery::IMMEDIATE,
             };
             let window = known.settings.deduplication_window;
             let deduplication = draft.deduplication_id.map(|id| Deduplication { id, window });

@@ -128,7 +128,7 @@ impl Services {
         if let Some(known) = self.directory.find(key).await? {
             self.pool.purge(known.queue(), self.now()).await?;
             for group in self.all_groups(&known).await? {
-                self.pool.purge(&group.reading, self.now()).await?;
+                self.pool.purge(&group.as_queue, self.now()).await?;
             }
         }
         Ok(())

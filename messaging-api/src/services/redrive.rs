@@ -36,24 +36,24 @@ impl Services {
                 ApiError::NotFound(format!("the queue {} does not exist", key.name))
             })?;
         let now = self.now();
-        let mut done = Redriven { moved: 0, stranded: 0, more: true, until: now };
+        let mut done = Redriven { moved: 0, orphaned: 0, more: true, last_visible_at: now };
         let mut left = limit;
         while let Some(limit) = Limit::new(left.min(STEP)).filter(|_| done.more) {
             let spec = RedriveSpec { limit, rate };
             let step = match self.pool.redrive(known.queue(), spec, now).await {
                 Ok(step) => step,
                 // What has moved must be said; who calls again is told of a fault that lasts.
-                Err(error) if done.moved + done.stranded > 0 => {
+                Err(error) if done.moved + done.orphaned > 0 => {
                     tracing::warn!(%error, "a redrive ends before its time");
                     return Ok(done);
                 }
                 Err(error) => return Err(error.into()),
             };
             done.moved += step.moved;
-            done.stranded += step.stranded;
+            done.orphaned += step.orphaned;
             done.more = step.more;
-            done.until = done.until.max(step.until);
-            if step.moved + step.stranded == 0 {
+            done.last_visible_at = done.last_visible_at.max(step.last_visible_at);
+            if step.moved + step.orphaned == 0 {
                 break; // those that are left are held back by others
             }
             left -= left.min(STEP);

@@ -2,10 +2,13 @@
 
 use super::{
     TestPool,
-    words::{HOUR, MILLISECOND, MINUTE, burying, done, failed, ids, nearly, texts, up_to},
+    builders::{
+        HOUR, MILLISECOND, MINUTE, ack, claim_spec, claim_with_dead_letter, ids, just_before, nack,
+        texts,
+    },
 };
 use crate::domain::{
-    Acknowledged::{NotHeld, Taken},
+    AckResult::{Applied, NotHeld},
     ClaimId,
 };
 
@@ -15,7 +18,7 @@ pub async fn what_is_done_is_gone(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(1).await;
-    assert_eq!(queue.acknowledge(claim.id, &[done(posted[0])]).await, [Taken]);
+    assert_eq!(queue.acknowledge(claim.id, &[ack(posted[0])]).await, [Applied]);
     assert_eq!(ids(&queue.all().await), posted[1..]);
     assert_eq!(queue.counts().await, (1, 0));
     assert_eq!(queue.get_claim(claim.id).await.unwrap().messages, []);
@@ -25,7 +28,7 @@ pub async fn what_failed_is_free_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     let claim = queue.take(2).await;
-    assert_eq!(queue.acknowledge(claim.id, &[failed(posted[0], AT_ONCE)]).await, [Taken]);
+    assert_eq!(queue.acknowledge(claim.id, &[nack(posted[0], AT_ONCE)]).await, [Applied]);
     assert_eq!(queue.counts().await, (2, 1));
     let freed = queue.get_one(posted[0]).await;
     assert_eq!((freed.claim, freed.claim_count), (None, 1));
@@ -41,13 +44,13 @@ pub async fn what_failed_waits_for_its_retry(pool: &TestPool) {
     let posted = queue.post_n(2).await;
     let claim = queue.take(1).await;
     let before = queue.get_one(posted[0]).await;
-    assert_eq!(queue.acknowledge(claim.id, &[failed(posted[0], MINUTE)]).await, [Taken]);
+    assert_eq!(queue.acknowledge(claim.id, &[nack(posted[0], MINUTE)]).await, [Applied]);
     assert_eq!(queue.plain().await, posted[1..]);
     assert_eq!(queue.counts().await, (2, 0));
     let waiting = queue.get_one(posted[0]).await;
     assert_eq!(waiting.visible_at, queue.now().plus(MINUTE));
     assert_eq!((waiting.expires_at, waiting.ttl), (before.expires_at, before.ttl));
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(queue.plain().await, posted[1..]);
     queue.advance(MILLISECOND);
     assert_eq!(ids(&queue.take(1).await.messages), posted[..1]);
@@ -57,11 +60,11 @@ pub async fn a_retry_beyond_the_expiry_never_comes(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n_with(1, MINUTE, AT_ONCE).await;
     let claim = queue.take(1).await;
-    queue.acknowledge(claim.id, &[failed(posted[0], 5 * HOUR)]).await;
-    queue.advance(nearly(HOUR));
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    queue.acknowledge(claim.id, &[nack(posted[0], 5 * HOUR)]).await;
+    queue.advance(just_before(HOUR));
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     queue.advance(5 * HOUR);
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     assert_eq!(queue.all().await, []);
     assert_eq!(queue.counts().await, (0, 0));
 }
@@ -70,8 +73,8 @@ pub async fn the_rest_of_the_claim_stays(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(4).await;
     let claim = queue.take(4).await;
-    let said = [done(posted[1]), failed(posted[2], AT_ONCE)];
-    assert_eq!(queue.acknowledge(claim.id, &said).await, [Taken, Taken]);
+    let said = [ack(posted[1]), nack(posted[2], AT_ONCE)];
+    assert_eq!(queue.acknowledge(claim.id, &said).await, [Applied, Applied]);
     let left = queue.get_claim(claim.id).await.unwrap();
     assert_eq!(ids(&left.messages), [posted[0], posted[3]]);
     assert_eq!((left.renewed_at, left.ttl), (claim.renewed_at, claim.ttl));
@@ -86,15 +89,15 @@ pub async fn each_acknowledgement_stands_by_itself(pool: &TestPool) {
     let elsewhere = other.post_n(1).await;
     other.take(1).await;
     let said = [
-        done(posted[2]),            // another claim's
-        done(posted[0]),            // its own
-        failed(posted[3], AT_ONCE), // nobody's
-        done(queue.id(99)),         // never there
-        done(elsewhere[0]),         // another queue's
-        failed(posted[1], AT_ONCE), // its own
+        ack(posted[2]),           // another claim's
+        ack(posted[0]),           // its own
+        nack(posted[3], AT_ONCE), // nobody's
+        ack(queue.id(99)),        // never there
+        ack(elsewhere[0]),        // another queue's
+        nack(posted[1], AT_ONCE), // its own
     ];
     let answers = queue.acknowledge(first.id, &said).await;
-    assert_eq!(answers, [NotHeld, Taken, NotHeld, NotHeld, NotHeld, Taken]);
+    assert_eq!(answers, [NotHeld, Applied, NotHeld, NotHeld, NotHeld, Applied]);
     assert_eq!(ids(&queue.all().await), posted[1..]);
     assert_eq!(ids(&queue.get_claim(second.id).await.unwrap().messages), posted[2..3]);
     assert_eq!(other.counts().await, (0, 1));
@@ -105,8 +108,8 @@ pub async fn of_a_message_named_twice_the_first_counts(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
-    let said = [failed(posted[0], AT_ONCE), done(posted[0]), done(posted[1]), done(posted[1])];
-    assert_eq!(queue.acknowledge(claim.id, &said).await, [Taken, NotHeld, Taken, NotHeld]);
+    let said = [nack(posted[0], AT_ONCE), ack(posted[0]), ack(posted[1]), ack(posted[1])];
+    assert_eq!(queue.acknowledge(claim.id, &said).await, [Applied, NotHeld, Applied, NotHeld]);
     assert_eq!(texts(&queue.all().await), ["0"]);
 }
 
@@ -115,27 +118,27 @@ pub async fn a_claim_that_is_over_acknowledges_nothing(pool: &TestPool) {
     let posted = queue.post_n(1).await;
     let lapsed = queue.take(1).await;
     queue.advance(MINUTE);
-    assert_eq!(queue.acknowledge(lapsed.id, &[done(posted[0])]).await, [NotHeld]);
+    assert_eq!(queue.acknowledge(lapsed.id, &[ack(posted[0])]).await, [NotHeld]);
     let released = queue.take(1).await;
     queue.release(released.id).await;
-    assert_eq!(queue.acknowledge(released.id, &[done(posted[0])]).await, [NotHeld]);
+    assert_eq!(queue.acknowledge(released.id, &[ack(posted[0])]).await, [NotHeld]);
     let unknown = ClaimId::random();
-    assert_eq!(queue.acknowledge(unknown, &[failed(posted[0], HOUR)]).await, [NotHeld]);
+    assert_eq!(queue.acknowledge(unknown, &[nack(posted[0], HOUR)]).await, [NotHeld]);
     assert_eq!(queue.plain().await, posted);
     let never = pool.unopened("conformance", "unknown");
-    assert_eq!(never.acknowledge(unknown, &[done(never.id(1))]).await, [NotHeld]);
+    assert_eq!(never.acknowledge(unknown, &[ack(never.id(1))]).await, [NotHeld]);
 }
 
 pub async fn a_failure_counts_towards_dead_letters(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1).await;
     for _ in 0..2 {
-        let claim = queue.claim(&burying(1, 2, &grave)).await.unwrap();
+        let claim = queue.claim(&claim_with_dead_letter(1, 2, &dlq)).await.unwrap();
         let id = claim.messages[0].id;
-        assert_eq!(queue.acknowledge(claim.id, &[failed(id, MINUTE)]).await, [Taken]);
+        assert_eq!(queue.acknowledge(claim.id, &[nack(id, MINUTE)]).await, [Applied]);
         queue.advance(MINUTE);
     }
-    assert_eq!(queue.claim(&burying(1, 2, &grave)).await, None);
+    assert_eq!(queue.claim(&claim_with_dead_letter(1, 2, &dlq)).await, None);
     assert_eq!(queue.counts().await, (0, 0));
-    assert_eq!(texts(&grave.all().await), ["0"]);
+    assert_eq!(texts(&dlq.all().await), ["0"]);
 }

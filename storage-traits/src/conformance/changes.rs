@@ -2,7 +2,7 @@
 
 use super::{
     TestCatalog,
-    words::{key, metadata},
+    builders::{key, metadata},
 };
 use crate::{
     catalog::{ChangeToken, Changed},

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     TestPool,
-    words::{HOUR, MINUTE, ids, message, plainly, terms, texts, up_to},
+    builders::{HOUR, MINUTE, claim_spec, ids, list_visible, message, terms, texts},
 };
 use crate::domain::{Claim, ClaimSpec, Message, NewMessage};
 
@@ -33,7 +33,7 @@ pub async fn a_claim_tells_what_it_took(pool: &TestPool) {
     let posted = queue.post_n(2).await;
     let before = queue.get(&posted).await;
     queue.advance(Duration::from_millis(1_234));
-    let (spec, now) = (up_to(10), queue.now());
+    let (spec, now) = (claim_spec(10), queue.now());
     let claimed = |m| Message { claim: Some(spec.id), claim_count: 1, ..m };
     let expected = Claim {
         id: spec.id,
@@ -52,27 +52,27 @@ pub async fn a_claimed_message_is_not_claimed_again(pool: &TestPool) {
     let posted = queue.post_n(3).await;
     let first = queue.take(2).await;
     assert_eq!(ids(&queue.take(10).await.messages), posted[2..]);
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     assert_eq!(queue.get_claim(first.id).await, Some(first));
 }
 
 pub async fn a_claim_of_nothing_is_not_recorded(pool: &TestPool) {
     let queue = pool.queue().await;
-    let empty = up_to(10);
+    let empty = claim_spec(10);
     assert_eq!(queue.claim(&empty).await, None);
     assert_eq!(queue.get_claim(empty.id).await, None);
     queue.post_n(1).await;
     queue.take(1).await;
-    let late = up_to(10);
+    let late = claim_spec(10);
     assert_eq!(queue.claim(&late).await, None);
     assert_eq!(queue.get_claim(late.id).await, None);
-    assert_eq!(queue.get_claim(up_to(1).id).await, None);
+    assert_eq!(queue.get_claim(claim_spec(1).id).await, None);
 }
 
 pub async fn delayed_messages_are_not_claimed(pool: &TestPool) {
     let queue = pool.queue().await;
     let delayed = queue.post_n_with(2, HOUR, MINUTE).await;
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     let free = queue.post_n(1).await;
     assert_eq!(ids(&queue.take(10).await.messages), free);
     queue.advance(MINUTE);
@@ -92,7 +92,8 @@ pub async fn a_message_that_would_expire_first_lives_on_for_the_grace(pool: &Tes
         let new = NewMessage { ttl: Duration::from_secs(message_ttl), ..message("1") };
         let id = queue.post_one(new).await;
         let expires_at = queue.now().plus(Duration::from_secs(expected));
-        let claim = queue.claim(&ClaimSpec { terms: terms(ttl, grace), ..up_to(1) }).await.unwrap();
+        let claim =
+            queue.claim(&ClaimSpec { terms: terms(ttl, grace), ..claim_spec(1) }).await.unwrap();
         let stored = queue.get_one(id).await;
         assert_eq!(stored.ttl.as_secs(), expected, "{message_ttl} under {ttl} and {grace}");
         assert_eq!(stored.expires_at, expires_at);
@@ -105,7 +106,7 @@ pub async fn an_extended_message_stays_extended(pool: &TestPool) {
     let posted = queue.post_n_with(2, 2 * MINUTE, Duration::ZERO).await;
     queue.advance(Duration::from_secs(100));
     let expires_at = queue.now().plus(Duration::from_secs(90));
-    let claim = queue.claim(&ClaimSpec { terms: terms(60, 30), ..up_to(1) }).await.unwrap();
+    let claim = queue.claim(&ClaimSpec { terms: terms(60, 30), ..claim_spec(1) }).await.unwrap();
     queue.release(claim.id).await;
     let stored = queue.get_one(posted[0]).await;
     assert_eq!((stored.ttl, stored.expires_at), (Duration::from_secs(90), expires_at));
@@ -151,7 +152,7 @@ pub async fn a_claim_outlives_its_messages(pool: &TestPool) {
 pub async fn a_limit_may_exceed_any_queue(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
-    assert_eq!(ids(&queue.list(&plainly(u32::MAX)).await.items), posted);
+    assert_eq!(ids(&queue.list(&list_visible(u32::MAX)).await.items), posted);
     let claim = queue.take(u32::MAX).await;
     assert_eq!(ids(&claim.messages), posted);
     queue.release(claim.id).await;
@@ -164,7 +165,7 @@ pub async fn many_lapsed_messages_are_free_at_once(pool: &TestPool) {
     for part in posted.chunks(500) {
         assert_eq!(ids(&queue.take(500).await.messages), part);
     }
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     queue.advance(MINUTE);
     assert_eq!(ids(&queue.take(10).await.messages), posted[..10]);
     assert_eq!(queue.counts().await, (1_990, 10));
@@ -181,5 +182,5 @@ pub async fn many_messages_that_cannot_be_claimed_hide_none_that_can(pool: &Test
     let free = queue.post_n(5).await;
     assert_eq!(ids(&queue.take(2).await.messages), free[..2]);
     assert_eq!(ids(&queue.take(10).await.messages), free[2..]);
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
 }

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::{
     TestPool, TestQueue,
-    words::{
-        HOUR, MINUTE, assert_not_found, bury, burying, client, ids, message, terms, texts, up_to,
+    builders::{
+        HOUR, MINUTE, assert_not_found, claim_spec, claim_with_dead_letter, client, dead_letter_to,
+        ids, message, terms, texts,
     },
 };
 use crate::domain::{ClaimSpec, DeadLetter, Message, NewMessage, Origin};
@@ -19,18 +20,18 @@ async fn wear_out(queue: &TestQueue, n: u32, times: usize) {
 }
 
 pub async fn a_message_claimed_too_often_is_moved(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let new = NewMessage { checksum: Some("MD5:1".to_owned()), ..message("{ \"a\":1}") };
     let by = client("producer of old");
     let id = queue.post_as(&by, vec![new.clone()]).await[0];
     for n in 1..=2 {
-        let claim = queue.claim(&burying(10, 2, &grave)).await.unwrap();
+        let claim = queue.claim(&claim_with_dead_letter(10, 2, &dlq)).await.unwrap();
         assert_eq!(claim.messages[0].claim_count, n);
         queue.advance(MINUTE);
     }
-    assert_eq!(grave.all().await, []);
+    assert_eq!(dlq.all().await, []);
 
-    let last = burying(10, 2, &grave);
+    let last = claim_with_dead_letter(10, 2, &dlq);
     assert_eq!(queue.claim(&last).await, None);
     assert_eq!(queue.get_claim(last.id).await, None);
     assert_eq!(queue.get(&[id]).await, []);
@@ -38,7 +39,7 @@ pub async fn a_message_claimed_too_often_is_moved(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 0));
     let now = queue.now();
     let moved = Message {
-        id: grave.id(1),
+        id: dlq.id(1),
         posted_at: now,
         visible_at: now,
         expires_at: now.plus(new.ttl),
@@ -51,37 +52,37 @@ pub async fn a_message_claimed_too_often_is_moved(pool: &TestPool) {
         checksum: new.checksum,
         body: new.body,
     };
-    assert_eq!(grave.all().await, [moved]);
-    assert_eq!(grave.counts().await, (1, 0));
+    assert_eq!(dlq.all().await, [moved]);
+    assert_eq!(dlq.counts().await, (1, 0));
 }
 
 pub async fn the_rule_may_set_the_ttl(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     for ttl in [9_999, 60] {
         queue.post_n(1).await;
         wear_out(&queue, 1, 2).await;
         queue.advance(Duration::from_secs(5));
         let ttl = Duration::from_secs(ttl);
-        let rule = DeadLetter { ttl: Some(ttl), ..bury(2, &grave) };
-        let spec = ClaimSpec { dead_letter: Some(rule), ..up_to(10) };
+        let rule = DeadLetter { ttl: Some(ttl), ..dead_letter_to(2, &dlq) };
+        let spec = ClaimSpec { dead_letter: Some(rule), ..claim_spec(10) };
         assert_eq!(queue.claim(&spec).await, None);
-        let moved = grave.all().await.pop().unwrap();
+        let moved = dlq.all().await.pop().unwrap();
         assert_eq!((moved.ttl, moved.expires_at), (ttl, queue.now().plus(ttl)));
     }
-    grave.advance(MINUTE);
-    assert_eq!(grave.plain().await, [grave.id(1)]);
+    dlq.advance(MINUTE);
+    assert_eq!(dlq.plain().await, [dlq.id(1)]);
 }
 
 pub async fn without_a_ttl_in_the_rule_the_message_keeps_its_own(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n_with(2, 2 * MINUTE, Duration::ZERO).await;
-    let long = queue.claim(&ClaimSpec { terms: terms(777, 23), ..up_to(1) }).await.unwrap();
+    let long = queue.claim(&ClaimSpec { terms: terms(777, 23), ..claim_spec(1) }).await.unwrap();
     let short = queue.take(1).await;
     queue.release(long.id).await;
     queue.release(short.id).await;
     queue.advance(MINUTE);
-    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
-    let moved = grave.all().await;
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 1, &dlq)).await, None);
+    let moved = dlq.all().await;
     for (moved, ttl) in moved.iter().zip([800, 120].map(Duration::from_secs)) {
         assert_eq!((moved.ttl, moved.expires_at), (ttl, queue.now().plus(ttl)));
     }
@@ -89,149 +90,149 @@ pub async fn without_a_ttl_in_the_rule_the_message_keeps_its_own(pool: &TestPool
 }
 
 pub async fn what_is_moved_keeps_its_order_and_can_be_claimed(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
-    grave.post_one(message("\"before\"")).await;
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
+    dlq.post_one(message("\"before\"")).await;
     queue.post_n(3).await;
     wear_out(&queue, 3, 1).await;
-    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
-    grave.post_one(message("\"after\"")).await;
-    let buried = grave.take(4).await;
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 1, &dlq)).await, None);
+    dlq.post_one(message("\"after\"")).await;
+    let buried = dlq.take(4).await;
     assert_eq!(texts(&buried.messages), ["\"before\"", "0", "1", "2"]);
     assert_eq!(buried.messages[3].claim_count, 1);
-    assert_eq!(texts(&grave.pop(10).await), ["\"after\""]);
+    assert_eq!(texts(&dlq.pop(10).await), ["\"after\""]);
 }
 
 pub async fn a_message_under_a_claim_is_not_moved(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let posted = queue.post_n(1).await;
     let claim = queue.take(1).await;
-    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 1, &dlq)).await, None);
     assert_eq!(queue.get_claim(claim.id).await, Some(claim));
     assert_eq!(ids(&queue.all().await), posted);
-    assert_eq!(grave.all().await, []);
+    assert_eq!(dlq.all().await, []);
 }
 
 pub async fn a_lapsed_message_is_moved(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(2).await;
     let claim = queue.take(2).await;
     queue.advance(MINUTE);
-    assert_eq!(queue.claim(&burying(10, 1, &grave)).await, None);
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 1, &dlq)).await, None);
     assert_eq!(queue.all().await, []);
     assert_eq!(queue.get_claim(claim.id).await, None);
-    assert_eq!(texts(&grave.all().await), ["0", "1"]);
+    assert_eq!(texts(&dlq.all().await), ["0", "1"]);
 }
 
 pub async fn a_count_beyond_the_maximum_is_moved(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1).await;
     wear_out(&queue, 1, 5).await;
-    let spec = burying(10, 6, &grave);
+    let spec = claim_with_dead_letter(10, 6, &dlq);
     let claim = queue.claim(&spec).await.unwrap();
     assert_eq!(claim.messages[0].claim_count, 6);
     queue.release(spec.id).await;
-    assert_eq!(queue.claim(&burying(10, 2, &grave)).await, None);
-    assert_eq!(grave.counts().await, (1, 0));
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 2, &dlq)).await, None);
+    assert_eq!(dlq.counts().await, (1, 0));
 }
 
 pub async fn a_maximum_of_zero_moves_at_once(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(2).await;
-    assert_eq!(queue.claim(&burying(1, 0, &grave)).await, None);
+    assert_eq!(queue.claim(&claim_with_dead_letter(1, 0, &dlq)).await, None);
     assert_eq!(queue.all().await, []);
-    assert_eq!(texts(&grave.all().await), ["0", "1"]);
+    assert_eq!(texts(&dlq.all().await), ["0", "1"]);
 }
 
 pub async fn others_are_handed_out_by_the_same_claim(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let worn = queue.post_n(3).await;
     wear_out(&queue, 3, 2).await;
     let [first, last] = [queue.take(1).await, queue.take(2).await];
     let fresh = queue.post_n(4).await;
     queue.release(last.id).await;
-    let claim = queue.claim(&burying(3, 3, &grave)).await.unwrap();
+    let claim = queue.claim(&claim_with_dead_letter(3, 3, &dlq)).await.unwrap();
     assert_eq!(ids(&claim.messages), fresh[..3]);
     assert_eq!(queue.get_claim(first.id).await.unwrap().messages[0].id, worn[0]);
-    assert_eq!(texts(&grave.all().await), ["1", "2"]);
+    assert_eq!(texts(&dlq.all().await), ["1", "2"]);
     assert_eq!(queue.counts().await, (1, 4));
 }
 
 pub async fn a_claim_that_is_full_moves_nothing_more(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let fresh = queue.post_n(1).await;
     let first = queue.take(1).await;
     let worn = queue.post_n(1).await;
     wear_out(&queue, 1, 2).await;
     queue.release(first.id).await;
     // The claim is full before it comes to the message that is worn out.
-    let full = queue.claim(&burying(1, 2, &grave)).await.unwrap();
+    let full = queue.claim(&claim_with_dead_letter(1, 2, &dlq)).await.unwrap();
     assert_eq!(ids(&full.messages), fresh);
     assert_eq!(queue.plain().await, worn);
-    assert_eq!(grave.all().await, []);
-    assert_eq!(queue.claim(&burying(1, 2, &grave)).await, None);
-    assert_eq!(grave.counts().await, (1, 0));
+    assert_eq!(dlq.all().await, []);
+    assert_eq!(queue.claim(&claim_with_dead_letter(1, 2, &dlq)).await, None);
+    assert_eq!(dlq.counts().await, (1, 0));
 }
 
 pub async fn many_dead_letters_in_front_hide_no_free_message(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1_000).await;
     wear_out(&queue, 1_000, 1).await;
     let fresh = queue.post_n(3).await;
-    let claim = queue.claim(&burying(2, 1, &grave)).await.unwrap();
+    let claim = queue.claim(&claim_with_dead_letter(2, 1, &dlq)).await.unwrap();
     assert_eq!(ids(&claim.messages), fresh[..2]);
     assert_eq!(queue.counts().await, (1, 2));
     let expected: Vec<_> = (0..1_000).map(|i| i.to_string()).collect();
-    assert_eq!(texts(&grave.all().await), expected);
+    assert_eq!(texts(&dlq.all().await), expected);
 }
 
 pub async fn an_expired_message_is_not_moved(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n_with(2, MINUTE, Duration::ZERO).await;
     queue.post_n_with(1, HOUR, 2 * MINUTE).await;
     wear_out(&queue, 2, 1).await;
     queue.advance(MINUTE);
-    assert_eq!(queue.claim(&burying(10, 0, &grave)).await, None);
-    assert_eq!(grave.all().await, []);
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 0, &dlq)).await, None);
+    assert_eq!(dlq.all().await, []);
     assert_eq!(queue.counts().await, (1, 0));
 }
 
 pub async fn an_unknown_dead_letter_queue_refuses_the_whole_claim(pool: &TestPool) {
     let queue = pool.queue().await;
-    let grave = pool.unopened("conformance", "grave");
+    let dlq = pool.unopened("conformance", "dlq");
     queue.post_n(2).await;
     wear_out(&queue, 1, 1).await; // the second one could be handed out
     let before = queue.all().await;
-    let spec = burying(10, 1, &grave);
+    let spec = claim_with_dead_letter(10, 1, &dlq);
     assert_not_found(queue.try_claim(&spec).await);
     assert_eq!(queue.all().await, before);
     assert_eq!(queue.get_claim(spec.id).await, None);
     assert_eq!(queue.counts().await, (2, 0));
 
-    pool.pool.open_queue(&grave.queue).await.unwrap();
+    pool.pool.open_queue(&dlq.queue).await.unwrap();
     assert_eq!(texts(&queue.claim(&spec).await.unwrap().messages), ["1"]);
-    assert_eq!(texts(&grave.all().await), ["0"]);
+    assert_eq!(texts(&dlq.all().await), ["0"]);
 }
 
 pub async fn an_unknown_dead_letter_queue_is_refused_though_nothing_is_due(pool: &TestPool) {
     let queue = pool.queue().await;
-    let grave = pool.unopened("conformance", "grave");
-    let spec = burying(10, 1, &grave);
+    let dlq = pool.unopened("conformance", "dlq");
+    let spec = claim_with_dead_letter(10, 1, &dlq);
     assert_not_found(queue.try_claim(&spec).await);
     let posted = queue.post_n(2).await;
     assert_not_found(queue.try_claim(&spec).await);
     assert_eq!(queue.plain().await, posted);
 
-    pool.pool.open_queue(&grave.queue).await.unwrap();
+    pool.pool.open_queue(&dlq.queue).await.unwrap();
     assert_eq!(ids(&queue.claim(&spec).await.unwrap().messages), posted);
-    pool.pool.drop_queue(&grave.queue).await.unwrap();
-    assert_not_found(queue.try_claim(&burying(10, 1, &grave)).await);
+    pool.pool.drop_queue(&dlq.queue).await.unwrap();
+    assert_not_found(queue.try_claim(&claim_with_dead_letter(10, 1, &dlq)).await);
 }
 
 pub async fn a_rule_that_names_the_queue_itself_does_nothing(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     wear_out(&queue, 2, 3).await;
-    let claim = queue.claim(&burying(10, 2, &queue)).await.unwrap();
+    let claim = queue.claim(&claim_with_dead_letter(10, 2, &queue)).await.unwrap();
     assert_eq!(ids(&claim.messages), posted);
     assert_eq!(claim.messages[0].claim_count, 4);
     assert_eq!(queue.counts().await, (0, 2));

@@ -2,7 +2,7 @@
 
 use super::{
     TestPool, TestQueue,
-    words::{HOUR, MILLISECOND, MINUTE, message, nearly, once, texts},
+    builders::{HOUR, MILLISECOND, MINUTE, deduplicated, just_before, message, texts},
 };
 use crate::domain::{MessageId, NewMessage};
 
@@ -17,8 +17,8 @@ async fn post(queue: &TestQueue, messages: Vec<NewMessage>) -> Vec<(MessageId, b
 pub async fn a_second_post_with_an_id_answers_the_first(pool: &TestPool) {
     let queue = pool.queue().await;
     let first = queue.id(1);
-    assert_eq!(post(&queue, vec![once("a", "1")]).await, [(first, false)]);
-    assert_eq!(post(&queue, vec![once("a", "2")]).await, [(first, true)]);
+    assert_eq!(post(&queue, vec![deduplicated("a", "1")]).await, [(first, false)]);
+    assert_eq!(post(&queue, vec![deduplicated("a", "2")]).await, [(first, true)]);
     assert_eq!(texts(&queue.all().await), ["1"]);
     // A duplicate takes no position.
     assert_eq!(post(&queue, vec![message("3")]).await, [(queue.id(2), false)]);
@@ -26,28 +26,29 @@ pub async fn a_second_post_with_an_id_answers_the_first(pool: &TestPool) {
 
 pub async fn an_id_is_free_again_after_its_window(pool: &TestPool) {
     let queue = pool.queue().await;
-    post(&queue, vec![once("a", "1")]).await;
-    queue.advance(nearly(WINDOW));
-    assert_eq!(post(&queue, vec![once("a", "2")]).await, [(queue.id(1), true)]);
+    post(&queue, vec![deduplicated("a", "1")]).await;
+    queue.advance(just_before(WINDOW));
+    assert_eq!(post(&queue, vec![deduplicated("a", "2")]).await, [(queue.id(1), true)]);
     queue.advance(MILLISECOND);
-    assert_eq!(post(&queue, vec![once("a", "3")]).await, [(queue.id(2), false)]);
-    assert_eq!(post(&queue, vec![once("a", "4")]).await, [(queue.id(2), true)]);
+    assert_eq!(post(&queue, vec![deduplicated("a", "3")]).await, [(queue.id(2), false)]);
+    assert_eq!(post(&queue, vec![deduplicated("a", "4")]).await, [(queue.id(2), true)]);
     assert_eq!(texts(&queue.all().await), ["1", "3"]);
 }
 
 pub async fn a_duplicate_does_not_open_the_window_anew(pool: &TestPool) {
     let queue = pool.queue().await;
-    post(&queue, vec![once("a", "1")]).await;
+    post(&queue, vec![deduplicated("a", "1")]).await;
     queue.advance(WINDOW / 2);
-    post(&queue, vec![once("a", "2")]).await;
+    post(&queue, vec![deduplicated("a", "2")]).await;
     queue.advance(WINDOW / 2);
-    assert_eq!(post(&queue, vec![once("a", "3")]).await, [(queue.id(2), false)]);
+    assert_eq!(post(&queue, vec![deduplicated("a", "3")]).await, [(queue.id(2), false)]);
 }
 
 pub async fn a_batch_may_hold_new_and_old(pool: &TestPool) {
     let queue = pool.queue().await;
-    post(&queue, vec![once("a", "1")]).await;
-    let batch = vec![once("b", "2"), once("a", "3"), message("4"), once("c", "5")];
+    post(&queue, vec![deduplicated("a", "1")]).await;
+    let batch =
+        vec![deduplicated("b", "2"), deduplicated("a", "3"), message("4"), deduplicated("c", "5")];
     let [first, second, third, fourth] = [1, 2, 3, 4].map(|n| queue.id(n));
     let expected = [(second, false), (first, true), (third, false), (fourth, false)];
     assert_eq!(post(&queue, batch).await, expected);
@@ -57,7 +58,7 @@ pub async fn a_batch_may_hold_new_and_old(pool: &TestPool) {
 
 pub async fn duplicates_within_a_batch_are_stored_once(pool: &TestPool) {
     let queue = pool.queue().await;
-    let batch = vec![once("a", "1"), once("a", "2"), once("a", "3")];
+    let batch = vec![deduplicated("a", "1"), deduplicated("a", "2"), deduplicated("a", "3")];
     let first = queue.id(1);
     assert_eq!(post(&queue, batch).await, [(first, false), (first, true), (first, true)]);
     assert_eq!(texts(&queue.all().await), ["1"]);
@@ -65,30 +66,30 @@ pub async fn duplicates_within_a_batch_are_stored_once(pool: &TestPool) {
 
 pub async fn what_was_deleted_is_still_a_duplicate(pool: &TestPool) {
     let queue = pool.queue().await;
-    post(&queue, vec![once("a", "1")]).await;
+    post(&queue, vec![deduplicated("a", "1")]).await;
     queue.delete(queue.id(1), None).await;
-    assert_eq!(post(&queue, vec![once("a", "2")]).await, [(queue.id(1), true)]);
+    assert_eq!(post(&queue, vec![deduplicated("a", "2")]).await, [(queue.id(1), true)]);
     queue.purge().await;
     pool.sweep_all().await;
-    assert_eq!(post(&queue, vec![once("a", "3")]).await, [(queue.id(1), true)]);
+    assert_eq!(post(&queue, vec![deduplicated("a", "3")]).await, [(queue.id(1), true)]);
     assert_eq!(queue.all().await, []);
 }
 
 pub async fn queues_and_lives_compare_their_own_ids(pool: &TestPool) {
     let [one, other] = [pool.queue().await, pool.queue().await];
     for queue in [&one, &other] {
-        assert_eq!(post(queue, vec![once("a", "1")]).await, [(queue.id(1), false)]);
+        assert_eq!(post(queue, vec![deduplicated("a", "1")]).await, [(queue.id(1), false)]);
     }
     pool.pool.drop_queue(&one.queue).await.unwrap();
     let again = pool.queue().await;
-    assert_eq!(post(&again, vec![once("a", "1")]).await, [(again.id(1), false)]);
-    assert_eq!(post(&other, vec![once("a", "1")]).await, [(other.id(1), true)]);
+    assert_eq!(post(&again, vec![deduplicated("a", "1")]).await, [(again.id(1), false)]);
+    assert_eq!(post(&other, vec![deduplicated("a", "1")]).await, [(other.id(1), true)]);
 }
 
 pub async fn ids_are_compared_exactly(pool: &TestPool) {
     let queue = pool.queue().await;
     let ids = ["a", "A", "a ", "ä", "a\u{308}", "%", "_", "'", "*", "0", "00", &"x".repeat(128)];
-    let batch: Vec<_> = ids.iter().map(|id| once(id, "1")).collect();
+    let batch: Vec<_> = ids.iter().map(|id| deduplicated(id, "1")).collect();
     let posted = post(&queue, batch.clone()).await;
     assert!(posted.iter().all(|(_, duplicate)| !duplicate), "{posted:?}");
     let again = post(&queue, batch).await;
@@ -98,7 +99,7 @@ pub async fn ids_are_compared_exactly(pool: &TestPool) {
 
 pub async fn many_windows_close_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
-    let batch = || (0..700).map(|n| once(&n.to_string(), "1")).collect::<Vec<_>>();
+    let batch = || (0..700).map(|n| deduplicated(&n.to_string(), "1")).collect::<Vec<_>>();
     post(&queue, batch()).await;
     queue.advance(WINDOW);
     // Whether or not they were swept.

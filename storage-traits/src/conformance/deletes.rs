@@ -2,7 +2,7 @@
 
 use super::{
     TestPool,
-    words::{MILLISECOND, MINUTE, hidden, ids, nearly, terms, up_to},
+    builders::{MILLISECOND, MINUTE, claim_spec, delayed, ids, just_before, terms},
 };
 use crate::{
     domain::{ClaimId, ClaimSpec},
@@ -24,7 +24,7 @@ pub async fn a_free_message_is_deleted(pool: &TestPool) {
 
 pub async fn a_delayed_message_is_deleted(pool: &TestPool) {
     let queue = pool.queue().await;
-    let id = queue.post_one(hidden("1", MINUTE)).await;
+    let id = queue.post_one(delayed("1", MINUTE)).await;
     assert_eq!(queue.delete(id, None).await, Deleted);
     queue.advance(MINUTE);
     assert_eq!(queue.all().await, []);
@@ -54,7 +54,7 @@ pub async fn a_claim_deletes_what_it_holds(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(queue.delete(posted[0], Some(claim.id)).await, Deleted);
     assert_eq!(queue.delete(posted[0], Some(claim.id)).await, Missing);
     assert_eq!(ids(&queue.get_claim(claim.id).await.unwrap().messages), [posted[1]]);
@@ -98,7 +98,7 @@ pub async fn a_claim_does_not_delete_a_free_message(pool: &TestPool) {
     let [lapsing, released] = [queue.take(1).await.id, queue.take(1).await.id];
     queue.release(released).await;
     queue.delete(posted[1], None).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     let alive = queue.take(1).await;
     assert_eq!(ids(&alive.messages), [posted[2]]);
     queue.advance(MILLISECOND);
@@ -123,7 +123,7 @@ pub async fn a_claim_does_not_delete_what_another_holds(pool: &TestPool) {
 pub async fn many_are_deleted_claimed_or_not(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(6).await;
-    let delayed = queue.post_one(hidden("1", MINUTE)).await;
+    let delayed = queue.post_one(delayed("1", MINUTE)).await;
     let claim = queue.take(3).await;
     let named = [posted[5], queue.id(99), posted[0], delayed, queue.id(0), posted[1]];
     assert_eq!(queue.delete_many(&named, &[]).await, Some(4));
@@ -158,7 +158,7 @@ pub async fn one_wrong_claim_keeps_them_all(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(6).await;
     let lapsed = queue.take(1).await.id;
-    let long = ClaimSpec { terms: terms(600, 60), ..up_to(1) };
+    let long = ClaimSpec { terms: terms(600, 60), ..claim_spec(1) };
     assert!(queue.claim(&long).await.is_some());
     let elsewhere =
         queue.claim(&ClaimSpec { id: ClaimId::random(), ..long.clone() }).await.unwrap().id;

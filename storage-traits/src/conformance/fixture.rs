@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use super::words::{HOUR, client, ids, key, limit, message, plainly, up_to, wholly};
+use super::builders::{HOUR, claim_spec, client, ids, key, limit, list_all, list_visible, message};
 use crate::{
     Clock, Page, Result, SystemClock,
     catalog::Catalog,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Delivery,
+        AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, ClientId, Delivery,
         Group, Incarnation, Message, MessageId, Metadata, NewMessage, Posted, QueueKey,
         QueueRecord, QueueRef, Sequence, StartPoint, Timestamp,
     },
@@ -50,14 +50,14 @@ impl Clock for ManualClock {
 pub struct TestPool {
     pub pool: Arc<dyn MessagePool>,
     pub clock: Arc<ManualClock>,
-    lives: Arc<AtomicI64>,
+    next_id: Arc<AtomicI64>,
 }
 
 impl TestPool {
     pub fn new(pool: Arc<dyn MessagePool>) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let lives = Arc::new(AtomicI64::new(Incarnation::draw(clock.now()).get()));
-        Self { pool, clock, lives }
+        let next_id = Arc::new(AtomicI64::new(Incarnation::generate(clock.now()).get()));
+        Self { pool, clock, next_id }
     }
 
     /// A fresh open queue.
@@ -69,7 +69,7 @@ impl TestPool {
 
     /// A queue that the pool does not know yet, in a life of its own.
     pub fn unopened(&self, project: &str, name: &str) -> TestQueue {
-        let incarnation = Incarnation::new(self.lives.fetch_add(1, Ordering::SeqCst)).unwrap();
+        let incarnation = Incarnation::new(self.next_id.fetch_add(1, Ordering::SeqCst)).unwrap();
         let queue = QueueRef { key: key(project, name), incarnation };
         TestQueue { pool: Arc::clone(&self.pool), clock: Arc::clone(&self.clock), queue }
     }
@@ -91,7 +91,7 @@ impl TestPool {
         let mut handled = 0;
         for _ in 0..10_000 {
             let swept = self.sweep().await;
-            handled += swept.handled;
+            handled += swept.processed;
             if !swept.more {
                 return handled;
             }
@@ -160,12 +160,12 @@ impl TestQueue {
 
     /// The ids of what a plain list shows.
     pub async fn plain(&self) -> Vec<MessageId> {
-        ids(&self.list(&plainly(100_000)).await.items)
+        ids(&self.list(&list_visible(100_000)).await.items)
     }
 
     /// Everything in the queue.
     pub async fn all(&self) -> Vec<Message> {
-        self.list(&wholly(100_000)).await.items
+        self.list(&list_all(100_000)).await.items
     }
 
     pub async fn get(&self, ids: &[MessageId]) -> Vec<Message> {
@@ -194,7 +194,7 @@ impl TestQueue {
 
     /// Claims up to `n` messages for a minute; there must be one.
     pub async fn take(&self, n: u32) -> Claim {
-        self.claim(&up_to(n)).await.unwrap()
+        self.claim(&claim_spec(n)).await.unwrap()
     }
 
     pub async fn get_claim(&self, id: ClaimId) -> Option<Claim> {
@@ -213,7 +213,7 @@ impl TestQueue {
         &self,
         claim: ClaimId,
         acknowledgements: &[Acknowledgement],
-    ) -> Vec<Acknowledged> {
+    ) -> Vec<AckResult> {
         self.pool.acknowledge(&self.queue, claim, acknowledgements, self.now()).await.unwrap()
     }
 
@@ -239,7 +239,7 @@ impl TestQueue {
     }
 
     fn reading(&self, group: Group) -> Self {
-        Self { queue: group.reading, ..self.clone() }
+        Self { queue: group.as_queue, ..self.clone() }
     }
 
     pub async fn pop(&self, n: u32) -> Vec<Message> {

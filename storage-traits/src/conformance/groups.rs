@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{
     TestPool, TestQueue,
-    words::{
-        HOUR, MILLISECOND, MINUTE, assert_not_found, burying, done, failed, hidden, ids, keyed,
-        limit, message, metadata, nearly, side_by_side, texts, up_to,
+    builders::{
+        HOUR, MILLISECOND, MINUTE, ack, assert_not_found, claim_spec, claim_with_dead_letter,
+        concurrently, delayed, ids, just_before, keyed, limit, message, metadata, nack, texts,
     },
 };
 use crate::{
     domain::{
-        Acknowledged, GroupName, MessageId, Metadata, NewMessage, Sequence,
+        AckResult, GroupName, MessageId, Metadata, NewMessage, Sequence,
         StartPoint::{self, End, Start, Time},
     },
     pool::{DeleteOutcome, Rescheduled, WatchFor},
@@ -25,7 +25,7 @@ fn name(name: &str) -> GroupName {
 }
 
 async fn take_ids(reading: &TestQueue, n: u32) -> Vec<MessageId> {
-    reading.claim(&up_to(n)).await.map(|claim| ids(&claim.messages)).unwrap_or_default()
+    reading.claim(&claim_spec(n)).await.map(|claim| ids(&claim.messages)).unwrap_or_default()
 }
 
 pub async fn a_group_gets_what_is_posted_after_it(pool: &TestPool) {
@@ -83,8 +83,8 @@ pub async fn a_group_starts_afresh_with_what_others_have_tried(pool: &TestPool) 
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     let claim = queue.take(3).await;
-    queue.acknowledge(claim.id, &[failed(posted[0], HOUR / 2)]).await;
-    queue.acknowledge(claim.id, &[failed(posted[1], Duration::ZERO)]).await;
+    queue.acknowledge(claim.id, &[nack(posted[0], HOUR / 2)]).await;
+    queue.acknowledge(claim.id, &[nack(posted[1], Duration::ZERO)]).await;
     let group = queue.group("g", Start).await;
     let claim = group.take(10).await;
     assert_eq!(ids(&claim.messages), posted);
@@ -107,7 +107,7 @@ pub async fn the_queue_and_its_groups_acknowledge_each_for_themselves(pool: &Tes
     let (one, other) = (queue.group("one", End).await, queue.group("other", End).await);
     let posted = queue.post_n(3).await;
     let claim = one.take(1).await;
-    assert_eq!(one.acknowledge(claim.id, &[done(posted[0])]).await, [Acknowledged::Taken]);
+    assert_eq!(one.acknowledge(claim.id, &[ack(posted[0])]).await, [AckResult::Applied]);
     assert_eq!(queue.pop(2).await.len(), 2);
     assert_eq!(other.delete(posted[2], None).await, DeleteOutcome::Deleted);
     assert_eq!(ids(&one.all().await), posted[1..]);
@@ -123,7 +123,7 @@ pub async fn claims_of_a_group_are_its_own(pool: &TestPool) {
     let (first, second) = (queue.take(1).await, group.take(1).await);
     assert_eq!(queue.get_claim(second.id).await, None);
     assert_eq!(group.get_claim(first.id).await, None);
-    assert_eq!(queue.acknowledge(second.id, &[done(posted[0])]).await, [Acknowledged::NotHeld]);
+    assert_eq!(queue.acknowledge(second.id, &[ack(posted[0])]).await, [AckResult::NotHeld]);
     group.release(first.id).await;
     group.release(second.id).await;
     assert_eq!(queue.counts().await, (0, 1));
@@ -149,7 +149,7 @@ pub async fn a_message_expires_for_all(pool: &TestPool) {
     let group = queue.group("g", End).await;
     queue.post_n_with(2, MINUTE, Duration::ZERO).await;
     queue.delete(queue.id(1), None).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(group.counts().await, (2, 0));
     queue.advance(MILLISECOND);
     assert_eq!(group.counts().await, (0, 0));
@@ -161,9 +161,9 @@ pub async fn a_message_expires_for_all(pool: &TestPool) {
 pub async fn a_delayed_message_comes_to_all_at_its_time(pool: &TestPool) {
     let queue = pool.queue().await;
     let before = queue.group("before", End).await;
-    let id = queue.post_one(hidden("1", MINUTE)).await;
+    let id = queue.post_one(delayed("1", MINUTE)).await;
     let after = queue.group("after", Start).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     for reading in [&queue, &before, &after] {
         assert_eq!(take_ids(reading, 1).await, []);
     }
@@ -176,7 +176,7 @@ pub async fn a_delayed_message_comes_to_all_at_its_time(pool: &TestPool) {
 pub async fn what_a_producer_puts_off_or_cancels_is_so_for_all(pool: &TestPool) {
     let queue = pool.queue().await;
     let group = queue.group("g", End).await;
-    let posted = queue.post(["1", "2", "3"].map(|body| hidden(body, MINUTE)).to_vec()).await;
+    let posted = queue.post(["1", "2", "3"].map(|body| delayed(body, MINUTE)).to_vec()).await;
     let later = queue.now().plus(HOUR);
     assert_eq!(queue.reschedule(posted[0], later).await, Rescheduled::Moved);
     assert_eq!(queue.delete(posted[1], None).await, DeleteOutcome::Deleted);
@@ -196,7 +196,7 @@ pub async fn what_a_producer_puts_off_or_cancels_is_so_for_all(pool: &TestPool) 
 pub async fn what_has_just_become_visible_is_deleted_for_one_reading(pool: &TestPool) {
     let queue = pool.queue().await;
     let group = queue.group("g", End).await;
-    let new = |body| NewMessage { retained: true, ..hidden(body, MINUTE) };
+    let new = |body| NewMessage { retained: true, ..delayed(body, MINUTE) };
     let posted = queue.post(["1", "2"].map(new).to_vec()).await;
     queue.advance(MINUTE);
     // Nothing has looked at the queue since.
@@ -229,38 +229,38 @@ pub async fn a_group_keeps_the_order_of_keys(pool: &TestPool) {
         let claim = group.take(1).await;
         assert_eq!(ids(&claim.messages), posted[..1]);
         assert_eq!(take_ids(&group, 10).await, posted[2..]);
-        group.acknowledge(claim.id, &[done(posted[0])]).await;
+        group.acknowledge(claim.id, &[ack(posted[0])]).await;
         assert_eq!(take_ids(&group, 10).await, posted[1..2]);
     }
 }
 
 pub async fn a_group_buries_for_itself(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     let posted = queue.post_n(1).await;
     let claim = group.take(1).await;
     group.release(claim.id).await;
-    assert_eq!(group.claim(&burying(1, 1, &grave)).await, None);
-    assert_eq!(texts(&grave.all().await), ["0"]);
+    assert_eq!(group.claim(&claim_with_dead_letter(1, 1, &dlq)).await, None);
+    assert_eq!(texts(&dlq.all().await), ["0"]);
     assert_eq!(group.counts().await, (0, 0));
     assert_eq!(queue.plain().await, posted);
     // Neither needs the other any more.
     queue.delete(posted[0], None).await;
     pool.sweep_all().await;
-    assert_eq!(texts(&grave.all().await), ["0"]);
+    assert_eq!(texts(&dlq.all().await), ["0"]);
     // A rule that names the queue which the group reads does nothing.
     queue.post_n(1).await;
-    assert!(group.claim(&burying(1, 0, &queue)).await.is_some());
+    assert!(group.claim(&claim_with_dead_letter(1, 0, &queue)).await.is_some());
 }
 
 pub async fn dead_letters_come_to_the_groups_of_the_grave(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
-    let mourners = grave.group("g", End).await;
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
+    let mourners = dlq.group("g", End).await;
     queue.post(vec![message("0"), keyed("a", "1")]).await;
-    queue.claim(&burying(10, 0, &grave)).await;
+    queue.claim(&claim_with_dead_letter(10, 0, &dlq)).await;
     let mut buried = texts(&mourners.all().await).join(" ");
     assert!(["0 1", "1 0"].contains(&buried.as_str()), "{buried}");
-    buried = texts(&grave.pop(2).await).join(" ");
+    buried = texts(&dlq.pop(2).await).join(" ");
     assert_eq!(texts(&mourners.all().await).join(" "), buried);
 }
 
@@ -292,7 +292,7 @@ pub async fn a_group_moves_back(pool: &TestPool) {
     let group = queue.group("g", End).await;
     let posted = queue.post_n(4).await;
     let claim = group.take(3).await;
-    let said: Vec<_> = posted[..3].iter().map(|id| done(*id)).collect();
+    let said: Vec<_> = posted[..3].iter().map(|id| ack(*id)).collect();
     group.acknowledge(claim.id, &said).await;
     let again = queue.seek("g", Start).await;
     assert_eq!(take_ids(&again, 10).await, posted);
@@ -325,8 +325,8 @@ pub async fn what_was_claimed_before_a_move_is_not_acknowledged(pool: &TestPool)
     let mut watch = before.watch(WatchFor::Claimable).await;
     let after = queue.seek("g", Start).await;
     for reading in [&before, &after] {
-        let answers = reading.acknowledge(claim.id, &[done(posted[0])]).await;
-        assert_eq!(answers, [Acknowledged::NotHeld]);
+        let answers = reading.acknowledge(claim.id, &[ack(posted[0])]).await;
+        assert_eq!(answers, [AckResult::NotHeld]);
     }
     assert_eq!(before.all().await, []);
     assert!(watch.wait(LONG).await, "who waits is told");
@@ -342,7 +342,7 @@ pub async fn a_group_is_created_once(pool: &TestPool) {
     assert_eq!(again.queue, group.queue);
     assert_eq!(again.get_claim(claim.id).await.unwrap().messages.len(), 1);
     assert_eq!(take_ids(&again, 10).await, posted[1..]);
-    let created = side_by_side(8, |_| {
+    let created = concurrently(8, |_| {
         let queue = queue.clone();
         async move {
             let (name, settings) = (name("raced"), Metadata::default());
@@ -468,7 +468,7 @@ pub async fn a_purge_is_for_one_reading(pool: &TestPool) {
 pub async fn groups_miss_nothing_that_is_posted_while_they_are_created(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(600).await;
-    let outcomes = side_by_side(6, |n| {
+    let outcomes = concurrently(6, |n| {
         let queue = queue.clone();
         async move {
             if n < 3 {

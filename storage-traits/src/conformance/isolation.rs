@@ -2,7 +2,7 @@
 
 use super::{
     TestPool, TestQueue,
-    words::{assert_not_found, ids, message, terms, texts, up_to},
+    builders::{assert_not_found, claim_spec, ids, message, terms, texts},
 };
 use crate::{
     domain::Incarnation,
@@ -21,7 +21,7 @@ async fn assert_apart(pool: &TestPool, used: &TestQueue, other: &TestQueue) {
     let before = (other.all().await, other.stats().await);
 
     assert_eq!(used.all().await, []);
-    assert_eq!(used.claim(&up_to(10)).await, None);
+    assert_eq!(used.claim(&claim_spec(10)).await, None);
     assert_eq!(used.pop(10).await, []);
     let own = used.post(["\"a\"", "\"b\"", "\"c\"", "\"d\""].map(message).to_vec()).await;
     let held = used.take(1).await;
@@ -88,7 +88,7 @@ pub async fn queues_may_use_the_same_claim_id(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let posted = queue.post_n(2).await;
     let kept = other.post_n(2).await;
-    let spec = up_to(2);
+    let spec = claim_spec(2);
     assert_eq!(ids(&queue.claim(&spec).await.unwrap().messages), posted);
     assert_eq!(ids(&other.claim(&spec).await.unwrap().messages), kept);
     queue.release(spec.id).await;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use super::{
     TestPool,
-    words::{MILLISECOND, MINUTE, assert_not_found, ids, nearly, plainly, terms, texts, up_to},
+    builders::{
+        MILLISECOND, MINUTE, assert_not_found, claim_spec, ids, just_before, list_visible, terms,
+        texts,
+    },
 };
 use crate::domain::{Claim, ClaimId, ClaimSpec};
 
@@ -12,7 +15,7 @@ pub async fn a_claim_lapses_at_exactly_its_expiry(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     let claim = queue.take(2).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert!(queue.get_claim(claim.id).await.is_some());
     assert_eq!(queue.plain().await, posted[2..]);
     assert_eq!(queue.counts().await, (1, 2));
@@ -30,7 +33,7 @@ pub async fn claims_lapse_one_by_one_into_their_old_places(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(6).await;
     for ttl in [180, 60, 120] {
-        queue.claim(&ClaimSpec { terms: terms(ttl, 60), ..up_to(2) }).await.unwrap();
+        queue.claim(&ClaimSpec { terms: terms(ttl, 60), ..claim_spec(2) }).await.unwrap();
     }
     let later = queue.post_n(1).await;
     assert_eq!(queue.plain().await, later);
@@ -47,7 +50,7 @@ pub async fn a_lapsed_claim_stays_written_on_the_message(pool: &TestPool) {
     let posted = queue.post_n(2).await;
     let lapsed = queue.take(2).await;
     queue.advance(MINUTE);
-    assert_eq!(queue.list(&plainly(10)).await.items, lapsed.messages);
+    assert_eq!(queue.list(&list_visible(10)).await.items, lapsed.messages);
     assert_eq!(queue.get(&posted).await, lapsed.messages);
 
     let next = queue.take(1).await;
@@ -62,15 +65,15 @@ pub async fn a_renewed_claim_starts_anew(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(2).await;
     let claim = queue.take(2).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     queue.try_renew(claim.id, terms(90, 60)).await.unwrap();
     let (renewed_at, ttl) = (queue.now(), Duration::from_secs(90));
     let renewed = Some(Claim { renewed_at, ttl, ..claim.clone() });
     assert_eq!(queue.get_claim(claim.id).await, renewed);
 
-    queue.advance(nearly(ttl));
+    queue.advance(just_before(ttl));
     assert_eq!(queue.get_claim(claim.id).await, renewed);
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     queue.advance(MILLISECOND);
     assert_eq!(queue.get_claim(claim.id).await, None);
     assert_eq!(ids(&queue.take(10).await.messages), ids(&claim.messages));
@@ -79,7 +82,7 @@ pub async fn a_renewed_claim_starts_anew(pool: &TestPool) {
 pub async fn a_renewal_may_shorten_a_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(1).await;
-    let claim = queue.claim(&ClaimSpec { terms: terms(600, 60), ..up_to(1) }).await.unwrap();
+    let claim = queue.claim(&ClaimSpec { terms: terms(600, 60), ..claim_spec(1) }).await.unwrap();
     queue.try_renew(claim.id, terms(60, 60)).await.unwrap();
     queue.advance(MINUTE);
     assert_eq!(queue.get_claim(claim.id).await, None);
@@ -111,7 +114,7 @@ pub async fn an_emptied_claim_can_be_renewed(pool: &TestPool) {
     queue.delete(id, Some(claim)).await;
     queue.advance(MINUTE / 2);
     queue.try_renew(claim, terms(60, 60)).await.unwrap();
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(queue.get_claim(claim).await.unwrap().messages, []);
 }
 

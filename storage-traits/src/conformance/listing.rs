@@ -2,7 +2,9 @@
 
 use super::{
     TestPool, TestQueue,
-    words::{MINUTE, client, hidden, ids, limit, message, plainly, terms, up_to, wholly},
+    builders::{
+        MINUTE, claim_spec, client, delayed, ids, limit, list_all, list_visible, message, terms,
+    },
 };
 use crate::{
     domain::{ClaimSpec, Message, MessageId, Sequence},
@@ -28,17 +30,17 @@ async fn pages(queue: &TestQueue, spec: ListSpec) -> (Vec<MessageId>, Vec<usize>
 pub async fn pages_cover_everything_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(25).await;
-    assert_eq!(pages(&queue, plainly(10)).await, (posted.clone(), vec![10, 10, 5]));
-    assert_eq!(pages(&queue, wholly(1)).await, (posted, vec![1; 25]));
+    assert_eq!(pages(&queue, list_visible(10)).await, (posted.clone(), vec![10, 10, 5]));
+    assert_eq!(pages(&queue, list_all(1)).await, (posted, vec![1; 25]));
 }
 
 pub async fn a_page_that_ends_with_the_queue_has_no_more(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(20).await;
-    assert!(queue.list(&plainly(19)).await.more);
-    assert!(!queue.list(&plainly(20)).await.more);
-    assert!(!queue.list(&plainly(21)).await.more);
-    assert_eq!(pages(&queue, plainly(10)).await.1, [10, 10]);
+    assert!(queue.list(&list_visible(19)).await.more);
+    assert!(!queue.list(&list_visible(20)).await.more);
+    assert!(!queue.list(&list_visible(21)).await.more);
+    assert_eq!(pages(&queue, list_visible(10)).await.1, [10, 10]);
 }
 
 pub async fn a_page_may_start_behind_a_deleted_message(pool: &TestPool) {
@@ -46,7 +48,7 @@ pub async fn a_page_may_start_behind_a_deleted_message(pool: &TestPool) {
     let posted = queue.post_n(5).await;
     queue.delete_many(&[posted[1], posted[2]], &[]).await;
     for after in [1, 2] {
-        let spec = ListSpec { after: Some(posted[after].sequence), ..plainly(10) };
+        let spec = ListSpec { after: Some(posted[after].sequence), ..list_visible(10) };
         assert_eq!(ids(&queue.list(&spec).await.items), posted[3..]);
     }
 }
@@ -57,7 +59,7 @@ pub async fn a_page_may_start_anywhere(pool: &TestPool) {
     for (after, expected) in
         [(0, &posted[..]), (2, &posted[2..]), (3, &[]), (4, &[]), (i64::MAX, &[])]
     {
-        let page = queue.list(&ListSpec { after: Sequence::new(after), ..wholly(10) }).await;
+        let page = queue.list(&ListSpec { after: Sequence::new(after), ..list_all(10) }).await;
         assert_eq!((ids(&page.items).as_slice(), page.more), (expected, false), "after {after}");
     }
 }
@@ -65,7 +67,7 @@ pub async fn a_page_may_start_anywhere(pool: &TestPool) {
 pub async fn a_reader_at_the_end_finds_what_is_posted_later(pool: &TestPool) {
     let queue = pool.queue().await;
     let seen = queue.post_n(3).await;
-    let spec = ListSpec { after: Some(seen[2].sequence), ..plainly(10) };
+    let spec = ListSpec { after: Some(seen[2].sequence), ..list_visible(10) };
     assert_eq!(queue.list(&spec).await.items, []);
     let new = queue.post_n(2).await;
     assert_eq!(ids(&queue.list(&spec).await.items), new);
@@ -80,10 +82,10 @@ pub async fn a_client_does_not_see_what_it_hides(pool: &TestPool) {
         theirs.extend(queue.post_as(&other, vec![message("3")]).await);
     }
     queue.post_as(&own, vec![message("4")]).await;
-    let spec = |n| ListSpec { hide_client: Some(own.clone()), ..plainly(n) };
+    let spec = |n| ListSpec { hide_client: Some(own.clone()), ..list_visible(n) };
     assert_eq!(pages(&queue, spec(2)).await, (theirs.clone(), vec![2, 2, 1]));
     assert_eq!(pages(&queue, spec(5)).await, (theirs, vec![5]));
-    let stranger = ListSpec { hide_client: Some(client("stranger")), ..plainly(100) };
+    let stranger = ListSpec { hide_client: Some(client("stranger")), ..list_visible(100) };
     assert_eq!(queue.list(&stranger).await.items.len(), 16);
 }
 
@@ -99,7 +101,7 @@ pub async fn claimed_and_delayed_messages_are_listed_when_asked_for(pool: &TestP
         (false, true, [delayed.clone(), free.clone()].concat()),
         (true, true, [claimed, delayed, free].concat()),
     ] {
-        let spec = ListSpec { include_claimed, include_delayed, ..plainly(10) };
+        let spec = ListSpec { include_claimed, include_delayed, ..list_visible(10) };
         assert_eq!(ids(&queue.list(&spec).await.items), expected, "{spec:?}");
     }
 }
@@ -114,19 +116,19 @@ pub async fn hidden_messages_in_front_do_not_shorten_a_page(pool: &TestPool) {
     queue.post_n_with(300, 2 * MINUTE, MINUTE).await; // these are delayed
     queue.post_as(&own, vec![message("1"); 300]).await; // these are hidden
     let seen = queue.post_n(15).await;
-    let spec = ListSpec { hide_client: Some(own), ..plainly(10) };
+    let spec = ListSpec { hide_client: Some(own), ..list_visible(10) };
     assert_eq!(pages(&queue, spec).await, (seen, vec![10, 5]));
 }
 
 pub async fn hidden_messages_in_between_do_not_shorten_a_page(pool: &TestPool) {
     let queue = pool.queue().await;
-    let [mut claimed, mut delayed, mut free] = [const { Vec::new() }; 3];
+    let [mut claimed, mut scheduled, mut free] = [const { Vec::new() }; 3];
     for _ in 0..20 {
         claimed.extend(queue.post_n(2).await);
-        let spec = ClaimSpec { terms: terms(120, 60), ..up_to(2) };
+        let spec = ClaimSpec { terms: terms(120, 60), ..claim_spec(2) };
         assert_eq!(queue.claim(&spec).await.unwrap().messages.len(), 2);
-        let later = hidden("1", MINUTE);
-        delayed.extend(queue.post(vec![later; 3]).await);
+        let later = delayed("1", MINUTE);
+        scheduled.extend(queue.post(vec![later; 3]).await);
     }
     for (n, id) in claimed.iter().enumerate().filter(|(n, _)| n % 3 == 0) {
         let holder = queue.get_one(*id).await.claim;
@@ -140,9 +142,9 @@ pub async fn hidden_messages_in_between_do_not_shorten_a_page(pool: &TestPool) {
     {
         let mut expected = free.clone();
         expected.extend(claimed.iter().filter(|_| include_claimed));
-        expected.extend(delayed.iter().filter(|_| include_delayed));
+        expected.extend(scheduled.iter().filter(|_| include_delayed));
         expected.sort_unstable();
-        let spec = ListSpec { include_claimed, include_delayed, ..plainly(7) };
+        let spec = ListSpec { include_claimed, include_delayed, ..list_visible(7) };
         let (found, sizes) = pages(&queue, spec).await;
         assert_eq!(found, expected);
         assert!(sizes.iter().rev().skip(1).all(|size| *size == 7), "{sizes:?}");
@@ -157,7 +159,7 @@ pub async fn hidden_messages_behind_a_page_are_no_more(pool: &TestPool) {
     let seen = queue.post_n(2).await;
     queue.post_as(&own, vec![message("1"); 3]).await;
     queue.post_n_with(3, 2 * MINUTE, MINUTE).await;
-    let spec = ListSpec { hide_client: Some(own), limit: limit(2), ..plainly(2) };
+    let spec = ListSpec { hide_client: Some(own), limit: limit(2), ..list_visible(2) };
     let page = queue.list(&spec).await;
     assert_eq!((ids(&page.items), page.more), (seen, false));
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     TestPool, TestQueue,
-    words::{
-        HOUR, MINUTE, assert_not_found, burying, client, ids, limit, message, plainly, terms,
-        up_to, wholly,
+    builders::{
+        HOUR, MINUTE, assert_not_found, claim_spec, claim_with_dead_letter, client, ids, limit,
+        list_all, list_visible, message, terms,
     },
 };
 use crate::{
@@ -19,9 +19,9 @@ const SWEEP_BOUND: u64 = 1_000;
 
 /// Checks that a queue is empty for every method, and refuses posts.
 async fn assert_unknown(queue: &TestQueue) {
-    let (id, spec) = (queue.id(1), up_to(10));
+    let (id, spec) = (queue.id(1), claim_spec(10));
     assert_not_found(queue.try_post(vec![message("1")]).await);
-    let page = queue.list(&wholly(10)).await;
+    let page = queue.list(&list_all(10)).await;
     assert_eq!((page.items, page.more), (vec![], false));
     assert_eq!(queue.get(&[id]).await, []);
     assert_eq!(queue.delete(id, None).await, DeleteOutcome::Missing);
@@ -175,9 +175,9 @@ pub async fn a_sweep_ends_and_touches_nothing_alive(pool: &TestPool) {
     let mut handled = 0;
     loop {
         let swept = pool.sweep().await;
-        assert!(swept.handled <= SWEEP_BOUND, "{swept:?}");
-        assert!(swept.handled > 0 || !swept.more, "a step without work promises more");
-        handled += swept.handled;
+        assert!(swept.processed <= SWEEP_BOUND, "{swept:?}");
+        assert!(swept.processed > 0 || !swept.more, "a step without work promises more");
+        handled += swept.processed;
         assert!(handled <= 3_000, "{handled} were handled");
         if !swept.more {
             break;
@@ -236,10 +236,10 @@ pub async fn expired_messages_are_counted(pool: &TestPool) {
 }
 
 pub async fn dead_letters_are_counted(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let before = pool.pool.counters();
     queue.post_n(3).await;
-    assert_eq!(queue.claim(&burying(10, 0, &grave)).await, None);
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 0, &dlq)).await, None);
     assert_eq!(pool.pool.counters().dead_lettered, before.dead_lettered + 3);
     assert_eq!(pool.pool.counters().expired, before.expired);
 }
@@ -257,7 +257,7 @@ pub async fn a_closed_pool_refuses(pool: &TestPool) {
     assert!(pool.check().await.is_err());
     assert!(pool.open_queue(&queue.queue).await.is_err());
     assert!(pool.post(&queue.queue, &client("late"), vec![message("1")], now).await.is_err());
-    assert!(pool.list(&queue.queue, &plainly(1), now).await.is_err());
+    assert!(pool.list(&queue.queue, &list_visible(1), now).await.is_err());
     assert!(pool.get_claim(&queue.queue, ClaimId::random(), now).await.is_err());
     assert!(pool.pop(&queue.queue, limit(1), now).await.is_err());
     assert!(pool.stats(&queue.queue, now).await.is_err());

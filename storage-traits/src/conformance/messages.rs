@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{
     TestPool,
-    words::{
-        HOUR, MILLISECOND, MINUTE, assert_not_found, client, hidden, ids, message, nearly, plainly,
-        texts, up_to, wholly,
+    builders::{
+        HOUR, MILLISECOND, MINUTE, assert_not_found, claim_spec, client, delayed, ids, just_before,
+        list_all, list_visible, message, texts,
     },
 };
 use crate::{
@@ -62,7 +62,7 @@ pub async fn a_message_is_kept_as_it_was_posted(pool: &TestPool) {
     assert_eq!(queue.get_one(id).await, stored);
 
     queue.advance(Duration::from_secs(30));
-    assert_eq!(queue.list(&plainly(1)).await.items, std::slice::from_ref(&stored));
+    assert_eq!(queue.list(&list_visible(1)).await.items, std::slice::from_ref(&stored));
     assert_eq!(queue.pop(1).await, [stored]);
 }
 
@@ -121,11 +121,11 @@ pub async fn posting_to_an_unknown_queue_is_refused(pool: &TestPool) {
 
 pub async fn an_empty_queue_has_nothing(pool: &TestPool) {
     let queue = pool.queue().await;
-    let page = queue.list(&wholly(10)).await;
+    let page = queue.list(&list_all(10)).await;
     assert_eq!((page.items, page.more), (vec![], false));
     assert_eq!(queue.get(&[queue.id(0), queue.id(1)]).await, []);
     assert_eq!(queue.stats().await, Stats::default());
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     assert_eq!(queue.pop(10).await, []);
     assert_eq!(queue.delete(queue.id(1), None).await, DeleteOutcome::Missing);
     assert_eq!(queue.delete_many(&[queue.id(1)], &[]).await, Some(0));
@@ -145,7 +145,7 @@ pub async fn messages_are_got_in_the_order_asked_for(pool: &TestPool) {
 pub async fn claimed_and_delayed_messages_are_got_by_id(pool: &TestPool) {
     let queue = pool.queue().await;
     let claimed = queue.post_one(message("1")).await;
-    let delayed = queue.post_one(hidden("2", MINUTE)).await;
+    let delayed = queue.post_one(delayed("2", MINUTE)).await;
     let claim = queue.take(10).await;
     assert_eq!(ids(&claim.messages), [claimed]);
     let got = queue.get(&[delayed, claimed]).await;
@@ -156,7 +156,7 @@ pub async fn claimed_and_delayed_messages_are_got_by_id(pool: &TestPool) {
 pub async fn at_its_expiry_a_message_is_gone_for_every_method(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_one(NewMessage { ttl: MINUTE, ..message("1") }).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(queue.plain().await, [id]);
     assert_eq!(ids(&queue.get(&[id]).await), [id]);
     assert_eq!(queue.counts().await, (1, 0));
@@ -165,7 +165,7 @@ pub async fn at_its_expiry_a_message_is_gone_for_every_method(pool: &TestPool) {
     assert_eq!(queue.stats().await, Stats::default());
     assert_eq!(queue.all().await, []);
     assert_eq!(queue.get(&[id]).await, []);
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     assert_eq!(queue.pop(10).await, []);
     assert_eq!(queue.delete(id, None).await, DeleteOutcome::Missing);
     assert_eq!(queue.delete_many(&[id], &[]).await, Some(0));
@@ -199,7 +199,7 @@ pub async fn many_expired_messages_are_gone_at_once(pool: &TestPool) {
     queue.post_n_with(2_000, MINUTE, Duration::ZERO).await;
     let living = queue.post_n(3).await;
     queue.advance(MINUTE);
-    let page = queue.list(&plainly(2)).await;
+    let page = queue.list(&list_visible(2)).await;
     assert_eq!((ids(&page.items), page.more), (living[..2].to_vec(), true));
     assert_eq!(queue.counts().await, (3, 0));
     assert_eq!(ids(&queue.pop(2_000).await), living);
@@ -207,9 +207,9 @@ pub async fn many_expired_messages_are_gone_at_once(pool: &TestPool) {
 
 pub async fn a_delayed_message_appears_in_its_place_when_due(pool: &TestPool) {
     let queue = pool.queue().await;
-    let delayed = queue.post_one(hidden("1", MINUTE)).await;
+    let delayed = queue.post_one(delayed("1", MINUTE)).await;
     let other = queue.post_one(message("2")).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(queue.plain().await, [other]);
     queue.advance(MILLISECOND);
     assert_eq!(queue.plain().await, [delayed, other]);
@@ -219,16 +219,16 @@ pub async fn a_delayed_message_appears_in_its_place_when_due(pool: &TestPool) {
 
 pub async fn a_message_that_expires_before_it_is_due_is_never_served(pool: &TestPool) {
     let queue = pool.queue().await;
-    let new = |delay| NewMessage { ttl: MINUTE, ..hidden("1", delay) };
+    let new = |delay| NewMessage { ttl: MINUTE, ..delayed("1", delay) };
     queue.post(vec![new(MINUTE), new(2 * MINUTE)]).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(queue.plain().await, []);
     assert_eq!(queue.all().await.len(), 2);
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     for step in [MILLISECOND, MINUTE] {
         queue.advance(step);
         assert_eq!(queue.all().await, []);
-        assert_eq!(queue.claim(&up_to(10)).await, None);
+        assert_eq!(queue.claim(&claim_spec(10)).await, None);
         assert_eq!(queue.pop(10).await, []);
         assert_eq!(queue.stats().await, Stats::default());
     }

@@ -26,10 +26,10 @@
     reason = "a test suite: the name of a case says what holds"
 )]
 
+mod builders;
 mod fixture;
 mod macros;
 mod reference;
-mod words;
 
 pub mod acknowledgements;
 pub mod claims;

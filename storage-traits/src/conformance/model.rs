@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::{
     ReferencePool, TestPool, TestQueue,
-    words::{client, done, failed, limit, message, terms, wholly},
+    builders::{ack, client, limit, list_all, message, nack, terms},
 };
 use crate::{
     Result, StoreError,
@@ -182,7 +182,7 @@ async fn compare(pool: &TestPool, keyed: bool, steps: &[(usize, Step)]) {
     for pool in [&*pool.pool, &reference as &dyn MessagePool] {
         let (of, settings) = (&queues[0].queue, Metadata::default());
         let created = pool.create_group(of, &name, StartPoint::Start, &settings, queues[0].now());
-        readings.push(created.await.unwrap().0.reading);
+        readings.push(created.await.unwrap().0.as_queue);
     }
     let mut world = World { queues, keyed, claims: Vec::new(), now: pool.now() };
     for (n, (queue, step)) in steps.iter().enumerate() {
@@ -196,7 +196,7 @@ async fn compare(pool: &TestPool, keyed: bool, steps: &[(usize, Step)]) {
         if let Step::Seek { to } = step {
             for (n, pool) in [&*pool.pool, &reference as &dyn MessagePool].into_iter().enumerate() {
                 let moved = pool.seek_group(&world.queues[0].queue, &name, *to, world.now).await;
-                readings[n] = moved.unwrap().unwrap().reading;
+                readings[n] = moved.unwrap().unwrap().as_queue;
             }
         }
         let answer = world.answer(&*pool.pool, &readings[0], *queue, step).await;
@@ -209,7 +209,7 @@ async fn compare(pool: &TestPool, keyed: bool, steps: &[(usize, Step)]) {
         assert_eq!(answer, expected, "step {n}: {step:?} on queue {queue}");
     }
     for n in 0..3 {
-        let list = Step::List { spec: wholly(1_000) };
+        let list = Step::List { spec: list_all(1_000) };
         let answer = world.answer(&*pool.pool, &readings[0], n, &list).await;
         let expected = world.answer(&reference, &readings[1], n, &list).await;
         assert_eq!(answer, expected, "in the end, on queue {n}");
@@ -312,8 +312,8 @@ impl World {
             Step::Release { claim } => said(pool.release(on, self.claim(*claim), now).await),
             Step::Acknowledge { claim, picks } => {
                 let acknowledgement = |(pick, retry): &(Pick, Option<u64>)| match retry {
-                    None => done(self.id(*pick)),
-                    Some(retry) => failed(self.id(*pick), Duration::from_secs(*retry)),
+                    None => ack(self.id(*pick)),
+                    Some(retry) => nack(self.id(*pick), Duration::from_secs(*retry)),
                 };
                 let all: Vec<_> = picks.iter().map(acknowledgement).collect();
                 said(pool.acknowledge(on, self.claim(*claim), &all, now).await)

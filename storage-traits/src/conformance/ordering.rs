@@ -10,13 +10,13 @@ use tokio::sync::Mutex;
 
 use super::{
     TestPool, TestQueue,
-    words::{
-        HOUR, MILLISECOND, MINUTE, burying, done, failed, ids, keyed, message, nearly,
-        side_by_side, terms, texts, up_to,
+    builders::{
+        HOUR, MILLISECOND, MINUTE, ack, claim_spec, claim_with_dead_letter, concurrently, ids,
+        just_before, keyed, message, nack, terms, texts,
     },
 };
 use crate::{
-    domain::{Acknowledged, ClaimSpec, Delivery, Message, MessageId, NewMessage, OrderingKey},
+    domain::{AckResult, ClaimSpec, Delivery, Message, MessageId, NewMessage, OrderingKey},
     pool::WatchFor,
 };
 
@@ -33,17 +33,17 @@ async fn post(queue: &TestQueue, keys: &str) -> Vec<MessageId> {
 }
 
 async fn claim_texts(queue: &TestQueue, n: u32) -> Vec<String> {
-    let claim = queue.claim(&up_to(n)).await;
+    let claim = queue.claim(&claim_spec(n)).await;
     let messages = claim.map(|claim| claim.messages).unwrap_or_default();
     texts(&messages).into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// Claims up to `n` and acknowledges them; answers their bodies.
 async fn handle(queue: &TestQueue, n: u32) -> Vec<String> {
-    let Some(claim) = queue.claim(&up_to(n)).await else { return Vec::new() };
-    let said: Vec<_> = ids(&claim.messages).into_iter().map(done).collect();
+    let Some(claim) = queue.claim(&claim_spec(n)).await else { return Vec::new() };
+    let said: Vec<_> = ids(&claim.messages).into_iter().map(ack).collect();
     let taken = queue.acknowledge(claim.id, &said).await;
-    assert!(taken.iter().all(|answer| *answer == Acknowledged::Taken));
+    assert!(taken.iter().all(|answer| *answer == AckResult::Applied));
     texts(&claim.messages).into_iter().map(ToOwned::to_owned).collect()
 }
 
@@ -63,11 +63,11 @@ pub async fn while_one_of_a_key_is_claimed_no_other_is(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     assert_eq!(queue.pop(10).await, []);
     // Nor what comes later.
     post(&queue, "a").await;
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     queue.delete(posted[0], Some(claim.id)).await;
     assert_eq!(ids(&queue.take(1).await.messages), posted[1..]);
 }
@@ -78,7 +78,7 @@ pub async fn other_keys_and_none_go_on(pool: &TestPool) {
     assert_eq!(claim_texts(&queue, 1).await, ["3"]); // none, which is open from the start
     assert_eq!(claim_texts(&queue, 1).await, ["0"]);
     assert_eq!(claim_texts(&queue, 1).await, ["2"]);
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     assert_eq!(queue.counts().await, (2, 3));
 }
 
@@ -93,9 +93,9 @@ pub async fn a_key_is_closed_until_all_of_it_is_acknowledged(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a a").await;
     let claim = queue.take(2).await;
-    queue.acknowledge(claim.id, &[done(posted[0])]).await;
-    assert_eq!(queue.claim(&up_to(1)).await, None);
-    queue.acknowledge(claim.id, &[done(posted[1])]).await;
+    queue.acknowledge(claim.id, &[ack(posted[0])]).await;
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
+    queue.acknowledge(claim.id, &[ack(posted[1])]).await;
     assert_eq!(ids(&queue.take(1).await.messages), posted[2..]);
 }
 
@@ -117,7 +117,7 @@ pub async fn what_is_released_comes_before_what_is_later(pool: &TestPool) {
     let posted = post(&queue, "a - b a").await;
     let claim = queue.take(10).await;
     assert_eq!(ids(&claim.messages), posted);
-    queue.acknowledge(claim.id, &[done(posted[0])]).await;
+    queue.acknowledge(claim.id, &[ack(posted[0])]).await;
     queue.release(claim.id).await;
     let again = queue.take(10).await;
     assert_eq!(ids(&again.messages), posted[1..]);
@@ -129,10 +129,10 @@ pub async fn a_failure_holds_back_its_key_until_the_retry(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a b").await;
     let claim = queue.take(1).await;
-    queue.acknowledge(claim.id, &[failed(posted[0], MINUTE)]).await;
+    queue.acknowledge(claim.id, &[nack(posted[0], MINUTE)]).await;
     assert_eq!(claim_texts(&queue, 10).await, ["2"]);
-    queue.advance(nearly(MINUTE));
-    assert_eq!(queue.claim(&up_to(10)).await.map(|claim| ids(&claim.messages)), None);
+    queue.advance(just_before(MINUTE));
+    assert_eq!(queue.claim(&claim_spec(10)).await.map(|claim| ids(&claim.messages)), None);
     queue.advance(MILLISECOND);
     // The other claim lapses at the same moment.
     let again = queue.take(10).await;
@@ -143,7 +143,7 @@ pub async fn a_failure_at_once_is_tried_again_before_what_is_later(pool: &TestPo
     let queue = pool.queue().await;
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
-    queue.acknowledge(claim.id, &[failed(posted[0], Duration::ZERO)]).await;
+    queue.acknowledge(claim.id, &[nack(posted[0], Duration::ZERO)]).await;
     assert_eq!(ids(&queue.take(1).await.messages), posted[..1]);
 }
 
@@ -153,11 +153,11 @@ pub async fn the_end_of_a_busy_message_opens_its_key(pool: &TestPool) {
     for end in ["deleted", "expired", "retry deleted", "retry expired"] {
         let first = queue.post_one(short.clone()).await;
         let second = queue.post_one(keyed("a", "next")).await;
-        let claim = queue.claim(&ClaimSpec { terms: terms(30, 0), ..up_to(1) }).await.unwrap();
+        let claim = queue.claim(&ClaimSpec { terms: terms(30, 0), ..claim_spec(1) }).await.unwrap();
         if end.starts_with("retry") {
-            queue.acknowledge(claim.id, &[failed(first, HOUR)]).await;
+            queue.acknowledge(claim.id, &[nack(first, HOUR)]).await;
         }
-        assert_eq!(queue.claim(&up_to(1)).await, None, "{end}");
+        assert_eq!(queue.claim(&claim_spec(1)).await, None, "{end}");
         if end.ends_with("deleted") {
             assert_eq!(queue.delete_many(&[first], &[]).await, Some(1));
         } else {
@@ -175,7 +175,7 @@ pub async fn a_delayed_message_stands_in_no_line(pool: &TestPool) {
     let (later, now) = (queue.post_one(later).await, queue.post_one(keyed("a", "now")).await);
     assert_eq!(ids(&queue.take(10).await.messages), [now]);
     queue.delete_many(&[now], &[]).await;
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     queue.advance(MINUTE);
     let next = queue.post_one(keyed("a", "next")).await;
     assert_eq!(ids(&queue.take(1).await.messages), [later]);
@@ -221,41 +221,41 @@ pub async fn keys_and_none_take_turns(pool: &TestPool) {
 }
 
 pub async fn dead_letters_keep_their_keys(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     post(&queue, "a a b -").await;
-    assert_eq!(queue.claim(&burying(10, 0, &grave)).await, None);
+    assert_eq!(queue.claim(&claim_with_dead_letter(10, 0, &dlq)).await, None);
     assert_eq!(queue.counts().await, (0, 0));
     let keys = |messages: &[Message]| -> Vec<Option<OrderingKey>> {
         messages.iter().map(|message| message.ordering_key.clone()).collect()
     };
     let [a, b] = ["a", "b"].map(|key| Some(key.parse().unwrap()));
-    let mut buried = grave.all().await;
+    let mut buried = dlq.all().await;
     buried.sort_by_key(|message| texts(std::slice::from_ref(message))[0].to_owned());
     assert_eq!(keys(&buried), [a.clone(), a, b, None]);
     // There they stand in line as well.
-    let claim = grave.take(10).await;
-    grave.release(claim.id).await;
+    let claim = dlq.take(10).await;
+    dlq.release(claim.id).await;
     let mut order = BTreeMap::<_, Vec<_>>::new();
     loop {
-        let Some(claim) = grave.claim(&up_to(1)).await else { break };
+        let Some(claim) = dlq.claim(&claim_spec(1)).await else { break };
         let message = &claim.messages[0];
         order
             .entry(message.ordering_key.clone())
             .or_default()
             .push(texts(&claim.messages)[0].to_owned());
-        grave.delete(message.id, Some(claim.id)).await;
+        dlq.delete(message.id, Some(claim.id)).await;
     }
     assert_eq!(order[&Some("a".parse().unwrap())], ["0", "1"]);
 }
 
 pub async fn a_dead_letter_opens_its_key(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
     queue.release(claim.id).await;
-    let claim = queue.claim(&burying(1, 1, &grave)).await.unwrap();
+    let claim = queue.claim(&claim_with_dead_letter(1, 1, &dlq)).await.unwrap();
     assert_eq!(ids(&claim.messages), posted[1..]);
-    assert_eq!(texts(&grave.all().await), ["0"]);
+    assert_eq!(texts(&dlq.all().await), ["0"]);
 }
 
 pub async fn lists_and_counts_do_not_ask_for_keys(pool: &TestPool) {
@@ -284,7 +284,7 @@ pub async fn keys_are_compared_exactly(pool: &TestPool) {
     for _ in keys {
         assert_eq!(queue.take(1).await.messages.len(), 1);
     }
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
 }
 
 pub async fn a_purge_leaves_no_line(pool: &TestPool) {
@@ -292,7 +292,7 @@ pub async fn a_purge_leaves_no_line(pool: &TestPool) {
     post(&queue, "a a b").await;
     let claim = queue.take(1).await;
     assert_eq!(queue.purge().await, 2);
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     let posted = post(&queue, "a b").await;
     // The one that is claimed was not purged, and is still ahead of its key.
     assert_eq!(ids(&queue.take(10).await.messages), posted[1..]);
@@ -305,7 +305,7 @@ pub async fn an_opened_key_wakes_a_claimer(pool: &TestPool) {
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
     let mut watch = queue.watch(WatchFor::Claimable).await;
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     queue.delete(posted[0], Some(claim.id)).await;
     assert!(watch.wait(LONG).await);
     assert_eq!(queue.take(1).await.messages.len(), 1);
@@ -322,7 +322,7 @@ pub async fn in_each_key_what_is_handled_is_in_order(pool: &TestPool) {
         queue.post((0..KEYS).map(new).collect()).await;
     }
     let handled = Arc::new(Mutex::new(BTreeMap::<String, Vec<usize>>::new()));
-    side_by_side(8, |consumer| {
+    concurrently(8, |consumer| {
         let (queue, handled) = (queue.clone(), Arc::clone(&handled));
         async move {
             let mut dice = consumer as u64 + 1;
@@ -334,7 +334,8 @@ pub async fn in_each_key_what_is_handled_is_in_order(pool: &TestPool) {
                 dice >> 62
             };
             while handled.lock().await.values().map(Vec::len).sum::<usize>() < KEYS * EACH {
-                let Some(claim) = queue.claim(&ClaimSpec { terms: terms(1, 60), ..up_to(3) }).await
+                let Some(claim) =
+                    queue.claim(&ClaimSpec { terms: terms(1, 60), ..claim_spec(3) }).await
                 else {
                     // Whatever a consumer forgot lapses.
                     queue.advance(Duration::from_millis(200));
@@ -343,17 +344,17 @@ pub async fn in_each_key_what_is_handled_is_in_order(pool: &TestPool) {
                 };
                 for message in &claim.messages {
                     let said = match throw() {
-                        0 => failed(message.id, Duration::from_millis(300)),
+                        0 => nack(message.id, Duration::from_millis(300)),
                         1 => break, // it crashes
-                        _ => done(message.id),
+                        _ => ack(message.id),
                     };
                     // Noted before anybody hears of it.
                     let mut handled = handled.lock().await;
                     let taken = queue.acknowledge(claim.id, &[said]).await;
-                    if said != done(message.id) {
+                    if said != ack(message.id) {
                         break; // what is later in the claim waits for this one
                     }
-                    if taken == [Acknowledged::Taken] {
+                    if taken == [AckResult::Applied] {
                         let key = message.ordering_key.as_ref().unwrap().as_str().to_owned();
                         let number = texts(std::slice::from_ref(message))[0].parse().unwrap();
                         handled.entry(key).or_default().push(number);

@@ -2,7 +2,7 @@
 
 use super::{
     TestPool,
-    words::{HOUR, MINUTE, ids, texts, up_to},
+    builders::{HOUR, MINUTE, claim_spec, ids, texts},
 };
 use crate::pool::DeleteOutcome;
 
@@ -39,7 +39,7 @@ pub async fn what_is_free_again_is_popped(pool: &TestPool) {
     assert_eq!(ids(&queue.pop(10).await), posted[1..]);
     queue.advance(MINUTE);
     assert_eq!(queue.pop(10).await, lapsed.messages);
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
 }
 
 pub async fn popping_leaves_claims_alone(pool: &TestPool) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     TestCatalog,
-    words::{key, limit, metadata},
+    builders::{key, limit, metadata},
 };
 use crate::{
     Page,

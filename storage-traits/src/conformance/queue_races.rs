@@ -10,14 +10,14 @@ use std::{
 
 use super::{
     TestCatalog,
-    words::{key, metadata, side_by_side},
+    builders::{concurrently, key, metadata},
 };
 use crate::{StoreError, domain::Metadata};
 
 pub async fn one_of_many_creators_sees_a_new_queue(catalog: &TestCatalog) {
     for n in 0..20 {
         let key = key("p", &format!("q{n}"));
-        let created = side_by_side(8, |n| {
+        let created = concurrently(8, |n| {
             let (catalog, key) = (catalog.clone(), key.clone());
             let metadata = metadata(&format!(r#"{{"creator":{n}}}"#));
             async move { catalog.catalog.create(&key, &metadata, catalog.now()).await.unwrap() }
@@ -33,7 +33,7 @@ pub async fn one_of_many_updates_wins(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let mut read = catalog.queue(&key, &Metadata::default()).await;
     for _ in 0..20 {
-        let results = side_by_side(8, |n| {
+        let results = concurrently(8, |n| {
             let (catalog, read) = (catalog.clone(), read.clone());
             let to = metadata(&format!(r#"{{"writer":{n}}}"#));
             async move { catalog.try_update(&read, &to).await }
@@ -51,7 +51,7 @@ pub async fn one_of_many_updates_wins(catalog: &TestCatalog) {
 pub async fn counting_together_loses_no_step(catalog: &TestCatalog) {
     let key = key("p", "orders");
     catalog.queue(&key, &metadata(r#"{"n":0}"#)).await;
-    side_by_side(6, |_| {
+    concurrently(6, |_| {
         let (catalog, key) = (catalog.clone(), key.clone());
         async move {
             let mut counted = 0;
@@ -75,7 +75,7 @@ pub async fn one_of_many_deletes_finds_the_queue(catalog: &TestCatalog) {
     let key = key("p", "orders");
     for _ in 0..20 {
         let record = catalog.queue(&key, &Metadata::default()).await;
-        let deleted = side_by_side(8, |_| {
+        let deleted = concurrently(8, |_| {
             let (catalog, key) = (catalog.clone(), key.clone());
             async move { catalog.delete(&key).await }
         })
@@ -105,7 +105,7 @@ pub async fn a_follower_of_the_feed_misses_nothing(catalog: &TestCatalog) {
             }
         })
     };
-    side_by_side(WRITERS, |writer| {
+    concurrently(WRITERS, |writer| {
         let catalog = catalog.clone();
         async move {
             for n in 0..EACH {

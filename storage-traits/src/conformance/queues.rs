@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{
     TestCatalog,
-    words::{MINUTE, assert_not_found, key, metadata},
+    builders::{MINUTE, assert_not_found, key, metadata},
 };
 use crate::{
     Result, StoreError,
@@ -77,8 +77,8 @@ pub async fn projects_and_names_are_compared_exactly(catalog: &TestCatalog) {
     for (key, record) in keys.iter().zip(&records) {
         assert_eq!(catalog.get(key).await.as_ref(), Some(record));
     }
-    let lives: HashSet<_> = records.iter().map(|record| record.queue.incarnation).collect();
-    assert_eq!(lives.len(), records.len());
+    let seen: HashSet<_> = records.iter().map(|record| record.queue.incarnation).collect();
+    assert_eq!(seen.len(), records.len());
     while let Some(record) = records.pop() {
         assert_eq!(catalog.delete(&record.queue.key).await, Some(record.queue));
         for (key, left) in keys.iter().zip(&records) {
@@ -145,13 +145,13 @@ pub async fn a_delete_answers_what_was_there(catalog: &TestCatalog) {
 
 pub async fn each_life_has_its_own_incarnation(catalog: &TestCatalog) {
     let key = key("p", "orders");
-    let mut lives: Vec<QueueRef> = Vec::new();
+    let mut seen: Vec<QueueRef> = Vec::new();
     for n in 0..30 {
         let record = catalog.queue(&key, &metadata(&format!(r#"{{"n":{n}}}"#))).await;
         assert_eq!(record.created_at, catalog.now());
         assert_eq!(catalog.delete(&key).await.as_ref(), Some(&record.queue));
-        assert!(!lives.contains(&record.queue), "a life came back");
-        lives.push(record.queue);
+        assert!(!seen.contains(&record.queue), "an incarnation was used twice");
+        seen.push(record.queue);
         if n % 3 == 0 {
             catalog.clock.advance(MINUTE);
         }

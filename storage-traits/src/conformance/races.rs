@@ -7,12 +7,13 @@ use std::sync::{
 
 use super::{
     TestPool, TestQueue,
-    words::{
-        MINUTE, burying, done, failed, ids, message, once, plainly, side_by_side, texts, up_to,
+    builders::{
+        MINUTE, ack, claim_spec, claim_with_dead_letter, concurrently, deduplicated, ids,
+        list_visible, message, nack, texts,
     },
 };
 use crate::{
-    domain::{Acknowledged, Message, MessageId},
+    domain::{AckResult, Message, MessageId},
     pool::{DeleteOutcome, ListSpec},
 };
 
@@ -29,7 +30,7 @@ fn assert_once(found: &[Vec<MessageId>], expected: &[MessageId]) {
 
 async fn claim_until_none(queue: TestQueue, n: u32) -> Vec<MessageId> {
     let mut claimed = Vec::new();
-    while let Some(claim) = queue.claim(&up_to(n)).await {
+    while let Some(claim) = queue.claim(&claim_spec(n)).await {
         let ids = ids(&claim.messages);
         assert!(ids.is_sorted() && (1..=n as usize).contains(&ids.len()));
         claimed.extend(ids);
@@ -53,7 +54,7 @@ async fn pop_until_none(queue: TestQueue, n: u32) -> Vec<MessageId> {
 pub async fn claimers_get_each_message_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(300).await;
-    let claimed = side_by_side(16, |_| claim_until_none(queue.clone(), 7)).await;
+    let claimed = concurrently(16, |_| claim_until_none(queue.clone(), 7)).await;
     assert_once(&claimed, &posted);
     assert!(queue.all().await.iter().all(|message| message.claim_count == 1));
     assert_eq!(queue.counts().await, (0, 300));
@@ -66,7 +67,7 @@ pub async fn no_claimer_goes_away_empty_while_messages_are_free(pool: &TestPool)
         let queue = queue.clone();
         async move { ids(&queue.take(10).await.messages) }
     };
-    let claimed = side_by_side(20, claim).await;
+    let claimed = concurrently(20, claim).await;
     assert!(claimed.iter().all(|ids| ids.len() == 10), "a claim is short");
     assert_once(&claimed, &posted);
 }
@@ -74,7 +75,7 @@ pub async fn no_claimer_goes_away_empty_while_messages_are_free(pool: &TestPool)
 pub async fn poppers_get_each_message_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(300).await;
-    let popped = side_by_side(16, |_| pop_until_none(queue.clone(), 3)).await;
+    let popped = concurrently(16, |_| pop_until_none(queue.clone(), 3)).await;
     assert_once(&popped, &posted);
     assert_eq!(queue.all().await, []);
 }
@@ -82,7 +83,7 @@ pub async fn poppers_get_each_message_once(pool: &TestPool) {
 pub async fn claimers_and_poppers_share_nothing(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(300).await;
-    let taken = side_by_side(16, |n| {
+    let taken = concurrently(16, |n| {
         let queue = queue.clone();
         async move {
             if n % 2 == 0 {
@@ -107,7 +108,7 @@ pub async fn a_reader_by_position_misses_nothing(pool: &TestPool) {
             loop {
                 let last_look = posted_all.load(Ordering::SeqCst);
                 let after = seen.last().map(|message| message.id.sequence);
-                let page = queue.list(&ListSpec { after, ..plainly(20) }).await;
+                let page = queue.list(&ListSpec { after, ..list_visible(20) }).await;
                 if last_look && page.items.is_empty() {
                     return seen;
                 }
@@ -117,7 +118,7 @@ pub async fn a_reader_by_position_misses_nothing(pool: &TestPool) {
             }
         })
     };
-    let batches = side_by_side(POSTERS, |poster| {
+    let batches = concurrently(POSTERS, |poster| {
         let queue = queue.clone();
         async move {
             let mut batches = Vec::new();
@@ -147,7 +148,7 @@ pub async fn a_reader_by_position_misses_nothing(pool: &TestPool) {
 pub async fn one_of_many_deletes_succeeds(pool: &TestPool) {
     let queue = pool.queue().await;
     for id in queue.post_n(20).await {
-        let outcomes = side_by_side(8, |n| {
+        let outcomes = concurrently(8, |n| {
             let queue = queue.clone();
             async move {
                 if n % 2 == 0 {
@@ -169,7 +170,7 @@ pub async fn one_of_many_ends_a_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(120).await;
     let claim = queue.take(120).await;
-    let ended = side_by_side(9, |n| {
+    let ended = concurrently(9, |n| {
         let (queue, mut held) = (queue.clone(), ids(&claim.messages));
         async move {
             match n {
@@ -209,32 +210,32 @@ pub async fn a_lapsed_message_goes_to_one_claimer(pool: &TestPool) {
     let posted = queue.post_n(600).await;
     queue.take(600).await;
     queue.advance(MINUTE);
-    let claimed = side_by_side(8, |_| claim_until_none(queue.clone(), 20)).await;
+    let claimed = concurrently(8, |_| claim_until_none(queue.clone(), 20)).await;
     assert_once(&claimed, &posted);
     assert!(queue.all().await.iter().all(|message| message.claim_count == 2));
 }
 
 pub async fn dead_letters_are_moved_once(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(100).await;
     queue.take(100).await;
     queue.advance(MINUTE);
-    let claimed = side_by_side(8, |_| {
-        let (queue, grave) = (queue.clone(), grave.clone());
-        async move { queue.claim(&burying(5, 1, &grave)).await }
+    let claimed = concurrently(8, |_| {
+        let (queue, dlq) = (queue.clone(), dlq.clone());
+        async move { queue.claim(&claim_with_dead_letter(5, 1, &dlq)).await }
     })
     .await;
     assert!(claimed.iter().all(Option::is_none));
     assert_eq!(queue.all().await, []);
     let expected: Vec<_> = (0..100).map(|i| i.to_string()).collect();
-    assert_eq!(texts(&grave.all().await), expected);
+    assert_eq!(texts(&dlq.all().await), expected);
     assert_eq!(pool.pool.counters().dead_lettered, 100);
 }
 
 pub async fn a_purge_counts_what_it_took_from_posters(pool: &TestPool) {
     let queue = pool.queue().await;
     let before = queue.post_n(1_000).await;
-    let purged: u64 = side_by_side(5, |n| {
+    let purged: u64 = concurrently(5, |n| {
         let queue = queue.clone();
         async move {
             if n == 0 {
@@ -273,12 +274,12 @@ pub async fn a_purge_spares_what_is_posted_after_it_began(pool: &TestPool) {
 pub async fn no_message_is_out_of_sight_while_it_changes_hands(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(60).await;
-    side_by_side(8, |n| {
+    concurrently(8, |n| {
         let (queue, posted) = (queue.clone(), posted.clone());
         async move {
             for _ in 0..40 {
                 if n < 4 {
-                    if let Some(claim) = queue.claim(&up_to(10)).await {
+                    if let Some(claim) = queue.claim(&claim_spec(10)).await {
                         queue.release(claim.id).await;
                     }
                 } else {
@@ -295,7 +296,7 @@ pub async fn no_message_is_out_of_sight_while_it_changes_hands(pool: &TestPool) 
 
 pub async fn many_may_open_a_queue(pool: &TestPool) {
     let queue = pool.unopened("conformance", "orders");
-    let posted = side_by_side(8, |_| {
+    let posted = concurrently(8, |_| {
         let queue = queue.clone();
         async move {
             queue.pool.open_queue(&queue.queue).await.unwrap();
@@ -309,10 +310,10 @@ pub async fn many_may_open_a_queue(pool: &TestPool) {
 
 pub async fn of_many_posts_with_an_id_one_is_stored(pool: &TestPool) {
     let queue = pool.queue().await;
-    let posted = side_by_side(16, |n| {
+    let posted = concurrently(16, |n| {
         let queue = queue.clone();
         async move {
-            let batch = vec![message("0"), once("shared", &n.to_string())];
+            let batch = vec![message("0"), deduplicated("shared", &n.to_string())];
             queue.try_post(batch).await.unwrap()[1]
         }
     })
@@ -327,20 +328,20 @@ pub async fn an_acknowledgement_counts_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(40).await;
     let claim = queue.take(40).await;
-    let answers = side_by_side(8, |n| {
+    let answers = concurrently(8, |n| {
         let (queue, posted) = (queue.clone(), posted.clone());
         async move {
-            let say = |id| if n % 2 == 0 { done(id) } else { failed(id, MINUTE) };
+            let say = |id| if n % 2 == 0 { ack(id) } else { nack(id, MINUTE) };
             let said: Vec<_> = posted.into_iter().map(say).collect();
             (n % 2 == 0, queue.acknowledge(claim.id, &said).await)
         }
     })
     .await;
     for (n, id) in posted.iter().enumerate() {
-        let taken = answers.iter().filter(|(_, said)| said[n] == Acknowledged::Taken).count();
+        let taken = answers.iter().filter(|(_, said)| said[n] == AckResult::Applied).count();
         assert_eq!(taken, 1, "{id}");
     }
     let done = answers.iter().filter(|(done, _)| *done).flat_map(|(_, said)| said);
-    let gone = done.filter(|said| **said == Acknowledged::Taken).count();
+    let gone = done.filter(|said| **said == AckResult::Applied).count();
     assert_eq!(queue.counts().await, ((40 - gone) as u64, 0));
 }

@@ -4,7 +4,10 @@ use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     TestPool, TestQueue,
-    words::{HOUR, MINUTE, bury, burying, ids, keyed, limit, message, side_by_side, texts, up_to},
+    builders::{
+        HOUR, MINUTE, claim_spec, claim_with_dead_letter, concurrently, dead_letter_to, ids, keyed,
+        limit, message, texts,
+    },
 };
 use crate::{
     domain::{
@@ -22,20 +25,20 @@ fn paced(n: u32, rate: u32) -> RedriveSpec {
     RedriveSpec { limit: limit(n), rate: NonZeroU32::new(rate) }
 }
 
-async fn redrive(grave: &TestQueue, spec: RedriveSpec) -> Redriven {
-    grave.pool.redrive(&grave.queue, spec, grave.now()).await.unwrap()
+async fn redrive(dlq: &TestQueue, spec: RedriveSpec) -> Redriven {
+    dlq.pool.redrive(&dlq.queue, spec, dlq.now()).await.unwrap()
 }
 
 /// How many were moved and stranded, and whether there are more.
-async fn outcome(grave: &TestQueue, n: u32) -> (u64, u64, bool) {
-    let Redriven { moved, stranded, more, until } = redrive(grave, at_once(n)).await;
-    assert_eq!(until, grave.now());
-    (moved, stranded, more)
+async fn outcome(dlq: &TestQueue, n: u32) -> (u64, u64, bool) {
+    let Redriven { moved, orphaned, more, last_visible_at } = redrive(dlq, at_once(n)).await;
+    assert_eq!(last_visible_at, dlq.now());
+    (moved, orphaned, more)
 }
 
 /// Moves all that is free to the dead letters.
-async fn bury_all(reading: &TestQueue, grave: &TestQueue) {
-    assert_eq!(reading.claim(&burying(1_000, 0, grave)).await, None);
+async fn dead_letter_all(reading: &TestQueue, dlq: &TestQueue) {
+    assert_eq!(reading.claim(&claim_with_dead_letter(1_000, 0, dlq)).await, None);
 }
 
 fn spread(messages: &[Message], start: crate::domain::Timestamp) -> Vec<i64> {
@@ -43,20 +46,20 @@ fn spread(messages: &[Message], start: crate::domain::Timestamp) -> Vec<i64> {
 }
 
 pub async fn a_dead_letter_goes_back_to_its_queue(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let new = NewMessage { ttl: 5 * MINUTE, checksum: Some("c".into()), ..keyed("a", "{ }") };
     let old = queue.post_one(new.clone()).await;
     let claim = queue.take(1).await;
     queue.release(claim.id).await;
-    let rule = DeadLetter { ttl: Some(HOUR), ..bury(1, &grave) };
-    let spec = ClaimSpec { dead_letter: Some(rule), ..up_to(1) };
+    let rule = DeadLetter { ttl: Some(HOUR), ..dead_letter_to(1, &dlq) };
+    let spec = ClaimSpec { dead_letter: Some(rule), ..claim_spec(1) };
     assert_eq!(queue.claim(&spec).await, None);
     let before = claim.messages[0].clone();
     queue.advance(MINUTE);
 
-    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
-    assert_eq!(grave.all().await, []);
-    assert_eq!(grave.counts().await, (0, 0));
+    assert_eq!(outcome(&dlq, 10).await, (1, 0, false));
+    assert_eq!(dlq.all().await, []);
+    assert_eq!(dlq.counts().await, (0, 0));
     let now = queue.now();
     let back = Message {
         id: queue.id(2),
@@ -74,33 +77,33 @@ pub async fn a_dead_letter_goes_back_to_its_queue(pool: &TestPool) {
 }
 
 pub async fn the_oldest_go_first_and_a_limit_is_kept(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let new = |n: usize| {
         if n.is_multiple_of(2) { keyed("a", &n.to_string()) } else { message(&n.to_string()) }
     };
     queue.post((0..10).map(new).collect()).await;
-    bury_all(&queue, &grave).await;
-    let order: Vec<_> = texts(&grave.all().await).into_iter().map(ToOwned::to_owned).collect();
-    assert_eq!(outcome(&grave, 4).await, (4, 0, true));
+    dead_letter_all(&queue, &dlq).await;
+    let order: Vec<_> = texts(&dlq.all().await).into_iter().map(ToOwned::to_owned).collect();
+    assert_eq!(outcome(&dlq, 4).await, (4, 0, true));
     assert_eq!(texts(&queue.all().await), order[..4]);
-    assert_eq!(texts(&grave.all().await), order[4..]);
-    assert_eq!(outcome(&grave, 6).await, (6, 0, false));
+    assert_eq!(texts(&dlq.all().await), order[4..]);
+    assert_eq!(outcome(&dlq, 6).await, (6, 0, false));
     assert_eq!(texts(&queue.all().await), order);
-    assert_eq!(outcome(&grave, 6).await, (0, 0, false));
+    assert_eq!(outcome(&dlq, 6).await, (0, 0, false));
     assert_eq!(queue.counts().await, (10, 0));
-    assert_eq!(grave.counts().await, (0, 0));
+    assert_eq!(dlq.counts().await, (0, 0));
     // Lines and all are as they should be.
     let claim = queue.take(20).await;
     assert_eq!(claim.messages.len(), 10);
-    assert_eq!(grave.claim(&up_to(1)).await, None);
+    assert_eq!(dlq.claim(&claim_spec(1)).await, None);
 }
 
 pub async fn a_group_gets_back_what_it_gave_up(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let (one, other) = (queue.group("one", End).await, queue.group("other", End).await);
     let posted = queue.post_n(2).await;
-    bury_all(&one, &grave).await;
-    assert_eq!(outcome(&grave, 10).await, (2, 0, false));
+    dead_letter_all(&one, &dlq).await;
+    assert_eq!(outcome(&dlq, 10).await, (2, 0, false));
     assert_eq!(ids(&one.all().await), [queue.id(3), queue.id(4)]);
     assert_eq!(queue.plain().await, posted);
     assert_eq!(ids(&other.all().await), posted);
@@ -111,11 +114,11 @@ pub async fn a_group_gets_back_what_it_gave_up(pool: &TestPool) {
 }
 
 pub async fn the_queue_gets_back_what_it_gave_up_alone(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     let posted = queue.post_n(1).await;
-    bury_all(&queue, &grave).await;
-    assert_eq!(outcome(&grave, 1).await, (1, 0, false));
+    dead_letter_all(&queue, &dlq).await;
+    assert_eq!(outcome(&dlq, 1).await, (1, 0, false));
     assert_eq!(queue.plain().await, [queue.id(2)]);
     assert_eq!(ids(&group.all().await), posted);
     // A group that starts now finds what the queue has.
@@ -123,94 +126,93 @@ pub async fn the_queue_gets_back_what_it_gave_up_alone(pool: &TestPool) {
 }
 
 pub async fn a_group_that_was_moved_gets_it_where_it_is(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     queue.post_n(1).await;
-    bury_all(&group, &grave).await;
+    dead_letter_all(&group, &dlq).await;
     let group = queue.seek("g", End).await;
-    assert_eq!(outcome(&grave, 1).await, (1, 0, false));
+    assert_eq!(outcome(&dlq, 1).await, (1, 0, false));
     assert_eq!(ids(&group.take(10).await.messages), [queue.id(2)]);
 }
 
 pub async fn what_has_no_home_stays(pool: &TestPool) {
-    let [queue, gone, grave] = [pool.queue().await, pool.queue().await, pool.queue().await];
+    let [queue, gone, dlq] = [pool.queue().await, pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
-    grave.post(vec![message("own")]).await;
+    dlq.post(vec![message("own")]).await;
     gone.post(vec![message("gone"), keyed("a", "gone too")]).await;
-    bury_all(&gone, &grave).await;
+    dead_letter_all(&gone, &dlq).await;
     queue.post(vec![message("kept")]).await;
-    bury_all(&group, &grave).await;
-    bury_all(&queue, &grave).await;
+    dead_letter_all(&group, &dlq).await;
+    dead_letter_all(&queue, &dlq).await;
     pool.pool.drop_queue(&gone.queue).await.unwrap();
     pool.pool.delete_group(&queue.queue, &"g".parse().unwrap()).await.unwrap();
 
-    assert_eq!(outcome(&grave, 3).await, (0, 3, true));
-    assert_eq!(outcome(&grave, 3).await, (1, 0, false));
-    assert_eq!(outcome(&grave, 3).await, (0, 0, false));
-    assert_eq!(grave.counts().await, (4, 0));
+    assert_eq!(outcome(&dlq, 3).await, (0, 3, true));
+    assert_eq!(outcome(&dlq, 3).await, (1, 0, false));
+    assert_eq!(outcome(&dlq, 3).await, (0, 0, false));
+    assert_eq!(dlq.counts().await, (4, 0));
     assert_eq!(texts(&queue.all().await), ["kept"]);
-    assert!(grave.all().await.iter().all(|message| message.origin.is_none()));
-    assert_eq!(grave.take(10).await.messages.len(), 4);
+    assert!(dlq.all().await.iter().all(|message| message.origin.is_none()));
+    assert_eq!(dlq.take(10).await.messages.len(), 4);
 }
 
 pub async fn claimed_and_delayed_dead_letters_stay(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(3).await;
-    bury_all(&queue, &grave).await;
-    let claim = grave.take(2).await;
-    let put_off = [super::words::failed(grave.id(2), HOUR / 2)];
-    grave.acknowledge(claim.id, &put_off).await;
-    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
-    grave.advance(MINUTE);
-    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
-    grave.advance(HOUR / 2);
-    assert_eq!(outcome(&grave, 10).await, (1, 0, false));
+    dead_letter_all(&queue, &dlq).await;
+    let claim = dlq.take(2).await;
+    let put_off = [super::builders::nack(dlq.id(2), HOUR / 2)];
+    dlq.acknowledge(claim.id, &put_off).await;
+    assert_eq!(outcome(&dlq, 10).await, (1, 0, false));
+    dlq.advance(MINUTE);
+    assert_eq!(outcome(&dlq, 10).await, (1, 0, false));
+    dlq.advance(HOUR / 2);
+    assert_eq!(outcome(&dlq, 10).await, (1, 0, false));
     assert_eq!(texts(&queue.all().await), ["2", "0", "1"]);
 }
 
 pub async fn a_busy_key_keeps_its_letters(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post(["1", "2"].map(|body| keyed("busy", body)).to_vec()).await;
     queue.post(vec![keyed("free", "3"), message("4")]).await;
-    bury_all(&queue, &grave).await;
+    dead_letter_all(&queue, &dlq).await;
     let busy =
-        grave.all().await.into_iter().find(|letter| texts(std::slice::from_ref(letter)) == ["1"]);
+        dlq.all().await.into_iter().find(|letter| texts(std::slice::from_ref(letter)) == ["1"]);
     let claim = loop {
-        let claim = grave.take(1).await;
+        let claim = dlq.take(1).await;
         if ids(&claim.messages) == [busy.as_ref().unwrap().id] {
             break claim;
         }
-        grave
-            .acknowledge(claim.id, &[super::words::failed(claim.messages[0].id, Duration::ZERO)])
+        dlq.acknowledge(claim.id, &[super::builders::nack(claim.messages[0].id, Duration::ZERO)])
             .await;
     };
-    assert_eq!(outcome(&grave, 10).await, (2, 0, false));
-    assert_eq!(texts(&grave.all().await), ["1", "2"]);
-    grave.release(claim.id).await;
-    assert_eq!(outcome(&grave, 10).await, (2, 0, false));
+    assert_eq!(outcome(&dlq, 10).await, (2, 0, false));
+    assert_eq!(texts(&dlq.all().await), ["1", "2"]);
+    dlq.release(claim.id).await;
+    assert_eq!(outcome(&dlq, 10).await, (2, 0, false));
     let mut all = texts(&queue.all().await).join(" ");
     all = all.replace("3 4", "-").replace("4 3", "-");
     assert_eq!(all, "- 1 2");
 }
 
 pub async fn a_rate_spreads_them_out(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(10).await;
-    bury_all(&queue, &grave).await;
+    dead_letter_all(&queue, &dlq).await;
     let start = queue.now();
-    let done = redrive(&grave, paced(4, 3)).await;
-    assert_eq!((done.moved, done.until), (4, start.plus(Duration::from_secs(1))));
+    let done = redrive(&dlq, paced(4, 3)).await;
+    assert_eq!((done.moved, done.last_visible_at), (4, start.plus(Duration::from_secs(1))));
     assert_eq!(spread(&queue.all().await, start), [0, 333, 666, 1_000]);
     assert_eq!(queue.take(10).await.messages.len(), 1);
     // The next call goes on where that one ended, at its own rate.
     queue.advance(Duration::from_millis(500));
-    redrive(&grave, paced(3, 10)).await;
+    redrive(&dlq, paced(3, 10)).await;
     assert_eq!(spread(&queue.all().await[4..], start), [1_333, 1_433, 1_533]);
     // What is not paced does not wait.
-    redrive(&grave, at_once(1)).await;
+    redrive(&dlq, at_once(1)).await;
     assert_eq!(spread(&queue.all().await[7..], start), [500]);
     queue.advance(MINUTE);
-    let done = redrive(&grave, paced(10, 1)).await;
+    let done = redrive(&dlq, paced(10, 1)).await;
     assert_eq!((done.moved, done.more), (2, false));
     assert_eq!(spread(&queue.all().await[8..], start), [60_500, 61_500]);
     let expiry = queue.all().await[9].expires_at;
@@ -218,12 +220,12 @@ pub async fn a_rate_spreads_them_out(pool: &TestPool) {
 }
 
 pub async fn a_message_may_go_back_and_forth(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post(vec![keyed("a", "1"), keyed("a", "2"), message("3")]).await;
     for _ in 0..3 {
-        bury_all(&queue, &grave).await;
-        assert_eq!(grave.counts().await, (3, 0));
-        assert_eq!(outcome(&grave, 10).await, (3, 0, false));
+        dead_letter_all(&queue, &dlq).await;
+        assert_eq!(dlq.counts().await, (3, 0));
+        assert_eq!(outcome(&dlq, 10).await, (3, 0, false));
     }
     let claim = queue.take(10).await;
     let mut all = texts(&claim.messages);
@@ -237,17 +239,17 @@ pub async fn an_unknown_queue_has_no_dead_letters(pool: &TestPool) {
 }
 
 pub async fn each_dead_letter_goes_back_once(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     queue.post_n(200).await;
-    bury_all(&queue, &grave).await;
-    bury_all(&group, &grave).await;
-    let moved: Vec<u64> = side_by_side(8, |_| {
-        let grave = grave.clone();
+    dead_letter_all(&queue, &dlq).await;
+    dead_letter_all(&group, &dlq).await;
+    let moved: Vec<u64> = concurrently(8, |_| {
+        let dlq = dlq.clone();
         async move {
             let mut moved = 0;
             loop {
-                let done = redrive(&grave, paced(7, 1_000_000)).await;
+                let done = redrive(&dlq, paced(7, 1_000_000)).await;
                 moved += done.moved;
                 if done.moved == 0 {
                     return moved;

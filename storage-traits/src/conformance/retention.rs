@@ -2,9 +2,9 @@
 
 use super::{
     TestPool, TestQueue,
-    words::{
-        HOUR, MILLISECOND, MINUTE, bury, burying, hidden, ids, keyed, message, nearly, retained,
-        texts, up_to,
+    builders::{
+        HOUR, MILLISECOND, MINUTE, claim_spec, claim_with_dead_letter, dead_letter_to, delayed,
+        ids, just_before, keyed, message, retained, texts,
     },
 };
 use crate::{
@@ -94,7 +94,7 @@ pub async fn a_retained_message_ends_with_its_ttl(pool: &TestPool) {
     let new = NewMessage { ttl: MINUTE, ..retained("1") };
     let posted = queue.post(vec![new, retained("2")]).await;
     queue.pop(2).await;
-    queue.advance(nearly(MINUTE));
+    queue.advance(just_before(MINUTE));
     assert_eq!(found(&queue, "before", Start).await, posted);
     queue.advance(MILLISECOND);
     assert_eq!(found(&queue, "after", Start).await, posted[1..]);
@@ -121,19 +121,19 @@ pub async fn a_retained_message_keeps_its_key(pool: &TestPool) {
     let claim = group.take(1).await;
     assert_eq!(ids(&claim.messages), posted[..1]);
     assert_eq!(ids(&group.take(10).await.messages), posted[1..2]);
-    assert_eq!(group.claim(&up_to(10)).await, None);
+    assert_eq!(group.claim(&claim_spec(10)).await, None);
 }
 
 pub async fn a_schedule_holds_for_what_is_retained(pool: &TestPool) {
     let queue = pool.queue().await;
-    let new = |body| NewMessage { retained: true, ..hidden(body, MINUTE) };
+    let new = |body| NewMessage { retained: true, ..delayed(body, MINUTE) };
     let posted = queue.post(["0", "1", "2"].map(new).to_vec()).await;
     let later = queue.now().plus(HOUR);
     assert_eq!(queue.reschedule(posted[0], later).await, Rescheduled::Moved);
     assert_eq!(queue.delete(posted[1], None).await, DeleteOutcome::Deleted);
     let group = queue.group("before", Start).await;
     assert_eq!(ids(&group.all().await), [posted[0], posted[2]]);
-    assert_eq!(group.claim(&up_to(10)).await, None);
+    assert_eq!(group.claim(&claim_spec(10)).await, None);
     queue.advance(MINUTE);
     assert_eq!(ids(&queue.pop(10).await), posted[2..]);
     let group = queue.group("after", Start).await;
@@ -165,19 +165,19 @@ pub async fn a_dropped_queue_retains_nothing(pool: &TestPool) {
 }
 
 pub async fn a_dead_letter_is_retained_where_the_rule_says_so(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let posted = queue.post(vec![retained("1")]).await;
-    let rule = DeadLetter { retained: true, ..bury(0, &grave) };
-    let spec = ClaimSpec { dead_letter: Some(rule), ..up_to(1) };
+    let rule = DeadLetter { retained: true, ..dead_letter_to(0, &dlq) };
+    let spec = ClaimSpec { dead_letter: Some(rule), ..claim_spec(1) };
     assert_eq!(queue.claim(&spec).await, None);
     // The queue has retained it all the same.
     assert_eq!(found(&queue, "g", Start).await, posted);
-    assert_eq!(texts(&grave.pop(1).await), ["1"]);
-    assert_eq!(found(&grave, "g", Start).await, [grave.id(1)]);
+    assert_eq!(texts(&dlq.pop(1).await), ["1"]);
+    assert_eq!(found(&dlq, "g", Start).await, [dlq.id(1)]);
     queue.post(vec![message("2")]).await;
-    assert_eq!(queue.claim(&burying(1, 0, &grave)).await, None);
-    grave.pop(1).await;
-    assert_eq!(found(&grave, "later", Start).await, [grave.id(1)]);
+    assert_eq!(queue.claim(&claim_with_dead_letter(1, 0, &dlq)).await, None);
+    dlq.pop(1).await;
+    assert_eq!(found(&dlq, "later", Start).await, [dlq.id(1)]);
 }
 
 pub async fn a_retained_body_is_kept_for_all_who_have_it(pool: &TestPool) {
@@ -190,7 +190,9 @@ pub async fn a_retained_body_is_kept_for_all_who_have_it(pool: &TestPool) {
     group.pop(1).await;
     pool.sweep_all().await;
     assert_eq!(texts(&late.get(&[id]).await), [body.as_str()]);
-    late.claim(&ClaimSpec { terms: super::words::terms(600, 600), ..up_to(1) }).await.unwrap();
+    late.claim(&ClaimSpec { terms: super::builders::terms(600, 600), ..claim_spec(1) })
+        .await
+        .unwrap();
     // What the claim extended outlives what is retained.
     queue.advance(2 * MINUTE);
     pool.sweep_all().await;
@@ -200,7 +202,7 @@ pub async fn a_retained_body_is_kept_for_all_who_have_it(pool: &TestPool) {
 
 pub async fn posting_and_retaining_is_one_step(pool: &TestPool) {
     let queue = pool.queue().await;
-    super::words::side_by_side(8, |n| {
+    super::builders::concurrently(8, |n| {
         let queue = queue.clone();
         async move {
             for _ in 0..10 {

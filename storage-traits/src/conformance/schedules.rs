@@ -2,7 +2,7 @@
 
 use super::{
     TestPool, TestQueue,
-    words::{HOUR, MILLISECOND, MINUTE, ids, message, nearly, plainly, up_to},
+    builders::{HOUR, MILLISECOND, MINUTE, claim_spec, ids, just_before, list_visible, message},
 };
 use crate::{
     domain::{Delivery, MessageId, NewMessage, StartPoint},
@@ -21,8 +21,8 @@ pub async fn a_scheduled_message_is_claimed_at_its_time(pool: &TestPool) {
     let at_once = queue.post_one(message("2")).await;
     assert_eq!(queue.plain().await, [at_once]);
     assert_eq!(ids(&queue.take(10).await.messages), [at_once]);
-    queue.advance(nearly(48 * HOUR));
-    assert_eq!(queue.claim(&up_to(10)).await, None);
+    queue.advance(just_before(48 * HOUR));
+    assert_eq!(queue.claim(&claim_spec(10)).await, None);
     assert_eq!(queue.plain().await, []);
     queue.advance(MILLISECOND);
     assert_eq!(queue.plain().await, [scheduled]);
@@ -36,7 +36,7 @@ pub async fn the_ttl_of_a_scheduled_message_counts_from_its_time(pool: &TestPool
     assert_eq!(found.visible_at, found.posted_at.plus(2 * HOUR));
     assert_eq!(found.expires_at, found.posted_at.plus(3 * HOUR));
     assert_eq!(found.ttl, HOUR);
-    queue.advance(nearly(3 * HOUR));
+    queue.advance(just_before(3 * HOUR));
     assert_eq!(queue.plain().await, [id]);
     queue.advance(MILLISECOND);
     assert_eq!(queue.all().await, []);
@@ -62,7 +62,7 @@ pub async fn scheduled_messages_are_listed_by_themselves(pool: &TestPool) {
         scheduled.push(schedule(&queue, HOUR).await);
     }
     queue.take(2).await;
-    let only = ListSpec { include_free: false, include_delayed: true, ..plainly(2) };
+    let only = ListSpec { include_free: false, include_delayed: true, ..list_visible(2) };
     let page = queue.list(&only).await;
     assert_eq!((ids(&page.items), page.more), (scheduled[..2].to_vec(), true));
     let rest = ListSpec { after: Some(scheduled[1].sequence), ..only };
@@ -77,7 +77,7 @@ pub async fn a_scheduled_message_can_be_cancelled(pool: &TestPool) {
     let id = schedule(&queue, MINUTE).await;
     assert_eq!(queue.delete(id, None).await, DeleteOutcome::Deleted);
     queue.advance(MINUTE);
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     assert_eq!(queue.counts().await, (0, 0));
 }
 
@@ -121,7 +121,7 @@ pub async fn a_message_moved_to_the_past_ends_with_its_ttl(pool: &TestPool) {
         assert_eq!(reading.get(&[id]).await, []);
         assert_eq!(reading.all().await, []);
         assert_eq!(reading.counts().await, (0, 0));
-        assert_eq!(reading.claim(&up_to(1)).await, None);
+        assert_eq!(reading.claim(&claim_spec(1)).await, None);
     }
 }
 

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use super::{
     TestPool, TestQueue,
-    words::{
-        HOUR, MILLISECOND, MINUTE, burying, done, failed, hidden, message, nearly, terms, up_to,
+    builders::{
+        HOUR, MILLISECOND, MINUTE, ack, claim_spec, claim_with_dead_letter, delayed, just_before,
+        message, nack, terms,
     },
 };
 use crate::{
     domain::{ClaimSpec, NewMessage, StartPoint},
-    pool::{MessageMark, Stats},
+    pool::{MessagePosition, Stats},
 };
 
 pub async fn counts_follow_every_step(pool: &TestPool) {
@@ -22,7 +23,7 @@ pub async fn counts_follow_every_step(pool: &TestPool) {
     }
     assert_eq!(queue.counts().await, (5, 0));
     queue.post_n(10).await;
-    let spec = up_to(10);
+    let spec = claim_spec(10);
     let claim = queue.claim(&spec).await.unwrap();
     assert_eq!(queue.counts().await, (5, 10));
     queue.delete(claim.messages[0].id, Some(claim.id)).await;
@@ -41,22 +42,22 @@ pub async fn counts_follow_every_step(pool: &TestPool) {
     queue.release(claim.id).await;
     assert_eq!(queue.counts().await, (9, 0));
     queue.purge().await;
-    assert_eq!(queue.stats().await, Stats { handled: 11, ..Stats::default() });
+    assert_eq!(queue.stats().await, Stats { completed_last_minute: 11, ..Stats::default() });
 }
 
 pub async fn counts_follow_expiry_and_lapse(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2, 3 * MINUTE, Duration::ZERO).await;
     queue.post_n(3).await;
-    queue.claim(&ClaimSpec { terms: terms(120, 60), ..up_to(1) }).await.unwrap();
+    queue.claim(&ClaimSpec { terms: terms(120, 60), ..claim_spec(1) }).await.unwrap();
     queue.take(3).await;
     assert_eq!(queue.counts().await, (1, 4));
     for (step, expected) in [
-        (nearly(MINUTE), (1, 4)),
+        (just_before(MINUTE), (1, 4)),
         (MILLISECOND, (4, 1)),
-        (nearly(MINUTE), (4, 1)),
+        (just_before(MINUTE), (4, 1)),
         (MILLISECOND, (5, 0)),
-        (nearly(MINUTE), (5, 0)),
+        (just_before(MINUTE), (5, 0)),
         (MILLISECOND, (3, 0)),
         (HOUR, (0, 0)),
     ] {
@@ -69,12 +70,12 @@ pub async fn many_are_settled_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2_000, 2 * MINUTE, Duration::ZERO).await;
     queue.post_n_with(2_000, HOUR, MINUTE).await;
-    let spec = ClaimSpec { terms: terms(120, 0), ..up_to(1_000) };
+    let spec = ClaimSpec { terms: terms(120, 0), ..claim_spec(1_000) };
     assert_eq!(queue.claim(&spec).await.unwrap().messages.len(), 1_000);
     assert_eq!(queue.counts().await, (3_000, 1_000));
     queue.advance(2 * MINUTE);
     assert_eq!(queue.counts().await, (2_000, 0));
-    let spec = ClaimSpec { terms: terms(120, 0), ..up_to(2_000) };
+    let spec = ClaimSpec { terms: terms(120, 0), ..claim_spec(2_000) };
     assert_eq!(queue.claim(&spec).await.unwrap().messages.len(), 2_000);
     queue.advance(2 * MINUTE);
     assert_eq!(queue.counts().await, (2_000, 0));
@@ -95,28 +96,28 @@ pub async fn the_ends_are_the_first_and_the_last_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut marks = Vec::new();
     for delay in [Duration::ZERO, Duration::ZERO, MINUTE] {
-        let id = queue.post_one(hidden("1", delay)).await;
-        marks.push(MessageMark { id, posted_at: queue.now() });
+        let id = queue.post_one(delayed("1", delay)).await;
+        marks.push(MessagePosition { id, posted_at: queue.now() });
         let stats = queue.stats().await;
         assert_eq!((stats.oldest, stats.newest), (Some(marks[0]), marks.last().copied()));
         queue.advance(Duration::from_millis(1_001));
     }
     queue.take(2).await;
     let (oldest, newest) = (Some(marks[0]), marks.last().copied());
-    let stats = Stats { free: 1, claimed: 2, oldest, newest, handled: 0 };
+    let stats = Stats { free: 1, claimed: 2, oldest, newest, completed_last_minute: 0 };
     assert_eq!(queue.stats().await, stats);
 }
 
 pub async fn what_was_handled_in_the_last_minute_is_counted(pool: &TestPool) {
-    let [queue, grave] = [pool.queue().await, pool.queue().await];
+    let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", StartPoint::End).await;
     // To the start of one of the clock's minutes.
     let left = 60_000 - queue.now().as_millis().rem_euclid(60_000);
     queue.advance(Duration::from_millis(left.unsigned_abs()));
-    let handled = async |reading: &TestQueue| reading.stats().await.handled;
+    let handled = async |reading: &TestQueue| reading.stats().await.completed_last_minute;
     let posted = queue.post_n(40).await;
     let claim = queue.take(10).await;
-    queue.acknowledge(claim.id, &[done(posted[0]), failed(posted[1], Duration::ZERO)]).await;
+    queue.acknowledge(claim.id, &[ack(posted[0]), nack(posted[1], Duration::ZERO)]).await;
     queue.delete(posted[2], Some(claim.id)).await;
     queue.delete(posted[2], None).await;
     queue.delete_many(&posted[3..5], &[]).await;
@@ -134,19 +135,19 @@ pub async fn what_was_handled_in_the_last_minute_is_counted(pool: &TestPool) {
     assert_eq!((handled(&queue).await, handled(&group).await), (5, 1));
     queue.pop(1).await;
     assert_eq!(handled(&queue).await, 6);
-    queue.advance(nearly(MINUTE / 2));
+    queue.advance(just_before(MINUTE / 2));
     assert_eq!(handled(&queue).await, 1);
     queue.advance(MILLISECOND);
     assert_eq!(handled(&queue).await, 1);
     queue.advance(MINUTE);
     assert_eq!(handled(&queue).await, 0);
     // Nobody has handled what time or a rule takes away.
-    queue.claim(&burying(100, 0, &grave)).await;
+    queue.claim(&claim_with_dead_letter(100, 0, &dlq)).await;
     group.purge().await;
     queue.post_n_with(3, MINUTE, Duration::ZERO).await;
     queue.advance(MINUTE);
     pool.sweep_all().await;
-    for reading in [&queue, &grave, &group] {
+    for reading in [&queue, &dlq, &group] {
         assert_eq!(handled(reading).await, 0);
     }
 }

@@ -69,7 +69,7 @@ impl QueueCatalog for ReferenceCatalog {
         let mut state = self.state()?;
         let new = !state.queues.contains_key(key);
         let record = state.queues.entry(key.clone()).or_insert_with(|| QueueRecord {
-            queue: QueueRef { key: key.clone(), incarnation: Incarnation::draw(now) },
+            queue: QueueRef { key: key.clone(), incarnation: Incarnation::generate(now) },
             metadata: metadata.clone(),
             version: 1,
             created_at: now,

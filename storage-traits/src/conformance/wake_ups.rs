@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     TestPool,
-    words::{HOUR, MINUTE, failed, hidden, ids, message, side_by_side, terms, up_to},
+    builders::{HOUR, MINUTE, claim_spec, concurrently, delayed, ids, message, nack, terms},
 };
 use crate::{
     domain::ClaimSpec,
@@ -21,7 +21,7 @@ const DELAY: Duration = Duration::from_millis(150);
 pub async fn a_post_wakes_a_claimer(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut watch = queue.watch(Claimable).await;
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     queue.post_n(1).await;
     assert!(watch.wait(LONG).await);
     assert_eq!(queue.take(1).await.messages.len(), 1);
@@ -31,7 +31,7 @@ pub async fn what_can_be_claimed_already_wakes_a_claimer(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     assert!(queue.watch(Claimable).await.wait(LONG).await);
-    queue.claim(&ClaimSpec { terms: terms(1, 0), ..up_to(1) }).await.unwrap();
+    queue.claim(&ClaimSpec { terms: terms(1, 0), ..claim_spec(1) }).await.unwrap();
     // Free since a while, though nobody has looked.
     queue.advance(MINUTE);
     assert!(queue.watch(Claimable).await.wait(LONG).await);
@@ -94,10 +94,10 @@ pub async fn a_failure_wakes_a_claimer(pool: &TestPool) {
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
     let mut watch = queue.watch(Claimable).await;
-    queue.acknowledge(claim.id, &[failed(posted[0], Duration::ZERO)]).await;
+    queue.acknowledge(claim.id, &[nack(posted[0], Duration::ZERO)]).await;
     assert!(watch.wait(LONG).await);
     queue.take(1).await;
-    queue.acknowledge(claim.id, &[failed(posted[1], DELAY)]).await;
+    queue.acknowledge(claim.id, &[nack(posted[1], DELAY)]).await;
     assert!(watch.wait(LONG).await);
     queue.advance(DELAY);
     assert_eq!(ids(&queue.take(1).await.messages), posted[1..]);
@@ -105,9 +105,9 @@ pub async fn a_failure_wakes_a_claimer(pool: &TestPool) {
 
 pub async fn the_end_of_a_delay_wakes_a_claimer(pool: &TestPool) {
     let queue = pool.queue().await;
-    let id = queue.post_one(hidden("1", DELAY)).await;
+    let id = queue.post_one(delayed("1", DELAY)).await;
     let mut watch = queue.watch(Claimable).await;
-    assert_eq!(queue.claim(&up_to(1)).await, None);
+    assert_eq!(queue.claim(&claim_spec(1)).await, None);
     assert!(watch.wait(LONG).await);
     queue.advance(DELAY);
     assert_eq!(ids(&queue.take(1).await.messages), [id]);
@@ -116,7 +116,7 @@ pub async fn the_end_of_a_delay_wakes_a_claimer(pool: &TestPool) {
 pub async fn a_delay_that_is_posted_while_it_waits_wakes_a_claimer(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut watch = queue.watch(Claimable).await;
-    queue.post(vec![hidden("1", HOUR), hidden("2", DELAY)]).await;
+    queue.post(vec![delayed("1", HOUR), delayed("2", DELAY)]).await;
     assert!(watch.wait(LONG).await);
     queue.advance(DELAY);
     assert_eq!(queue.take(2).await.messages.len(), 1);
@@ -125,7 +125,7 @@ pub async fn a_delay_that_is_posted_while_it_waits_wakes_a_claimer(pool: &TestPo
 pub async fn a_lapsed_claim_wakes_a_claimer(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
-    queue.claim(&ClaimSpec { terms: terms(1, 0), ..up_to(1) }).await.unwrap();
+    queue.claim(&ClaimSpec { terms: terms(1, 0), ..claim_spec(1) }).await.unwrap();
     let mut watch = queue.watch(Claimable).await;
     assert!(watch.wait(LONG).await);
     queue.advance(Duration::from_secs(1));
@@ -158,12 +158,12 @@ pub async fn claimers_that_wait_get_every_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let claimers = {
         let queue = queue.clone();
-        tokio::spawn(side_by_side(24, move |_| {
+        tokio::spawn(concurrently(24, move |_| {
             let queue = queue.clone();
             async move {
                 let mut watch = queue.watch(Claimable).await;
                 loop {
-                    if let Some(claim) = queue.claim(&up_to(1)).await {
+                    if let Some(claim) = queue.claim(&claim_spec(1)).await {
                         return claim.messages[0].id;
                     }
                     assert!(watch.wait(MINUTE).await, "a claimer was not woken");

@@ -2,9 +2,9 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use super::{
     InvalidId, Message, MessageId, QueueRef, Timestamp,
-    id::{format_hex, parse_hex, random},
+    id::{format_hex, parse_hex},
 };
-use crate::Limit;
+use crate::{Limit, random};
 
 /// Names a claim within its queue: 128 random bits, 32 lower-case hex digits in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,7 +13,7 @@ pub struct ClaimId(u128);
 impl ClaimId {
     /// A new id, which nobody can guess.
     pub fn random() -> Self {
-        Self(u128::from_be_bytes(random()))
+        Self(u128::from_be_bytes(random::bytes()))
     }
 
     /// The bytes that stores keep.
@@ -94,33 +94,33 @@ pub struct Claim {
     pub messages: Vec<Message>,
 }
 
-/// How a consumer fared with a message that its claim holds.
+/// What a consumer reports about a message that its claim holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handling {
-    /// It is done with: the message goes.
-    Done,
-    /// It failed: the message is free again after a while, which may be nothing, and keeps its
-    /// place, its claim count and its expiry.
-    Failed {
-        /// How long nobody gets it.
-        retry_after: Duration,
+pub enum AckOutcome {
+    /// It was processed: the message is removed.
+    Ack,
+    /// It was not processed: the message becomes visible again and keeps its position, its claim
+    /// count and its expiry.
+    Nack {
+        /// How long it stays invisible; zero makes it ready at once.
+        delay: Duration,
     },
 }
 
-/// What a consumer says of one message.
+/// A consumer's report about one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acknowledgement {
     /// The message.
     pub id: MessageId,
-    /// How it went.
-    pub handling: Handling,
+    /// Whether it was processed.
+    pub outcome: AckOutcome,
 }
 
-/// What became of an [`Acknowledgement`].
+/// Result of an [`Acknowledgement`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Acknowledged {
-    /// It was taken as said.
-    Taken,
-    /// The claim is over, or does not hold the message: nothing changed.
+pub enum AckResult {
+    /// The outcome was applied.
+    Applied,
+    /// The claim has ended or does not hold the message; nothing was changed.
     NotHeld,
 }

@@ -23,7 +23,7 @@ pub struct Group {
     pub name: GroupName,
     /// What to claim from. It is used as a queue is (claim, acknowledge, list, stats, watch …), but
     /// cannot be posted to; the ids of its messages are those of the queue.
-    pub reading: QueueRef,
+    pub as_queue: QueueRef,
     /// What its owner set; a pool only keeps it.
     pub settings: Metadata,
     /// When it was created.

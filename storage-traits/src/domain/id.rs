@@ -1,38 +1,49 @@
 use std::{fmt, str::FromStr};
 
+use crate::random;
+
 /// The text is not an id of this kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed id")]
 pub struct InvalidId;
 
-/// One life of a queue: a queue that is deleted and created again gets another incarnation, so
-/// that ids of messages are never used twice. Positive, and unique within a catalog.
+/// Distinguishes a queue from every queue that had its name before it: a queue that is deleted and
+/// created again gets another incarnation, so that no message id is used twice. Positive, and unique
+/// within a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(i64);
 
 impl Incarnation {
-    /// An incarnation read back from a store; `None` unless positive.
+    /// Set in the incarnations of groups; those of queues have it from the year 2039 on.
+    const GROUP_BIT: i64 = 1 << 62;
+
+    /// Reads an incarnation that a store kept; `None` unless it is positive.
     pub const fn new(number: i64) -> Option<Self> {
         if number > 0 { Some(Self(number)) } else { None }
     }
 
-    /// A new incarnation: the time in the upper 42 bits, so that later lives sort after earlier
-    /// ones, and chance in the lower 21. A catalog holds it unique and draws again if it is not.
-    pub fn draw(now: super::Timestamp) -> Self {
-        const CHANCE_BITS: u32 = 21;
-        let chance = i64::from(random::<4>().iter().fold(0_u32, |n, b| n << 8 | u32::from(*b)));
+    /// Generates an incarnation for a queue: the time in the upper 42 bits, so that later ones sort
+    /// after earlier ones, and random bits in the lower 21. A catalog enforces that it is unique and
+    /// generates another if it is not.
+    pub fn generate(now: super::Timestamp) -> Self {
+        const RANDOM_BITS: u32 = 21;
+        let random = random::random_i64() & ((1 << RANDOM_BITS) - 1);
         let millis = now.as_millis() & ((1 << 42) - 1);
-        Self((millis << CHANCE_BITS | (chance & ((1 << CHANCE_BITS) - 1))).max(1))
+        Self((millis << RANDOM_BITS | random).max(1))
     }
 
-    /// An incarnation for a reading of a queue that is no queue of the catalog: apart from all that
-    /// are drawn by time before the year 2039, and by chance from those after.
-    pub fn reading() -> Self {
-        let chance = i64::from_be_bytes(random()) & ((1 << 62) - 1);
-        Self(chance | 1 << 62)
+    /// Generates an incarnation for a group or a retention log, which a pool addresses like a queue
+    /// though the catalog has none: its bit 62 is set, the others are random.
+    pub fn generate_for_group() -> Self {
+        Self(random::random_i64() & (Self::GROUP_BIT - 1) | Self::GROUP_BIT)
     }
 
-    /// The number that stores keep.
+    /// Returns whether it may be that of a group or a retention log. If not, it is that of a queue.
+    pub const fn is_group(self) -> bool {
+        self.0 & Self::GROUP_BIT != 0
+    }
+
+    /// Returns the number that stores keep.
     pub const fn get(self) -> i64 {
         self.0
     }
@@ -101,13 +112,6 @@ pub(crate) fn parse_hex(text: &str) -> Result<u128, InvalidId> {
     if plain { u128::from_str_radix(text, 16).map_err(|_| InvalidId) } else { Err(InvalidId) }
 }
 
-/// Random bytes of the system.
-pub(crate) fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the system has a source of randomness");
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,9 +143,16 @@ mod tests {
     }
 
     #[test]
-    fn later_lives_sort_after_earlier_ones() {
-        let lives = [1_700_000_000_000, 1_700_000_000_001, 4_000_000_000_000]
-            .map(|millis| Incarnation::draw(Timestamp::from_millis(millis)));
-        assert!(lives.is_sorted());
+    fn later_incarnations_sort_after_earlier_ones() {
+        let incarnations = [1_700_000_000_000, 1_700_000_000_001, 4_000_000_000_000]
+            .map(|millis| Incarnation::generate(Timestamp::from_millis(millis)));
+        assert!(incarnations.is_sorted());
+    }
+
+    #[test]
+    fn a_group_is_told_from_a_queue() {
+        let now = Timestamp::from_millis(1_800_000_000_000);
+        assert!(!Incarnation::generate(now).is_group());
+        assert!(Incarnation::generate_for_group().is_group());
     }
 }

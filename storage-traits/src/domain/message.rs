@@ -131,7 +131,7 @@ pub enum Delivery {
 
 impl Delivery {
     /// Without delay.
-    pub const AT_ONCE: Self = Self::After(Duration::ZERO);
+    pub const IMMEDIATE: Self = Self::After(Duration::ZERO);
 }
 
 /// A message that is to be posted.

@@ -11,7 +11,7 @@ mod queue;
 mod time;
 
 pub use claim::{
-    Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Handling,
+    AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter,
 };
 pub use group::{Group, StartPoint};
 pub use id::{Incarnation, InvalidId, MessageId, Sequence};

@@ -3,7 +3,7 @@ use async_trait::async_trait;
 use crate::{
     Limit, Result,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef,
+        AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef,
         Timestamp,
     },
 };
@@ -82,7 +82,7 @@ pub trait ClaimStore: Send + Sync {
         id: ClaimId,
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
-    ) -> Result<Vec<Acknowledged>>;
+    ) -> Result<Vec<AckResult>>;
 
     /// Takes up to `limit` free, visible messages off the queue, as a claim would, in one atomic step.
     ///

@@ -3,11 +3,12 @@ use async_trait::async_trait;
 use crate::{
     Result,
     domain::{MessageId, QueueRef, Timestamp},
+    support::EventCounts,
 };
 
 /// One end of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MessageMark {
+pub struct MessagePosition {
     /// The message.
     pub id: MessageId,
     /// When it was posted.
@@ -22,30 +23,22 @@ pub struct Stats {
     /// Under a live claim.
     pub claimed: u64,
     /// The first message, claimed or not.
-    pub oldest: Option<MessageMark>,
+    pub oldest: Option<MessagePosition>,
     /// The last message, claimed or not.
-    pub newest: Option<MessageMark>,
+    pub newest: Option<MessagePosition>,
     /// How many were acknowledged, deleted or popped in the last minute, as
-    /// [`Recent::last_minute`](super::Recent::last_minute) counts.
-    pub handled: u64,
+    /// [`SlidingMinuteCounter::last_minute`](crate::support::SlidingMinuteCounter::last_minute)
+    /// estimates.
+    pub completed_last_minute: u64,
 }
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Messages and other records that were removed or freed.
-    pub handled: u64,
+    /// Messages and other records that were removed or made ready.
+    pub processed: u64,
     /// Whether work is left that could be done now.
     pub more: bool,
-}
-
-/// What a pool did on the side since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PoolCounters {
-    /// Messages whose ttl ended.
-    pub expired: u64,
-    /// Messages that were moved to a dead-letter queue.
-    pub dead_lettered: u64,
 }
 
 /// Life and care of the queues in a pool.
@@ -89,7 +82,7 @@ pub trait PoolMaintenance: Send + Sync {
     async fn sweep(&self, now: Timestamp) -> Result<Swept>;
 
     /// What the pool did on the side.
-    fn counters(&self) -> PoolCounters;
+    fn counters(&self) -> EventCounts;
 
     /// Answers if the store can be read and can take changes.
     ///

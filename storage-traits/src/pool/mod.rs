@@ -8,21 +8,21 @@ mod claim;
 mod group;
 mod maintenance;
 mod message;
-mod recent;
 mod redrive;
-mod wake;
+mod watch;
 
 pub use claim::ClaimStore;
 pub use group::GroupStore;
-pub use maintenance::{MessageMark, PoolCounters, PoolMaintenance, Stats, Swept};
+pub use maintenance::{MessagePosition, PoolMaintenance, Stats, Swept};
 pub use message::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled};
-pub use recent::Recent;
-pub use redrive::{DeadLetterStore, Pace, RedriveSpec, Redriven};
-pub use wake::{Bells, WakeUps, Watch, WatchFor};
+pub use redrive::{DeadLetterStore, RedriveSpec, Redriven};
+pub use watch::Watchable;
+
+pub use crate::support::{EventCounts, Watch, WatchFor};
 
 /// Everything a data plane does.
 pub trait MessagePool:
-    MessageStore + ClaimStore + DeadLetterStore + GroupStore + WakeUps + PoolMaintenance
+    MessageStore + ClaimStore + DeadLetterStore + GroupStore + Watchable + PoolMaintenance
 {
     /// What an acknowledgement of this pool means.
     fn durability(&self) -> Durability;

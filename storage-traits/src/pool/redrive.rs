@@ -23,11 +23,11 @@ pub struct Redriven {
     pub moved: u64,
     /// Messages that stay, because where they came from is gone. Each is counted once: from then on
     /// it is a message like any.
-    pub stranded: u64,
+    pub orphaned: u64,
     /// Whether others follow that could be moved now.
     pub more: bool,
     /// When the last of those that were moved becomes visible; the time of the call if none was.
-    pub until: Timestamp,
+    pub last_visible_at: Timestamp,
 }
 
 /// The way back for messages that were claimed too often.
@@ -51,30 +51,4 @@ pub trait DeadLetterStore: Send + Sync {
         spec: RedriveSpec,
         now: Timestamp,
     ) -> Result<Redriven>;
-}
-
-/// When redriven messages become visible.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    start: Timestamp,
-    rate: Option<NonZeroU32>,
-}
-
-impl Pace {
-    /// The pace of a call, where the one before left `next` free.
-    pub fn new(rate: Option<NonZeroU32>, next: Timestamp, now: Timestamp) -> Self {
-        Self { start: if rate.is_some() { next.max(now) } else { now }, rate }
-    }
-
-    /// When the message behind `count` others becomes visible.
-    pub fn moment(&self, count: u64) -> Timestamp {
-        let Some(rate) = self.rate else { return self.start };
-        let millis = count.saturating_mul(1_000) / u64::from(rate.get());
-        self.start.plus(std::time::Duration::from_millis(millis))
-    }
-
-    /// What the call leaves free for the next, if it moved `count` messages.
-    pub fn next(&self, count: u64, before: Timestamp) -> Timestamp {
-        if self.rate.is_some() && count > 0 { self.moment(count) } else { before }
-    }
 }

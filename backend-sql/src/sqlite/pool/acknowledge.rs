@@ -3,7 +3,7 @@
 use rusqlite::params;
 use storage_traits::{
     Result,
-    domain::{Acknowledged, Acknowledgement, ClaimId, Handling, QueueRef, Timestamp},
+    domain::{AckOutcome, AckResult, Acknowledgement, ClaimId, QueueRef, Timestamp},
 };
 
 use super::{
@@ -19,9 +19,9 @@ pub(super) fn acknowledge(
     id: ClaimId,
     said: &[Acknowledgement],
     now: Timestamp,
-) -> Result<Vec<Acknowledged>> {
+) -> Result<Vec<AckResult>> {
     let Some(mut row) = tx.queue(queue.incarnation)? else {
-        return Ok(vec![Acknowledged::NotHeld; said.len()]);
+        return Ok(vec![AckResult::NotHeld; said.len()]);
     };
     let mut answers = Vec::with_capacity(said.len());
     for one in said {
@@ -32,18 +32,18 @@ pub(super) fn acknowledge(
         };
         answers.push(match found {
             Some(Target { place, holder, .. }) if holder == Some(id) => {
-                match one.handling {
-                    Handling::Done => {
+                match one.outcome {
+                    AckOutcome::Ack => {
                         remove(tx, &mut row, &place)?;
-                        row.handled.add(1, now);
+                        row.completed.add(1, now);
                     }
-                    Handling::Failed { retry_after } => {
-                        put_back(tx, &mut row, &place, now.plus(retry_after), now)?;
+                    AckOutcome::Nack { delay } => {
+                        put_back(tx, &mut row, &place, now.plus(delay), now)?;
                     }
                 }
-                Acknowledged::Taken
+                AckResult::Applied
             }
-            _ => Acknowledged::NotHeld,
+            _ => AckResult::NotHeld,
         });
     }
     tx.put(row);

@@ -125,7 +125,7 @@ fn retain(tx: &mut Tx<'_>, queue: &mut QueueRow, arrival: &Arrival<'_>) -> Resul
 }
 
 fn begin_log(tx: &Tx<'_>, queue: &mut QueueRow) -> Result<Incarnation> {
-    let log = Incarnation::reading();
+    let log = Incarnation::generate_for_group();
     execute(
         tx.connection,
         "INSERT INTO pool_queue (incarnation, project, name, last_sequence, ready, delayed, claimed,

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use storage_traits::{
     Limit, Result, StoreError,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Message,
+        AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter, Message,
         Origin, QueueRef, Timestamp,
     },
     pool::ClaimStore,
@@ -73,7 +73,7 @@ impl ClaimStore for Sqlite {
         id: ClaimId,
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
-    ) -> Result<Vec<Acknowledged>> {
+    ) -> Result<Vec<AckResult>> {
         let queue = queue.clone();
         let said: Arc<[Acknowledgement]> = acknowledgements.into();
         self.file.write(move |tx| acknowledge(tx, &queue, id, &said, now)).await
@@ -448,7 +448,7 @@ fn pop(
             after = if side.key.is_none() { entry.sequence() } else { after };
             remove(tx, &mut row, &entry.place())?;
         }
-        row.handled.add(entries.len() as u64, now);
+        row.completed.add(entries.len() as u64, now);
         taken.extend(entries.into_iter().map(|entry| entry.message));
         match &side.key {
             Some(key) => send_to_end(tx, &mut row, key)?,

@@ -33,7 +33,7 @@ impl GroupStore for Sqlite {
         let (of, name, settings) = (queue.clone(), name.clone(), settings.clone());
         let step = move |tx: &mut Tx<'_>| create(tx, &of, &name, start, &settings, now);
         let (group, new) = self.file.write(step).await?;
-        self.settle_all(&group.reading, now).await?;
+        self.settle_all(&group.as_queue, now).await?;
         Ok((group, new))
     }
 
@@ -63,7 +63,7 @@ impl GroupStore for Sqlite {
         let (of, name) = (queue.clone(), name.clone());
         let group = self.file.write(move |tx| seek(tx, &of, &name, to)).await?;
         if let Some(group) = &group {
-            self.settle_all(&group.reading, now).await?;
+            self.settle_all(&group.as_queue, now).await?;
         }
         Ok(group)
     }
@@ -81,7 +81,7 @@ fn read_group(queue: &QueueRef, row: &Row<'_>) -> rusqlite::Result<Group> {
     let reading = row.get(1)?;
     Ok(Group {
         name: row.get_ref(0)?.as_str()?.parse::<GroupName>().map_err(|e| wrong(0, e.into()))?,
-        reading: QueueRef {
+        as_queue: QueueRef {
             key: queue.key.clone(),
             incarnation: Incarnation::new(reading)
                 .ok_or(rusqlite::Error::IntegralValueOutOfRange(1, reading))?,
@@ -94,7 +94,7 @@ fn read_group(queue: &QueueRef, row: &Row<'_>) -> rusqlite::Result<Group> {
 fn find(connection: &Connection, queue: &QueueRef, name: &GroupName) -> Result<Option<Group>> {
     connection
         .prepare_cached(
-            "SELECT name, reading, settings, created_at FROM pool_group
+            "SELECT name, as_queue: reading, settings, created_at FROM pool_group
              WHERE queue = ?1 AND name = ?2",
         )
         .and_then(|mut statement| {
@@ -144,7 +144,7 @@ fn list(
 ) -> Result<Page<Group>> {
     let found = connection
         .prepare_cached(
-            "SELECT name, reading, settings, created_at FROM pool_group
+            "SELECT name, as_queue: reading, settings, created_at FROM pool_group
              WHERE queue = ?1 AND name > ?2 ORDER BY name LIMIT ?3",
         )
         .and_then(|mut statement| {
@@ -173,7 +173,7 @@ fn create(
     let reading = begin(tx, queue, &source, start)?;
     execute(
         tx.connection,
-        "INSERT INTO pool_group (queue, name, reading, settings, created_at)
+        "INSERT INTO pool_group (queue, name, as_queue: reading, settings, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
             queue.incarnation.get(),
@@ -187,7 +187,7 @@ fn create(
     tx.put(source);
     tx.forget_readings(queue.incarnation);
     let settings = settings.clone();
-    Ok((Group { name: name.clone(), reading, settings, created_at: now }, true))
+    Ok((Group { name: name.clone(), as_queue: reading, settings, created_at: now }, true))
 }
 
 /// A new reading of a queue. What it begins with is copied when it is settled.
@@ -198,7 +198,7 @@ fn begin(tx: &Tx<'_>, queue: &QueueRef, source: &QueueRow, start: StartPoint) ->
         StartPoint::Time(time) => (0, time.as_millis()),
         StartPoint::Sequence(sequence) => (sequence.get().saturating_sub(1), i64::MIN),
     };
-    let incarnation = Incarnation::reading();
+    let incarnation = Incarnation::generate_for_group();
     execute(
         tx.connection,
         "INSERT INTO pool_queue (incarnation, project, name, last_sequence, ready, delayed, claimed,
@@ -228,12 +228,12 @@ fn seek(
     else {
         return Ok(None);
     };
-    forget_reading(tx, group.reading.incarnation)?;
-    group.reading = begin(tx, queue, &source, to)?;
+    forget_reading(tx, group.as_queue.incarnation)?;
+    group.as_queue = begin(tx, queue, &source, to)?;
     execute(
         tx.connection,
         "UPDATE pool_group SET reading = ?3 WHERE queue = ?1 AND name = ?2",
-        params![queue.incarnation.get(), name.as_str(), group.reading.incarnation.get()],
+        params![queue.incarnation.get(), name.as_str(), group.as_queue.incarnation.get()],
     )?;
     tx.forget_readings(queue.incarnation);
     Ok(Some(group))
@@ -245,7 +245,7 @@ fn delete(tx: &mut Tx<'_>, queue: &QueueRef, name: &GroupName) -> Result<bool> {
     else {
         return Ok(false);
     };
-    forget_reading(tx, group.reading.incarnation)?;
+    forget_reading(tx, group.as_queue.incarnation)?;
     execute(
         tx.connection,
         "DELETE FROM pool_group WHERE queue = ?1 AND name = ?2",

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params};
 use storage_traits::{
     Result,
     domain::{Incarnation, MessageId, QueueRef, Sequence, Timestamp},
-    pool::{MessageMark, PoolCounters, PoolMaintenance, Stats, Swept},
+    pool::{EventCounts, MessagePosition, PoolMaintenance, Stats, Swept},
 };
 
 use super::{
@@ -120,7 +120,7 @@ impl PoolMaintenance for Sqlite {
         self.file.write(move |tx| sweep(tx, now)).await
     }
 
-    fn counters(&self) -> PoolCounters {
+    fn counters(&self) -> EventCounts {
         self.file.counters()
     }
 
@@ -167,7 +167,7 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
     if row.is_due(now) {
         return Ok(Progress::Again);
     }
-    let ends = |sql: &str| -> Result<Vec<MessageMark>> {
+    let ends = |sql: &str| -> Result<Vec<MessagePosition>> {
         let marks: Vec<(i64, i64)> = snapshot
             .prepare_cached(sql)
             .and_then(|mut statement| {
@@ -205,13 +205,13 @@ fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Resul
         claimed: count(row.claimed)?,
         oldest: first.into_iter().min_by_key(|mark| mark.id),
         newest: last.into_iter().max_by_key(|mark| mark.id),
-        handled: row.handled.last_minute(now),
+        completed_last_minute: row.completed.last_minute(now),
     }))
 }
 
-fn mark(incarnation: Incarnation, sequence: i64, posted_at: i64) -> Result<MessageMark> {
+fn mark(incarnation: Incarnation, sequence: i64, posted_at: i64) -> Result<MessagePosition> {
     let sequence = Sequence::new(sequence).ok_or_else(|| unexpected("a sequence is negative"))?;
-    Ok(MessageMark {
+    Ok(MessagePosition {
         id: MessageId { incarnation, sequence },
         posted_at: Timestamp::from_millis(posted_at),
     })
@@ -281,23 +281,23 @@ fn sweep(tx: &mut Tx<'_>, now: Timestamp) -> Result<Swept> {
                 .collect()
         })
         .map_err(store_error)?;
-    let mut swept = Swept { handled: 0, more: due.len() == SWEEP_QUEUES };
+    let mut swept = Swept { processed: 0, more: due.len() == SWEEP_QUEUES };
     for (id, incarnation) in due {
         let done = match Incarnation::new(incarnation) {
             None => {
                 let (removed, done) = remove_dropped(tx, id, now)?;
-                swept.handled += removed;
+                swept.processed += removed;
                 done
             }
             Some(incarnation) => {
                 let Some(mut row) = tx.queue(incarnation)? else { continue };
                 let step = settle(tx, &mut row, now)?;
-                swept.handled += step.handled;
+                swept.processed += step.handled;
                 step.done
             }
         };
         swept.more |= !done;
-        if swept.handled >= STEP as u64 {
+        if swept.processed >= STEP as u64 {
             swept.more = true;
             break;
         }

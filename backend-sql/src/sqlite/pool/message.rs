@@ -341,7 +341,7 @@ fn delete(
         return Ok(DeleteOutcome::Refused(refusal));
     }
     remove_everywhere(tx, &mut row, &found, now)?;
-    row.handled.add(1, now);
+    row.completed.add(1, now);
     tx.put(row);
     Ok(DeleteOutcome::Deleted)
 }
@@ -492,7 +492,7 @@ fn delete_many(
     for found in &targets {
         remove_everywhere(tx, &mut row, found, now)?;
     }
-    row.handled.add(targets.len() as u64, now);
+    row.completed.add(targets.len() as u64, now);
     tx.put(row);
     Ok(Some(targets.len() as u64))
 }

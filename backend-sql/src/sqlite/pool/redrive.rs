@@ -7,7 +7,8 @@ use rusqlite::params;
 use storage_traits::{
     Limit, Page, Result,
     domain::{Origin, QueueRef, Timestamp},
-    pool::{DeadLetterStore, Pace, RedriveSpec, Redriven},
+    pool::{DeadLetterStore, RedriveSpec, Redriven},
+    support::RedriveSchedule,
 };
 
 use super::{
@@ -54,7 +55,7 @@ fn redrive(
     spec: RedriveSpec,
     now: Timestamp,
 ) -> Result<Progress<Redriven>> {
-    let mut done = Redriven { moved: 0, stranded: 0, more: false, until: now };
+    let mut done = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
     let mut row = match settled(tx, queue, now)? {
         None => return Ok(Progress::Done(done)),
         Some(Progress::Again) => return Ok(Progress::Again),
@@ -63,18 +64,18 @@ fn redrive(
     let found = letters(tx, &row, spec.limit)?;
     done.more = found.more;
     let before = Timestamp::from_millis(row.next_redrive);
-    let pace = Pace::new(spec.rate, before, now);
+    let schedule = RedriveSchedule::new(spec.rate, before, now);
     for letter in found.items {
-        let visible_at = pace.moment(done.moved);
+        let visible_at = schedule.visible_at(done.moved);
         if go_back(tx, &mut row, &letter, visible_at, now)? {
             done.moved += 1;
-            done.until = visible_at;
+            done.last_visible_at = visible_at;
         } else {
             strand(tx, &mut row, &letter.place)?;
-            done.stranded += 1;
+            done.orphaned += 1;
         }
     }
-    row.next_redrive = pace.next(done.moved, before).as_millis();
+    row.next_redrive = schedule.next_free(done.moved, before).as_millis();
     tx.put(row);
     Ok(Progress::Done(done))
 }

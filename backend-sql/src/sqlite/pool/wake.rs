@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use storage_traits::{
     Result,
     domain::{Incarnation, QueueRef, Timestamp},
-    pool::{WakeUps, Watch, WatchFor},
+    pool::{Watch, WatchFor, Watchable},
 };
 
 use super::settle::settle;
@@ -14,19 +14,19 @@ use crate::sqlite::{
 };
 
 #[async_trait]
-impl WakeUps for Sqlite {
+impl Watchable for Sqlite {
     async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
         let (alarm, queue) = (self.file.alarm(), queue.incarnation);
-        let watch = alarm.bells.watch(queue, what);
+        let watch = alarm.registry.watch(queue, what);
         alarm.synchronize(now);
         let row = self.file.read(move |connection| read_queue_row(connection, queue)).await?;
         if let Some(row) = row {
             if row.claimable() > 0 || row.is_due(now) {
-                alarm.bells.claimable(queue, 1);
+                alarm.registry.notify_claimable(queue, 1);
             }
             alarm.lower(queue, row.next_due);
         } else {
-            alarm.bells.wake(queue);
+            alarm.registry.notify_all(queue);
         }
         Ok(watch)
     }

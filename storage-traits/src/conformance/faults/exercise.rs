@@ -6,8 +6,9 @@ use super::everything;
 use crate::{
     conformance::{
         TestPool, TestQueue,
-        words::{
-            MINUTE, burying, done, failed, hidden, keyed, limit, message, once, retained, terms,
+        builders::{
+            MINUTE, ack, claim_with_dead_letter, deduplicated, delayed, keyed, limit, message,
+            nack, retained, terms,
         },
     },
     domain::StartPoint,
@@ -18,7 +19,7 @@ use crate::{
 async fn use_it_plainly(queue: &TestQueue) {
     let posted = queue.post_n(9).await;
     let (first, second) = (queue.take(3).await, queue.take(3).await);
-    let all: Vec<_> = first.messages.iter().map(|message| done(message.id)).collect();
+    let all: Vec<_> = first.messages.iter().map(|message| ack(message.id)).collect();
     queue.acknowledge(first.id, &all).await;
     let part: Vec<_> = second.messages[..2].iter().map(|message| message.id).collect();
     assert_eq!(queue.delete_many(&part, &[]).await, Some(2));
@@ -31,12 +32,12 @@ async fn use_it_plainly(queue: &TestQueue) {
 /// Uses a pool in all ways; answers its queues. The clock goes on by some minutes.
 pub async fn exercise(pool: &TestPool) -> Vec<TestQueue> {
     let queues = [pool.queue().await, pool.queue().await, pool.queue().await, pool.queue().await];
-    let [plain, lines, groups, grave] = &queues;
+    let [plain, lines, groups, dlq] = &queues;
     use_it_plainly(plain).await;
     use_messages(plain).await;
     use_lines(lines).await;
-    use_groups(groups, grave).await;
-    use_letters(plain, grave).await;
+    use_groups(groups, dlq).await;
+    use_letters(plain, dlq).await;
     let dropped = pool.queue().await;
     dropped.post_n(3).await;
     dropped.group("g", StartPoint::Start).await;
@@ -52,14 +53,14 @@ async fn use_messages(queue: &TestQueue) {
     drop(watch);
     queue
         .post(vec![
-            once("a", "1"),
-            once("b", "2"),
-            once("a", "3"),
-            hidden("4", 10 * MINUTE),
+            deduplicated("a", "1"),
+            deduplicated("b", "2"),
+            deduplicated("a", "3"),
+            delayed("4", 10 * MINUTE),
             retained("5"),
         ])
         .await;
-    let hidden = queue.post_one(hidden("6", 10 * MINUTE)).await;
+    let hidden = queue.post_one(delayed("6", 10 * MINUTE)).await;
     assert_eq!(queue.reschedule(hidden, queue.now()).await, Rescheduled::Moved);
     assert_eq!(everything(queue).await.len(), 25);
     assert_eq!(queue.get(&ids).await.len(), 20);
@@ -69,9 +70,9 @@ async fn use_messages(queue: &TestQueue) {
     queue.delete(claim.messages[0].id, Some(claim.id)).await;
     queue.delete_many(&[claim.messages[1].id], &[claim.id]).await;
     let said = [
-        done(claim.messages[2].id),
-        failed(claim.messages[3].id, MINUTE),
-        failed(claim.messages[4].id, Duration::ZERO),
+        ack(claim.messages[2].id),
+        nack(claim.messages[3].id, MINUTE),
+        nack(claim.messages[4].id, Duration::ZERO),
     ];
     queue.acknowledge(claim.id, &said).await;
     queue.release(queue.take(3).await.id).await;
@@ -93,28 +94,28 @@ async fn use_lines(queue: &TestQueue) {
         ])
         .await;
     let claim = queue.take(4).await;
-    queue.acknowledge(claim.id, &[failed(claim.messages[0].id, MINUTE)]).await;
+    queue.acknowledge(claim.id, &[nack(claim.messages[0].id, MINUTE)]).await;
     queue.release(claim.id).await;
     let claim = queue.take(1).await;
-    queue.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    queue.acknowledge(claim.id, &[ack(claim.messages[0].id)]).await;
     queue.advance(MINUTE);
     queue.pop(1).await;
-    queue.post(vec![keyed("c", "1"), hidden("2", 10 * MINUTE)]).await;
+    queue.post(vec![keyed("c", "1"), delayed("2", 10 * MINUTE)]).await;
     assert!(queue.purge().await > 0);
     queue.post(vec![keyed("d", "1"), keyed("d", "2")]).await;
 }
 
-async fn use_groups(queue: &TestQueue, grave: &TestQueue) {
-    queue.post(vec![message("1"), keyed("a", "2"), retained("3"), hidden("4", 10 * MINUTE)]).await;
+async fn use_groups(queue: &TestQueue, dlq: &TestQueue) {
+    queue.post(vec![message("1"), keyed("a", "2"), retained("3"), delayed("4", 10 * MINUTE)]).await;
     let group = queue.group("g", StartPoint::Start).await;
     queue.group("h", StartPoint::Start).await;
-    queue.post(vec![message("5"), keyed("a", "6"), retained("7"), once("x", "8")]).await;
+    queue.post(vec![message("5"), keyed("a", "6"), retained("7"), deduplicated("x", "8")]).await;
     queue.pop(2).await;
     let claim = group.take(10).await;
-    group.acknowledge(claim.id, &[done(claim.messages[0].id)]).await;
+    group.acknowledge(claim.id, &[ack(claim.messages[0].id)]).await;
     group.release(claim.id).await;
-    group.claim(&burying(10, 1, grave)).await;
-    redrive(grave).await;
+    group.claim(&claim_with_dead_letter(10, 1, dlq)).await;
+    redrive(dlq).await;
     let name = "h".parse().unwrap();
     assert!(queue.pool.get_group(&queue.queue, &name).await.unwrap().is_some());
     let all = queue.pool.list_groups(&queue.queue, None, limit(10)).await;
@@ -125,17 +126,17 @@ async fn use_groups(queue: &TestQueue, grave: &TestQueue) {
     assert!(queue.pool.delete_group(&queue.queue, &name).await.unwrap());
 }
 
-async fn use_letters(queue: &TestQueue, grave: &TestQueue) {
+async fn use_letters(queue: &TestQueue, dlq: &TestQueue) {
     queue.post_n(5).await;
     queue.release(queue.take(10).await.id).await;
-    queue.claim(&burying(10, 1, grave)).await;
-    assert!(redrive(grave).await.moved > 0);
+    queue.claim(&claim_with_dead_letter(10, 1, dlq)).await;
+    assert!(redrive(dlq).await.moved > 0);
     queue.release(queue.take(10).await.id).await;
-    queue.claim(&burying(10, 1, grave)).await;
-    assert!(grave.counts().await.0 > 0);
+    queue.claim(&claim_with_dead_letter(10, 1, dlq)).await;
+    assert!(dlq.counts().await.0 > 0);
 }
 
-async fn redrive(grave: &TestQueue) -> Redriven {
+async fn redrive(dlq: &TestQueue) -> Redriven {
     let spec = RedriveSpec { limit: limit(3), rate: NonZeroU32::new(10) };
-    grave.pool.redrive(&grave.queue, spec, grave.now()).await.unwrap()
+    dlq.pool.redrive(&dlq.queue, spec, dlq.now()).await.unwrap()
 }

@@ -8,9 +8,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, interval, timeout};
 
-pub use super::words::{
-    bury, burying, done, failed, hidden, keyed, limit, message, once, plainly, retained, up_to,
-    wholly,
+pub use super::builders::{
+    ack, claim_spec, claim_with_dead_letter, dead_letter_to, deduplicated, delayed, keyed, limit,
+    list_all, list_visible, message, nack, retained,
 };
 pub use exercise::exercise;
 pub use load::{Load, Post, Story};
@@ -60,7 +60,7 @@ pub async fn everything(queue: &TestQueue) -> Vec<Message> {
     let mut all: Vec<Message> = Vec::new();
     loop {
         let after = all.last().map(|message| message.id.sequence);
-        let page = queue.list(&ListSpec { after, ..wholly(500) }).await;
+        let page = queue.list(&ListSpec { after, ..list_all(500) }).await;
         all.extend(page.items);
         if !page.more {
             return all;
@@ -73,7 +73,7 @@ pub async fn counted(queue: &TestQueue) -> Vec<Message> {
     let all = everything(queue).await;
     assert!(all.is_sorted_by(|a, b| a.id.sequence < b.id.sequence), "a position is there twice");
     // A claim that has lapsed stays written on its messages.
-    let claimed = ListSpec { include_free: false, include_delayed: false, ..wholly(100_000) };
+    let claimed = ListSpec { include_free: false, include_delayed: false, ..list_all(100_000) };
     let held = queue.list(&claimed).await.items.len() as u64;
     let stats = queue.stats().await;
     assert_eq!((stats.free, stats.claimed), (all.len() as u64 - held, held));

@@ -4,8 +4,8 @@ use super::{Held, Queue, ReferencePool};
 use crate::{
     Limit, Result, StoreError,
     domain::{
-        Acknowledged, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Handling,
-        Incarnation, Message, QueueRef, Timestamp,
+        AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Incarnation,
+        Message, QueueRef, Timestamp,
     },
     pool::ClaimStore,
 };
@@ -113,26 +113,26 @@ impl ClaimStore for ReferencePool {
         id: ClaimId,
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
-    ) -> Result<Vec<Acknowledged>> {
+    ) -> Result<Vec<AckResult>> {
         let one = |queue: &mut Queue, said: &Acknowledgement| {
             let held = queue.find(said.id, now).and_then(|m| queue.holder(m, now));
             if held != Some(id) {
-                return Acknowledged::NotHeld;
+                return AckResult::NotHeld;
             }
-            match said.handling {
-                Handling::Done => {
+            match said.outcome {
+                AckOutcome::Ack => {
                     queue.remove(&[said.id]);
                     queue.recent.add(1, now);
                 }
-                Handling::Failed { retry_after } => {
+                AckOutcome::Nack { delay } => {
                     let message = queue.messages.iter_mut().find(|m| m.id == said.id).unwrap();
                     message.claim = None;
-                    if !retry_after.is_zero() {
-                        message.visible_at = now.plus(retry_after);
+                    if !delay.is_zero() {
+                        message.visible_at = now.plus(delay);
                     }
                 }
             }
-            Acknowledged::Taken
+            AckResult::Applied
         };
         self.with(queue, |queue| acknowledgements.iter().map(|said| one(queue, said)).collect())
     }

@@ -40,19 +40,19 @@ impl State {
         let mut messages: Vec<_> = all.filter(wanted).map(fresh).collect();
         messages.sort_by_key(|message| message.id);
         let reading = Queue { messages, posted: source.posted, ..Queue::default() };
-        let incarnation = Incarnation::draw(now);
+        let incarnation = Incarnation::generate(now);
         self.queues.insert(incarnation, reading);
         QueueRef { incarnation, ..queue.clone() }
     }
 
     /// The queue that a group reads.
     pub(super) fn source(&self, reading: &QueueRef) -> Option<Incarnation> {
-        self.groups.iter().find(|(_, group)| group.reading == *reading).map(|((of, _), _)| *of)
+        self.groups.iter().find(|(_, group)| group.as_queue == *reading).map(|((of, _), _)| *of)
     }
 
     /// Where a message of a queue, or of a group's reading, comes from.
     pub(super) fn origin(&self, of: &QueueRef, ttl: Duration) -> Origin {
-        let group = self.groups.iter().find(|(_, group)| group.reading == *of);
+        let group = self.groups.iter().find(|(_, group)| group.as_queue == *of);
         match group {
             Some(((queue, name), _)) => Origin { queue: *queue, group: Some(name.clone()), ttl },
             None => Origin { queue: of.incarnation, group: None, ttl },
@@ -77,7 +77,7 @@ impl ReferencePool {
         let mut copies = Vec::new();
         for id in ids.iter().filter(|id| scheduled(&queue.incarnation, id)) {
             let groups = state.groups.iter().filter(|((of, _), _)| *of == queue.incarnation);
-            let readings = groups.map(|(_, group)| group.reading.incarnation);
+            let readings = groups.map(|(_, group)| group.as_queue.incarnation);
             copies.extend(readings.filter(|of| scheduled(of, id)).map(|of| (of, *id)));
             copies.push((queue.incarnation, *id));
         }
@@ -134,7 +134,7 @@ impl GroupStore for ReferencePool {
         }
         let reading = state.read_from(queue, start, now);
         let settings = settings.clone();
-        let group = Group { name: name.clone(), reading, settings, created_at: now };
+        let group = Group { name: name.clone(), as_queue: reading, settings, created_at: now };
         state.groups.insert(place, group.clone());
         Ok((group, true))
     }
@@ -167,8 +167,8 @@ impl GroupStore for ReferencePool {
         let mut state = self.state()?;
         let place = (queue.incarnation, name.clone());
         let Some(mut group) = state.groups.get(&place).cloned() else { return Ok(None) };
-        state.drop_queue(group.reading.incarnation);
-        group.reading = state.read_from(queue, to, now);
+        state.drop_queue(group.as_queue.incarnation);
+        group.as_queue = state.read_from(queue, to, now);
         state.groups.insert(place, group.clone());
         Ok(Some(group))
     }
@@ -177,7 +177,7 @@ impl GroupStore for ReferencePool {
         let mut state = self.state()?;
         let group = state.groups.remove(&(queue.incarnation, name.clone()));
         if let Some(group) = &group {
-            state.drop_queue(group.reading.incarnation);
+            state.drop_queue(group.as_queue.incarnation);
         }
         Ok(group.is_some())
     }

@@ -4,7 +4,7 @@ use super::ReferencePool;
 use crate::{
     Result,
     domain::{GroupName, Incarnation, Message, QueueRef, Timestamp},
-    pool::{Durability, MessageMark, MessagePool, PoolCounters, PoolMaintenance, Stats, Swept},
+    pool::{Durability, EventCounts, MessagePool, MessagePosition, PoolMaintenance, Stats, Swept},
 };
 
 #[async_trait]
@@ -23,15 +23,17 @@ impl PoolMaintenance for ReferencePool {
         let own = |(of, _): &(Incarnation, GroupName)| *of == queue.incarnation;
         let groups: Vec<_> = state.groups.extract_if(.., |place, _| own(place)).collect();
         for (_, group) in groups {
-            state.drop_queue(group.reading.incarnation);
+            state.drop_queue(group.as_queue.incarnation);
         }
         Ok(())
     }
 
     async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats> {
         self.with(queue, |queue| {
-            let mark =
-                |message: &Message| MessageMark { id: message.id, posted_at: message.posted_at };
+            let mark = |message: &Message| MessagePosition {
+                id: message.id,
+                posted_at: message.posted_at,
+            };
             let held = |message: &&Message| queue.holder(message, now).is_some();
             let claimed = queue.unexpired(now).filter(held).count() as u64;
             Stats {
@@ -39,7 +41,7 @@ impl PoolMaintenance for ReferencePool {
                 claimed,
                 oldest: queue.unexpired(now).next().map(mark),
                 newest: queue.unexpired(now).next_back().map(mark),
-                handled: queue.recent.last_minute(now),
+                completed_last_minute: queue.recent.last_minute(now),
             }
         })
     }
@@ -73,10 +75,10 @@ impl PoolMaintenance for ReferencePool {
         for log in state.logs.values_mut() {
             log.retain(|message| message.expires_at > now);
         }
-        Ok(Swept { handled: due.len() as u64, more })
+        Ok(Swept { processed: due.len() as u64, more })
     }
 
-    fn counters(&self) -> PoolCounters {
+    fn counters(&self) -> EventCounts {
         self.0.lock().unwrap().counters
     }
 

@@ -5,7 +5,7 @@ mod groups;
 mod maintenance;
 mod messages;
 mod redrive;
-mod wake;
+mod watch;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -19,12 +19,14 @@ use crate::{
         ClaimId, ClaimTerms, DeduplicationId, Group, GroupName, Incarnation, Message, MessageId,
         OrderingKey, QueueRef, Sequence, Timestamp,
     },
-    pool::{Bells, PoolCounters, Recent},
+    pool::EventCounts,
+    support::SlidingMinuteCounter,
+    support::WatchRegistry,
 };
 
 /// A pool in memory that is slow and obviously right: what others are compared with.
 #[derive(Clone, Default)]
-pub struct ReferencePool(Arc<Mutex<State>>, Bells);
+pub struct ReferencePool(Arc<Mutex<State>>, WatchRegistry);
 
 #[derive(Default)]
 struct State {
@@ -35,7 +37,7 @@ struct State {
     /// What queues retain.
     logs: HashMap<Incarnation, Vec<Message>>,
     dropped: HashSet<Incarnation>,
-    counters: PoolCounters,
+    counters: EventCounts,
 }
 
 #[derive(Default)]
@@ -49,7 +51,7 @@ struct Queue {
     preferred: Vec<MessageId>,
     /// What was posted with a deduplication id, and until when that counts.
     seen: HashMap<DeduplicationId, (MessageId, Timestamp)>,
-    recent: Recent,
+    recent: SlidingMinuteCounter,
     /// From when on the next redriven message may be visible, in milliseconds.
     pace: i64,
 }
@@ -158,7 +160,7 @@ impl State {
         }
         let groups = self.groups.iter().filter(|((of, _), _)| *of == to.incarnation);
         for (_, group) in groups {
-            let reading = self.queues.get_mut(&group.reading.incarnation).unwrap();
+            let reading = self.queues.get_mut(&group.as_queue.incarnation).unwrap();
             reading.posted += 1;
             reading.messages.push(message.clone());
         }

@@ -4,7 +4,8 @@ use super::ReferencePool;
 use crate::{
     Result,
     domain::{Message, MessageId, QueueRef, Sequence, Timestamp},
-    pool::{DeadLetterStore, Pace, RedriveSpec, Redriven},
+    pool::{DeadLetterStore, RedriveSpec, Redriven},
+    support::RedriveSchedule,
 };
 
 #[async_trait]
@@ -16,11 +17,11 @@ impl DeadLetterStore for ReferencePool {
         now: Timestamp,
     ) -> Result<Redriven> {
         let mut state = self.state()?;
-        let mut done = Redriven { moved: 0, stranded: 0, more: false, until: now };
-        let Some(graves) = state.queues.get_mut(&queue.incarnation) else { return Ok(done) };
-        let before = Timestamp::from_millis(graves.pace);
-        let pace = Pace::new(spec.rate, before, now);
-        let mut found = graves.free(now);
+        let mut done = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
+        let Some(dlqs) = state.queues.get_mut(&queue.incarnation) else { return Ok(done) };
+        let before = Timestamp::from_millis(dlqs.pace);
+        let schedule = RedriveSchedule::new(spec.rate, before, now);
+        let mut found = dlqs.free(now);
         found.retain(|message| message.origin.is_some());
         found.sort_by_key(|message| message.id);
         done.more = found.len() > spec.limit.get();
@@ -30,21 +31,21 @@ impl DeadLetterStore for ReferencePool {
             let reading = match origin.group {
                 None => Some(origin.queue),
                 Some(name) => {
-                    state.groups.get(&(origin.queue, name)).map(|group| group.reading.incarnation)
+                    state.groups.get(&(origin.queue, name)).map(|group| group.as_queue.incarnation)
                 }
             };
             let reading = reading.filter(|reading| state.queues.contains_key(reading));
-            let graves = state.queues.get_mut(&queue.incarnation).unwrap();
+            let dlqs = state.queues.get_mut(&queue.incarnation).unwrap();
             let Some(reading) = reading else {
-                let all = graves.messages.iter_mut();
+                let all = dlqs.messages.iter_mut();
                 all.filter(|m| m.id == message.id).for_each(|m| m.origin = None);
-                done.stranded += 1;
+                done.orphaned += 1;
                 continue;
             };
-            graves.remove(&[message.id]);
+            dlqs.remove(&[message.id]);
             let source = state.queues.get_mut(&origin.queue).unwrap();
             source.posted += 1;
-            let (posted, visible_at) = (source.posted, pace.moment(done.moved));
+            let (posted, visible_at) = (source.posted, schedule.visible_at(done.moved));
             let id =
                 MessageId { incarnation: origin.queue, sequence: Sequence::new(posted).unwrap() };
             let (expires_at, ttl) = (visible_at.plus(origin.ttl), origin.ttl);
@@ -54,9 +55,9 @@ impl DeadLetterStore for ReferencePool {
             home.posted = posted;
             home.messages.push(moved);
             done.moved += 1;
-            done.until = visible_at;
+            done.last_visible_at = visible_at;
         }
-        let next = pace.next(done.moved, before);
+        let next = schedule.next_free(done.moved, before);
         state.queues.get_mut(&queue.incarnation).unwrap().pace = next.as_millis();
         Ok(done)
     }

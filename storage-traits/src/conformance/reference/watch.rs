@@ -7,21 +7,21 @@ use super::ReferencePool;
 use crate::{
     Result,
     domain::{QueueRef, Sequence, Timestamp},
-    pool::{WakeUps, Watch, WatchFor},
+    pool::{Watch, WatchFor, Watchable},
 };
 
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 #[async_trait]
-impl WakeUps for ReferencePool {
+impl Watchable for ReferencePool {
     async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
         let watch = self.1.watch(queue.incarnation, what);
         let mut before = self.look(queue, now)?;
         if !self.state()?.queues.contains_key(&queue.incarnation) {
-            self.1.wake(queue.incarnation);
+            self.1.notify_all(queue.incarnation);
             return Ok(watch);
         }
-        self.1.claimable(queue.incarnation, usize::from(!before.1.is_empty()));
+        self.1.notify_claimable(queue.incarnation, usize::from(!before.1.is_empty()));
         let (pool, queue, start) = (self.clone(), queue.clone(), Instant::now());
         tokio::spawn(async move {
             let mut looks = interval(LOOK_EVERY);
@@ -29,12 +29,12 @@ impl WakeUps for ReferencePool {
                 looks.tick().await;
                 let Ok(seen) = pool.look(&queue, now.plus(start.elapsed())) else { break };
                 let fresh = seen.1.iter().filter(|free| !before.1.contains(free)).count();
-                pool.1.claimable(queue.incarnation, fresh);
+                pool.1.notify_claimable(queue.incarnation, fresh);
                 if seen.0 > before.0 {
-                    pool.1.posted(queue.incarnation);
+                    pool.1.notify_posted(queue.incarnation);
                 }
                 if seen.2 {
-                    pool.1.wake(queue.incarnation);
+                    pool.1.notify_all(queue.incarnation);
                     break;
                 }
                 before = seen;

@@ -9,8 +9,8 @@ use super::TestQueue;
 use crate::{
     Limit, Result, StoreError,
     domain::{
-        Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter, Deduplication,
-        Delivery, Handling, Message, MessageId, Metadata, NewMessage, QueueKey,
+        AckOutcome, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter,
+        Deduplication, Delivery, Message, MessageId, Metadata, NewMessage, QueueKey,
     },
     pool::ListSpec,
 };
@@ -20,7 +20,7 @@ pub(super) const MINUTE: Duration = Duration::from_mins(1);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
 /// A millisecond less.
-pub(super) fn nearly(duration: Duration) -> Duration {
+pub(super) fn just_before(duration: Duration) -> Duration {
     duration.saturating_sub(MILLISECOND)
 }
 
@@ -46,7 +46,7 @@ pub fn message(body: &str) -> NewMessage {
     NewMessage {
         body,
         ttl: HOUR,
-        delivery: Delivery::AT_ONCE,
+        delivery: Delivery::IMMEDIATE,
         ordering_key: None,
         deduplication: None,
         retained: false,
@@ -65,26 +65,26 @@ pub fn retained(body: &str) -> NewMessage {
 }
 
 /// A message of an hour, hidden for a while.
-pub fn hidden(body: &str, delay: Duration) -> NewMessage {
+pub fn delayed(body: &str, delay: Duration) -> NewMessage {
     NewMessage { delivery: Delivery::After(delay), ..message(body) }
 }
 
 /// A message of an hour, stored once within five minutes.
-pub fn once(id: &str, body: &str) -> NewMessage {
+pub fn deduplicated(id: &str, body: &str) -> NewMessage {
     let deduplication = Deduplication { id: id.parse().unwrap(), window: 5 * MINUTE };
     NewMessage { deduplication: Some(deduplication), ..message(body) }
 }
 
-pub fn done(id: MessageId) -> Acknowledgement {
-    Acknowledgement { id, handling: Handling::Done }
+pub fn ack(id: MessageId) -> Acknowledgement {
+    Acknowledgement { id, outcome: AckOutcome::Ack }
 }
 
-pub fn failed(id: MessageId, retry_after: Duration) -> Acknowledgement {
-    Acknowledgement { id, handling: Handling::Failed { retry_after } }
+pub fn nack(id: MessageId, delay: Duration) -> Acknowledgement {
+    Acknowledgement { id, outcome: AckOutcome::Nack { delay } }
 }
 
 /// A page of what a plain list shows.
-pub fn plainly(n: u32) -> ListSpec {
+pub fn list_visible(n: u32) -> ListSpec {
     ListSpec {
         after: None,
         limit: limit(n),
@@ -96,8 +96,8 @@ pub fn plainly(n: u32) -> ListSpec {
 }
 
 /// A page of everything.
-pub fn wholly(n: u32) -> ListSpec {
-    ListSpec { include_claimed: true, include_delayed: true, ..plainly(n) }
+pub fn list_all(n: u32) -> ListSpec {
+    ListSpec { include_claimed: true, include_delayed: true, ..list_visible(n) }
 }
 
 pub(super) fn terms(ttl: u64, grace: u64) -> ClaimTerms {
@@ -105,19 +105,19 @@ pub(super) fn terms(ttl: u64, grace: u64) -> ClaimTerms {
 }
 
 /// A claim for a minute, with a new id.
-pub fn up_to(n: u32) -> ClaimSpec {
+pub fn claim_spec(n: u32) -> ClaimSpec {
     let id = ClaimId::random();
     ClaimSpec { id, terms: terms(60, 60), limit: limit(n), dead_letter: None }
 }
 
 /// A rule that lets messages keep their ttl.
-pub fn bury(max_claim_count: u32, grave: &TestQueue) -> DeadLetter {
-    DeadLetter { queue: grave.queue.clone(), max_claim_count, ttl: None, retained: false }
+pub fn dead_letter_to(max_claim_count: u32, dlq: &TestQueue) -> DeadLetter {
+    DeadLetter { queue: dlq.queue.clone(), max_claim_count, ttl: None, retained: false }
 }
 
 /// A claim for a minute that moves what was claimed too often.
-pub fn burying(n: u32, max_claim_count: u32, grave: &TestQueue) -> ClaimSpec {
-    ClaimSpec { dead_letter: Some(bury(max_claim_count, grave)), ..up_to(n) }
+pub fn claim_with_dead_letter(n: u32, max_claim_count: u32, dlq: &TestQueue) -> ClaimSpec {
+    ClaimSpec { dead_letter: Some(dead_letter_to(max_claim_count, dlq)), ..claim_spec(n) }
 }
 
 pub(super) fn ids(messages: &[Message]) -> Vec<MessageId> {
@@ -135,7 +135,7 @@ pub(super) fn assert_not_found<T: Debug>(result: Result<T>) {
 }
 
 /// Runs `n` copies of a task side by side; answers what they return.
-pub(super) async fn side_by_side<T, F>(n: usize, task: impl Fn(usize) -> F) -> Vec<T>
+pub(super) async fn concurrently<T, F>(n: usize, task: impl Fn(usize) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,

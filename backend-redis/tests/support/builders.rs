@@ -8,7 +8,7 @@ use storage_traits::{
     Limit, Result, StoreError,
     conformance::{TestPool, TestQueue},
     domain::{
-        Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, Delivery, Handling, Message,
+        AckOutcome, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, Delivery, Message,
         MessageId, NewMessage,
     },
     pool::ListSpec,
@@ -35,7 +35,7 @@ pub(crate) fn message(body: &str) -> NewMessage {
     NewMessage {
         body: Body::from_json(Bytes::copy_from_slice(body.as_bytes())),
         ttl: Duration::from_hours(1),
-        delivery: Delivery::AT_ONCE,
+        delivery: Delivery::IMMEDIATE,
         ordering_key: None,
         deduplication: None,
         retained: false,
@@ -48,14 +48,14 @@ pub(crate) fn text(message: &Message) -> String {
 }
 
 /// A claim for a minute, with a new id.
-pub(crate) fn up_to(n: u32) -> ClaimSpec {
+pub(crate) fn claim_spec(n: u32) -> ClaimSpec {
     let minute = Duration::from_mins(1);
     let terms = ClaimTerms { ttl: minute, grace: minute };
     ClaimSpec { id: ClaimId::random(), terms, limit: Limit::new(n).unwrap(), dead_letter: None }
 }
 
-pub(crate) fn done(id: MessageId) -> Acknowledgement {
-    Acknowledgement { id, handling: Handling::Done }
+pub(crate) fn ack(id: MessageId) -> Acknowledgement {
+    Acknowledgement { id, outcome: AckOutcome::Ack }
 }
 
 /// What a call answered; `None` if the servers could not be reached. Nothing else may go wrong.
