@@ -1,15 +1,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number of events in the background since the pool was opened.
+/// Counts of the events that no caller requested, since the pool object was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EventCounts {
-    /// Messages whose ttl ended.
+    /// Number of messages whose ttl ended. A message that also expires in groups is counted once.
     pub expired: u64,
-    /// Messages that were moved to a dead-letter queue.
+    /// Number of messages that were moved to a dead-letter queue.
     pub dead_lettered: u64,
 }
 
-/// Counts the events of a pool; shared by all its tasks.
+/// Atomic counters of a pool's events, which all its tasks share.
 #[derive(Debug, Default)]
 pub struct EventCounters {
     expired: AtomicU64,
@@ -37,7 +37,8 @@ impl EventCounters {
         }
     }
 
-    /// Returns the present counts.
+    /// Returns the current counts. The two are read one after the other, so they may differ by a
+    /// step in progress.
     pub fn snapshot(&self) -> EventCounts {
         EventCounts {
             expired: self.expired.load(Ordering::Relaxed),

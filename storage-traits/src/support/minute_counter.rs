@@ -1,17 +1,17 @@
 use crate::domain::Timestamp;
 
-/// Length of a minute in milliseconds.
+/// Length of a minute, in milliseconds.
 const MINUTE: i64 = 60_000;
 
-/// Estimates how many events the last 60 seconds had, from two counts: one for the current minute
-/// of the clock, one for the minute before it.
+/// Estimator of the number of events in the last 60 seconds, from two counts: one for the current
+/// minute of the clock, one for the minute before. Stores keep the three numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SlidingMinuteCounter {
-    /// The current minute, counted from the epoch.
+    /// Current minute: minutes since the epoch.
     pub minute: i64,
-    /// Events in the current minute.
+    /// Number of events in the current minute.
     pub count: u64,
-    /// Events in the minute before.
+    /// Number of events in the minute before.
     pub previous: u64,
 }
 
@@ -24,8 +24,8 @@ impl SlidingMinuteCounter {
         }
     }
 
-    /// Returns the estimate for the 60 seconds before `now`, rounded down: the current minute counts
-    /// in full, the previous one in proportion to the part that the window still covers.
+    /// Returns the estimate for the 60 seconds before `now`, rounded down: the current minute
+    /// counts in full, the previous one in proportion to the part that the window still covers.
     pub fn last_minute(&self, now: Timestamp) -> u64 {
         let at_now = self.at(now);
         let covered = MINUTE - now.as_millis().rem_euclid(MINUTE);
@@ -34,10 +34,11 @@ impl SlidingMinuteCounter {
         at_now.count.saturating_add(u64::try_from(previous).unwrap_or(u64::MAX))
     }
 
+    /// Returns the counter with `now` in its current minute.
     fn at(&self, now: Timestamp) -> Self {
         let minute = now.as_millis().div_euclid(MINUTE);
         match minute - self.minute {
-            // A clock up to a minute behind adds to the current minute.
+            // Node clocks differ: a clock that is up to a minute behind adds to the current minute.
             -1 | 0 => *self,
             1 => Self { minute, count: 0, previous: self.count },
             _ => Self { minute, count: 0, previous: 0 },
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_minute_slides() {
+    fn the_estimate_covers_the_last_60_seconds() {
         let mut counter = SlidingMinuteCounter::default();
         let at = |second: i64| Timestamp::from_millis(600_000 + second * 1_000);
         counter.add(30, at(10));
@@ -63,7 +64,7 @@ mod tests {
         counter.add(1, at(59));
         assert_eq!(counter.last_minute(at(120)), 6);
         assert_eq!(counter.last_minute(at(240)), 0);
-        // A clock that was far ahead stops counting as soon as another clock adds.
+        // The count of a clock that was far ahead is dropped when a correct clock adds.
         counter.add(1, at(9_000));
         counter.add(2, at(240));
         assert_eq!(counter.last_minute(at(240)), 2);

@@ -1,9 +1,9 @@
-//! Runtime parts that every backend needs and none has to write again.
+//! Runtime parts that backends share.
 //!
-//! None of this is a contract: a backend may do without it. [`WatchRegistry`] wakes the watches of a
-//! node, [`WatchSchedule`] and [`WatchDriver`] know when time alone changes a watched queue,
-//! [`SlidingMinuteCounter`] and [`EventCounters`] count, [`RedriveSchedule`] spreads redriven messages
-//! over time.
+//! They are not part of the contract; a backend may do without them. [`WatchRegistry`] wakes the
+//! watches of a node, [`WatchSchedule`] and [`WatchDriver`] keep the due times of watched queues,
+//! [`SlidingMinuteCounter`] and [`EventCounters`] count events, and [`RedriveSchedule`] spreads
+//! redriven messages over time.
 
 mod event_counters;
 mod minute_counter;

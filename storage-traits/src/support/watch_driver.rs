@@ -11,8 +11,9 @@ use tokio::{sync::Notify, time::timeout};
 use super::{WatchRegistry, WatchSchedule};
 use crate::domain::{Incarnation, Timestamp};
 
-/// Watches, their schedule and the signal that the schedule changed, for a backend whose driver is a
-/// task: it calls [`WatchDriver::take_due`], applies what is due, and calls [`WatchDriver::wait`].
+/// Watches of a pool, the due times of their queues, and a signal that the due times changed, for a
+/// backend whose watches are driven by a task. In a loop, the task calls [`WatchDriver::take_due`],
+/// reads those queues, wakes their watches, and calls [`WatchDriver::wait`].
 #[derive(Debug)]
 pub struct WatchDriver<T> {
     registry: WatchRegistry,
@@ -33,17 +34,17 @@ impl<T> Default for WatchDriver<T> {
 }
 
 impl<T> WatchDriver<T> {
-    /// How often to poll what cannot be pushed.
+    /// Interval at which a backend polls for changes that its server does not push.
     pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
-    /// How long a queue stays tracked after its last watch ended.
+    /// Time for which a queue stays tracked after its last watch ended.
     pub const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-    /// Returns the watches.
+    /// Returns the registry of the watches.
     pub const fn registry(&self) -> &WatchRegistry {
         &self.registry
     }
 
-    /// Locks the schedule.
+    /// Locks the schedule. The caller must not hold the guard across an `.await`.
     pub fn schedule(&self) -> MutexGuard<'_, WatchSchedule<T>> {
         self.schedule.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,7 +54,7 @@ impl<T> WatchDriver<T> {
         self.schedule().now()
     }
 
-    /// Tracks a queue; see [`WatchSchedule::track`].
+    /// Sets the pool's time and tracks a queue; see [`WatchSchedule::track`].
     pub fn track(&self, queue: Incarnation, now: Timestamp, value: impl FnOnce() -> T) {
         let mut schedule = self.schedule();
         let was_idle = schedule.is_empty();
@@ -64,33 +65,34 @@ impl<T> WatchDriver<T> {
         }
     }
 
-    /// Schedules a queue; see [`WatchSchedule::schedule_no_later_than`].
+    /// Schedules a tracked queue; see [`WatchSchedule::schedule_no_later_than`].
     pub fn schedule_no_later_than(&self, queue: Incarnation, due_at: Timestamp) {
         if self.schedule().schedule_no_later_than(queue, due_at) {
             self.changed.notify_one();
         }
     }
 
-    /// Schedules a queue that could not be read for the next poll.
+    /// Schedules a queue that could not be read to be read again after [`Self::POLL_INTERVAL`].
     pub fn schedule_retry(&self, queue: Incarnation) {
         let mut schedule = self.schedule();
         let retry_at = schedule.now().plus(Self::POLL_INTERVAL);
         schedule.schedule_no_later_than(queue, retry_at);
     }
 
-    /// Stops tracking a queue that was dropped, and wakes all its watches.
+    /// Stops tracking a queue that was dropped, wakes all its watches, and returns its value.
     pub fn notify_dropped(&self, queue: Incarnation) -> Option<T> {
         let value = self.schedule().untrack(queue);
         self.registry.notify_all(queue);
         value
     }
 
-    /// Removes the queues that had no watch for [`Self::IDLE_TIMEOUT`].
+    /// Removes and returns the queues that had no watch for [`Self::IDLE_TIMEOUT`].
     pub fn untrack_idle(&self) -> Vec<(Incarnation, T)> {
         self.schedule().untrack_idle(Self::IDLE_TIMEOUT, |queue| self.registry.is_watched(queue))
     }
 
-    /// Removes what is due; see [`WatchSchedule::take_due`].
+    /// Removes the due times that have passed and returns their queues; see
+    /// [`WatchSchedule::take_due`].
     pub fn take_due(&self) -> Vec<Incarnation> {
         self.schedule().take_due()
     }
@@ -100,20 +102,20 @@ impl<T> WatchDriver<T> {
         self.changed.notify_one();
     }
 
-    /// Waits until something is due, the schedule changes, or `at_most` is over.
+    /// Waits until a queue is due, the schedule changes, or `at_most` has passed.
     pub async fn wait(&self, at_most: Duration) {
         let time = self.schedule().until_due(at_most);
-        // The caller reads the schedule again, whichever of the two ended the wait.
+        // The caller reads the schedule again in either case.
         let _ = timeout(time, self.changed.notified()).await;
     }
 
-    /// Tells the driver's task to end.
+    /// Requests the driver's task to end.
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.changed.notify_one();
     }
 
-    /// Returns whether the driver's task is to end.
+    /// Returns whether the driver's task was requested to end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

@@ -17,25 +17,27 @@ use crate::domain::Incarnation;
 /// Event that a watch waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchFor {
-    /// A message can be claimed: it was there when the watch began, was posted, was released, or its
-    /// delay or its claim ended. Wakes no more watches than there are messages to claim.
+    /// A message can be claimed: it was ready when the watch began, was posted, was released, or
+    /// its delay or its claim ended. Wakes no more watches than there are such messages.
     Claimable,
     /// A message was posted. Wakes every watch.
     Posts,
 }
 
-/// The watches of one pool on this node. A backend calls `notify_…` when it sees a change.
+/// Watches of one pool on this node. A backend calls the `notify_…` methods when it detects a
+/// change.
 #[derive(Debug, Clone, Default)]
 pub struct WatchRegistry(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Number of watches on all queues; lets the `notify_…` calls return without the lock.
+    /// Number of watches on all queues. Without watches, the `notify_…` methods do not take the
+    /// lock.
     watches: AtomicUsize,
     queues: Mutex<HashMap<Incarnation, Watched>>,
 }
 
-/// A queue with at least one watch.
+/// State of a queue that has at least one watch.
 #[derive(Debug, Default)]
 struct Watched {
     signals: Arc<QueueSignals>,
@@ -50,12 +52,12 @@ struct QueueSignals {
 
 impl Inner {
     fn queues(&self) -> MutexGuard<'_, HashMap<Incarnation, Watched>> {
-        self.queues.lock().expect("no holder panics")
+        self.queues.lock().expect("no code panics while it holds this lock")
     }
 }
 
 impl WatchRegistry {
-    /// Adds a watch on a queue. It ends when it is dropped.
+    /// Adds a watch on a queue. The watch ends when it is dropped.
     pub fn watch(&self, queue: Incarnation, what: WatchFor) -> Watch {
         let mut queues = self.0.queues();
         let watched = queues.entry(queue).or_default();
@@ -70,18 +72,18 @@ impl WatchRegistry {
         }
     }
 
-    /// Returns whether any queue is watched.
+    /// Returns whether any queue has a watch.
     pub fn has_watches(&self) -> bool {
         self.0.watches.load(Ordering::Acquire) > 0
     }
 
-    /// Returns whether the queue is watched.
+    /// Returns whether the queue has a watch.
     pub fn is_watched(&self, queue: Incarnation) -> bool {
         self.has_watches() && self.0.queues().contains_key(&queue)
     }
 
-    /// Wakes up to `claimable` watches for [`WatchFor::Claimable`]: so many more messages of the queue
-    /// can be claimed.
+    /// Wakes up to `claimable` watches of a queue for [`WatchFor::Claimable`], one for each message
+    /// that became ready.
     pub fn notify_claimable(&self, queue: Incarnation, claimable: usize) {
         if claimable == 0 || !self.has_watches() {
             return;
@@ -93,7 +95,7 @@ impl WatchRegistry {
         }
     }
 
-    /// Wakes every watch for [`WatchFor::Posts`].
+    /// Wakes every watch of a queue for [`WatchFor::Posts`].
     pub fn notify_posted(&self, queue: Incarnation) {
         if self.has_watches()
             && let Some(watched) = self.0.queues().get(&queue)
@@ -102,14 +104,14 @@ impl WatchRegistry {
         }
     }
 
-    /// Wakes every watch of a queue.
+    /// Wakes all watches of a queue.
     pub fn notify_all(&self, queue: Incarnation) {
         self.notify_claimable(queue, usize::MAX);
         self.notify_posted(queue);
     }
 
-    /// Wakes, on every watched queue, one watch for [`WatchFor::Claimable`] and all for
-    /// [`WatchFor::Posts`]: for a backend that knows only that something changed.
+    /// Wakes, on every watched queue, one watch for [`WatchFor::Claimable`] and all watches for
+    /// [`WatchFor::Posts`]. For a backend that detected a change and does not know of which queue.
     pub fn notify_everything(&self) {
         for watched in self.0.queues().values() {
             watched.signals.claimable.notify_one();
@@ -118,7 +120,7 @@ impl WatchRegistry {
     }
 }
 
-/// A watch on a queue. It ends when it is dropped.
+/// Watch on a queue, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     registry: Arc<Inner>,
@@ -129,13 +131,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits for the event, at most for `timeout`; returns whether it happened. A wake-up is a hint:
-    /// another consumer may already have taken the messages.
+    /// Waits for the event, at most for `timeout`; returns whether it occurred. A wake-up is a
+    /// hint: another consumer may already have claimed the messages.
     pub async fn wait(&mut self, timeout: Duration) -> bool {
-        // A consumer that waits again found nothing, so it owes no other watch a wake-up.
+        // A consumer that waits again found no message, so its last wake-up need not be passed on.
         self.woken = false;
         let happened = match &mut self.posts {
-            // `signals` holds the sender, so the channel stays open.
+            // `signals` owns the sender, so the channel stays open.
             Some(posts) => time::timeout(timeout, posts.changed()).await.is_ok(),
             None => time::timeout(timeout, self.signals.claimable.notified()).await.is_ok(),
         };
@@ -155,7 +157,7 @@ impl Drop for Watch {
         }
         drop(queues);
         self.registry.watches.fetch_sub(1, Ordering::AcqRel);
-        // The consumer may have left messages, or gone without claiming: pass the wake-up on.
+        // The consumer may have left messages, or ended without claiming: wake the next one.
         if self.woken && self.posts.is_none() {
             self.signals.claimable.notify_one();
         }
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_happens_between_looking_and_waiting_is_not_missed() {
+    async fn an_event_before_the_wait_is_not_missed() {
         let registry = WatchRegistry::default();
         let (mut claimer, mut reader) = (
             registry.watch(queue(), WatchFor::Claimable),
@@ -188,7 +190,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_claimer_that_goes_away_wakes_the_next() {
+    async fn a_woken_watch_that_ends_wakes_the_next() {
         let registry = WatchRegistry::default();
         let [mut first, mut second] =
             [(); 2].map(|()| registry.watch(queue(), WatchFor::Claimable));
@@ -200,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_that_has_ended_is_forgotten() {
+    async fn a_dropped_watch_is_removed() {
         let registry = WatchRegistry::default();
         let watches =
             [WatchFor::Claimable, WatchFor::Posts].map(|what| registry.watch(queue(), what));

@@ -5,15 +5,16 @@ use std::{
 
 use crate::domain::{Incarnation, Timestamp};
 
-/// Knows when time alone changes a watched queue: its next delay, claim or ttl ends.
+/// Due times of watched queues: the times at which their next delay, claim or ttl ends.
 ///
-/// Holds a `T` for each queue. Has no task, lock or clock of its own: a backend that polls from a
-/// thread wraps it in a mutex, one that polls from a task uses [`WatchDriver`](super::WatchDriver).
+/// Holds a `T` for each queue. Has no task, lock or clock of its own: a backend that is driven by a
+/// thread wraps it in a mutex, one that is driven by a task uses
+/// [`WatchDriver`](super::WatchDriver).
 #[derive(Debug)]
 pub struct WatchSchedule<T> {
     queues: HashMap<Incarnation, Scheduled<T>>,
     due: BTreeSet<(Timestamp, Incarnation)>,
-    /// A time of the pool, and when it was taken.
+    /// The pool's time as it was last set, and the instant at which it was set.
     clock: Option<(Instant, Timestamp)>,
 }
 
@@ -36,14 +37,14 @@ impl<T> WatchSchedule<T> {
         self.clock = Some((Instant::now(), now));
     }
 
-    /// Returns the pool's time, as it was last set plus what has passed since; the earliest
-    /// representable time before it was set.
+    /// Returns the pool's time: the time last set plus the time that has passed since. Returns the
+    /// earliest representable time if none was set.
     pub fn now(&self) -> Timestamp {
         let set = self.clock.map(|(at, time)| time.plus(at.elapsed()));
         set.unwrap_or(Timestamp::from_millis(i64::MIN))
     }
 
-    /// Adds a queue with nothing due, or marks it as watched just now.
+    /// Adds a queue without a due time, or marks a tracked queue as just watched.
     pub fn track(&mut self, queue: Incarnation, value: impl FnOnce() -> T) {
         let last_watched = Instant::now();
         self.queues
@@ -52,7 +53,7 @@ impl<T> WatchSchedule<T> {
             .last_watched = last_watched;
     }
 
-    /// Sets when a tracked queue has something due; returns whether that changed anything.
+    /// Sets the due time of a tracked queue; returns whether this changed it.
     pub fn schedule(&mut self, queue: Incarnation, due_at: Timestamp) -> bool {
         let Some(scheduled) = self.queues.get_mut(&queue) else { return false };
         let before = scheduled.due_at.replace(due_at);
@@ -66,14 +67,15 @@ impl<T> WatchSchedule<T> {
         true
     }
 
-    /// Sets when a tracked queue has something due, if that is earlier than what is known; returns
-    /// whether it is.
+    /// Sets the due time of a tracked queue if that is earlier than its present one, or if it has
+    /// none; returns whether this changed it.
     pub fn schedule_no_later_than(&mut self, queue: Incarnation, due_at: Timestamp) -> bool {
         let known = self.queues.get(&queue).and_then(|scheduled| scheduled.due_at);
         known.is_none_or(|known| due_at < known) && self.schedule(queue, due_at)
     }
 
-    /// Removes the due times up to the pool's time and returns their queues, earliest first.
+    /// Removes the due times up to the pool's time and returns their queues, earliest first. The
+    /// queues stay tracked.
     pub fn take_due(&mut self) -> Vec<Incarnation> {
         let now = self.now();
         let mut taken = Vec::new();
@@ -89,14 +91,14 @@ impl<T> WatchSchedule<T> {
         taken
     }
 
-    /// Returns how long to wait for the next due time: at least a millisecond, so that a clock which
-    /// stands still does not make the caller spin, and at most `at_most`.
+    /// Returns the time until the next due time, at most `at_most`. At least a millisecond, so that
+    /// the caller does not spin on a clock that stands still.
     pub fn until_due(&self, at_most: Duration) -> Duration {
         let next = self.due.first().map(|(due_at, _)| due_at.since(self.now()));
         next.unwrap_or(at_most).min(at_most).max(Duration::from_millis(1))
     }
 
-    /// Removes a queue.
+    /// Removes a queue and returns its value; `None` if it is not tracked.
     pub fn untrack(&mut self, queue: Incarnation) -> Option<T> {
         let scheduled = self.queues.remove(&queue)?;
         if let Some(due_at) = scheduled.due_at {
@@ -105,7 +107,7 @@ impl<T> WatchSchedule<T> {
         Some(scheduled.value)
     }
 
-    /// Removes the queues that `is_watched` has denied for longer than `idle_timeout`.
+    /// Removes and returns the queues for which `is_watched` has been `false` for `idle_timeout`.
     pub fn untrack_idle(
         &mut self,
         idle_timeout: Duration,
@@ -132,12 +134,12 @@ impl<T> WatchSchedule<T> {
         self.queues.get(&queue).map(|scheduled| &scheduled.value)
     }
 
-    /// Returns the value of a tracked queue, to change it.
+    /// Returns the value of a tracked queue for a change.
     pub fn get_mut(&mut self, queue: Incarnation) -> Option<&mut T> {
         self.queues.get_mut(&queue).map(|scheduled| &mut scheduled.value)
     }
 
-    /// Returns the tracked queues with their values, in no order.
+    /// Returns the tracked queues with their values, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = (Incarnation, &T)> {
         self.queues.iter().map(|(queue, scheduled)| (*queue, &scheduled.value))
     }
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_due_is_taken_once_and_in_order() {
+    fn due_queues_are_taken_once_and_in_order() {
         let mut schedule = tracking(&[1, 2, 3]);
         assert!(schedule.schedule(queue(1), at(900)));
         assert!(schedule.schedule(queue(2), at(800)));
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_when_something_is_due() {
+    fn the_wait_ends_at_the_next_due_time() {
         let mut schedule = tracking(&[1]);
         let (short, long) = (Duration::from_millis(1), Duration::from_secs(1_000));
         assert_eq!(schedule.until_due(long), long);
