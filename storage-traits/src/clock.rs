@@ -2,10 +2,10 @@ use std::time::SystemTime;
 
 use crate::domain::Timestamp;
 
-/// Where the time comes from. Whoever calls a store asks a clock and passes `now` on, so that
-/// a test can hold the time still and a node can follow its pool's server.
+/// Source of the time. The caller of a store reads a clock and passes `now` on, so that a test can
+/// stop the time and a node can follow the clock of its pool's server.
 pub trait Clock: Send + Sync {
-    /// The present moment.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 }
 

@@ -1,47 +1,50 @@
-/// What the driver said; kept for the log.
+/// Error of a driver, kept for the log.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// The result of a store method.
+/// Result of a store method.
 pub type Result<T> = std::result::Result<T, StoreError>;
 
-/// Why a store did not do what it was asked. The variant says what to do about it.
+/// Failure of a store method. The variant determines what the caller does about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The object of a command is missing; nothing was changed.
+    /// The object of a command does not exist. Nothing was changed.
     #[error("{kind} {key} does not exist")]
     NotFound {
-        /// What is missing: `queue`, `claim`.
+        /// Kind of the missing object: `queue` or `claim`.
         kind: &'static str,
-        /// Which one.
+        /// Name or id of the object.
         key: String,
     },
-    /// Somebody else changed the object since it was read; nothing was changed. Read it again.
+    /// Another caller changed the object after it was read. Nothing was changed. The caller reads
+    /// it again and retries.
     #[error("{kind} {key} was changed meanwhile")]
     Conflict {
-        /// What was changed.
+        /// Kind of the changed object: `queue`.
         kind: &'static str,
-        /// Which one.
+        /// Name or id of the object.
         key: String,
     },
-    /// A bound of the store is reached; nothing was changed. Worth a retry a little later.
+    /// A limit of the store on pending work is reached. Nothing was changed. The caller retries
+    /// later.
     #[error("{backend} has too much to do")]
     Overloaded {
-        /// Which store.
+        /// Name of the backend.
         backend: &'static str,
     },
-    /// The server cannot be reached, or cannot write: whether the change was made is unknown.
-    /// Worth a retry.
+    /// The server cannot be reached, or cannot accept writes. Whether the change was made is
+    /// unknown. The caller may retry.
     #[error("{backend} cannot be reached")]
     Unavailable {
-        /// Which store.
+        /// Name of the backend.
         backend: &'static str,
         /// The driver's error.
         source: Source,
     },
-    /// The server's answer makes no sense: a bug, not worth a retry.
+    /// The server's response is not one that the backend expects: a bug, which a retry does not
+    /// cure.
     #[error("unexpected answer from {backend}")]
     Unexpected {
-        /// Which store.
+        /// Name of the backend.
         backend: &'static str,
         /// The driver's error.
         source: Source,
@@ -54,8 +57,8 @@ impl StoreError {
         Self::NotFound { kind, key: key.to_string() }
     }
 
-    /// Returns a copy for another caller whose work shared the failed call. Sources cannot be
-    /// cloned: the copy keeps their text.
+    /// Returns a copy for another caller whose work was part of the same failed call. A driver's
+    /// error cannot be cloned, so the copy keeps only its text.
     #[must_use]
     pub fn to_shared_copy(&self) -> Self {
         match self {

@@ -2,46 +2,47 @@ use async_trait::async_trait;
 
 use crate::{Result, domain::QueueKey};
 
-/// A position in the change feed.
+/// Position in the change feed of a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ChangeToken(i64);
 
 impl ChangeToken {
-    /// Takes the position that a catalog counts.
+    /// Creates a token from a position, whose meaning the catalog defines.
     pub const fn new(position: i64) -> Self {
         Self(position)
     }
 
-    /// The position as the catalog counts it.
+    /// Returns the position.
     pub const fn get(self) -> i64 {
         self.0
     }
 }
 
-/// What changed.
+/// Changed queues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changed {
-    /// These queues were changed or deleted. A creation is no change: nobody may remember that a
-    /// queue does not exist.
+    /// These queues were updated or deleted. Creations are not reported: a node must not cache that
+    /// a queue does not exist.
     Queues(Vec<QueueKey>),
-    /// More than the feed remembers: forget all.
+    /// More changes than the feed keeps. The node empties its cache.
     Everything,
 }
 
-/// A piece of the change feed.
+/// Consecutive part of the change feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
-    /// What changed, the same queue perhaps more than once.
+    /// Changes of this part; a queue may occur more than once.
     pub changed: Changed,
-    /// Where to go on.
+    /// Position after this part.
     pub next: ChangeToken,
 }
 
-/// How a node learns what other nodes changed, so that it can forget what it remembers.
+/// Feed of changes, by which a node removes from its cache the queues that other nodes changed.
 #[async_trait]
 pub trait ChangeFeed: Send + Sync {
-    /// The changes after a position, oldest first, at most 1,000 of them; without a position,
-    /// no changes and the present position. One cheap read.
+    /// Returns the changes after a position, oldest first, at most 1,000 of them. Without a
+    /// position, returns no changes and the current position. Costs one indexed read, since every
+    /// node calls it about twice a second.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

@@ -1,4 +1,4 @@
-//! The control plane: which queues there are, and what their owners set for them.
+//! The control plane: queues, their metadata, and the feed of their changes.
 
 mod change;
 mod queue;
@@ -10,15 +10,16 @@ pub use queue::{Created, MetadataFilter, QueueCatalog, QueueFilter};
 
 use crate::Result;
 
-/// Everything a control plane does.
+/// Control plane: all traits that a catalog implements.
 #[async_trait]
 pub trait Catalog: QueueCatalog + ChangeFeed {
-    /// Answers if the store can be read.
+    /// Checks that the store can be read.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if it cannot.
     async fn check(&self) -> Result<()>;
 
-    /// Finishes what is under way and lets go of the store. Calls after it fail.
+    /// Waits for calls in progress and closes the connections to the store. Later calls return
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable).
     async fn close(&self);
 }

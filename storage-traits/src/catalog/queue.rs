@@ -6,42 +6,44 @@ use crate::{
     domain::{Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueRef, Timestamp},
 };
 
-/// What became of [`QueueCatalog::create`].
+/// Result of [`QueueCatalog::create`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Created {
-    /// The queue, new or as it was.
+    /// The new queue, or the existing one unchanged.
     pub record: QueueRecord,
-    /// Whether this call made it. Of several callers at once, exactly one sees `true`.
+    /// Whether this call created it. Exactly one of several concurrent callers gets `true`.
     pub new: bool,
 }
 
-/// Which queues of a project to list.
+/// Selection of the queues that [`QueueCatalog::list`] returns.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueFilter {
-    /// Only names greater than this text; it need not name a queue.
+    /// Marker: only queues whose names are greater in byte order. It need not be the name of a
+    /// queue.
     pub after: Option<String>,
-    /// How many.
+    /// Greatest number of queues in the page.
     pub limit: Limit,
-    /// Only names that hold this text.
+    /// Only queues whose names contain this text, compared exactly.
     pub name_contains: Option<String>,
-    /// Only queues of which all of these are true.
+    /// Only queues that match all of these.
     pub metadata: Vec<MetadataFilter>,
 }
 
 impl QueueFilter {
-    /// Whether a queue passes, the marker and the limit aside.
+    /// Returns whether a queue matches the filters; ignores the marker and the limit.
     pub fn matches(&self, name: &QueueName, metadata: &Metadata) -> bool {
         self.name_contains.as_ref().is_none_or(|part| name.as_str().contains(part.as_str()))
             && self.metadata.iter().all(|filter| filter.matches(metadata))
     }
 }
 
-/// Equality on one stored key of the metadata.
+/// Condition that a key of the metadata has a value (Zaqar v2 API, list queues). Numbers are
+/// compared by value. Defaults that the API shows are not stored, and so do not match.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetadataFilter {
-    /// The key.
+    /// Key of the metadata.
     pub key: String,
-    /// The value that it must have.
+    /// Value that the key must have.
     pub value: Value,
 }
 
@@ -54,22 +56,24 @@ impl MetadataFilter {
     }
 }
 
-/// Queues and their metadata.
+/// Queues and their metadata. Names are unique within a project.
 #[async_trait]
 pub trait QueueCatalog: Send + Sync {
-    /// Creates a queue, unless it exists; an existing one is not changed in any way.
+    /// Creates a queue with a new incarnation. A queue that exists is returned and not changed in
+    /// any way.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn create(&self, key: &QueueKey, metadata: &Metadata, now: Timestamp) -> Result<Created>;
 
-    /// Reads a queue.
+    /// Returns a queue; `None` if it does not exist.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn get(&self, key: &QueueKey) -> Result<Option<QueueRecord>>;
 
-    /// Lists queues of one project by name, ascending in byte order.
+    /// Lists queues of one project by name, ascending in byte order. A page is short only at the
+    /// end of the list.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -81,13 +85,14 @@ pub trait QueueCatalog: Send + Sync {
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn count(&self, project: &ProjectId) -> Result<u64>;
 
-    /// Replaces the metadata of a queue, if it is still in the life and the version that `read`
-    /// holds; answers the record as it is now.
+    /// Replaces the metadata of a queue if its incarnation and version are still those of `read`
+    /// (optimistic concurrency). Returns the new record, with a greater version.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`](crate::StoreError::Conflict) if the metadata were changed since;
-    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if that life of the queue is over;
-    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
+    /// [`StoreError::Conflict`](crate::StoreError::Conflict) if the metadata were changed after
+    /// `read`; [`StoreError::NotFound`](crate::StoreError::NotFound) if that incarnation was
+    /// deleted; [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be
+    /// reached.
     async fn update(
         &self,
         read: &QueueRecord,
@@ -95,7 +100,9 @@ pub trait QueueCatalog: Send + Sync {
         now: Timestamp,
     ) -> Result<QueueRecord>;
 
-    /// Deletes a queue and answers what it was; deleting what is gone succeeds.
+    /// Deletes a queue and returns the deleted incarnation; `None` if the queue does not exist. Its
+    /// messages stay in the pool until the caller drops the incarnation there
+    /// ([`drop_queue`](crate::pool::PoolMaintenance::drop_queue)).
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

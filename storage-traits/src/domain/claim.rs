@@ -1,118 +1,83 @@
-use std::{fmt, str::FromStr, time::Duration};
+use std::time::Duration;
 
-use super::{
-    InvalidId, Message, MessageId, QueueRef, Timestamp,
-    id::{format_hex, parse_hex},
-};
-use crate::{Limit, random};
+use super::{ClaimId, Message, MessageId, QueueRef, Timestamp};
+use crate::Limit;
 
-/// Names a claim within its queue: 128 random bits, 32 lower-case hex digits in text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ClaimId(u128);
-
-impl ClaimId {
-    /// A new id, which nobody can guess.
-    pub fn random() -> Self {
-        Self(u128::from_be_bytes(random::bytes()))
-    }
-
-    /// The bytes that stores keep.
-    pub const fn to_bytes(self) -> [u8; 16] {
-        self.0.to_be_bytes()
-    }
-
-    /// Reads what [`ClaimId::to_bytes`] gave.
-    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
-        Self(u128::from_be_bytes(bytes))
-    }
-}
-
-impl fmt::Display for ClaimId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(format_hex(self.0, &mut [0; 32]))
-    }
-}
-
-impl FromStr for ClaimId {
-    type Err = InvalidId;
-
-    fn from_str(text: &str) -> Result<Self, InvalidId> {
-        parse_hex(text).map(Self)
-    }
-}
-
-/// How long a claim holds its messages.
+/// Duration of a claim, and of the messages that it holds (Zaqar v2 API, claims).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClaimTerms {
-    /// The claim lapses this long after its creation or renewal. Whole seconds.
+    /// Time from the creation or the last renewal of the claim to its expiry: the visibility
+    /// timeout of its messages. Whole seconds; the API allows 60 to 43,200 by default.
     pub ttl: Duration,
-    /// A message that would expire before the claim lapses lives on until `ttl + grace` from now
-    /// (Zaqar v2 API, claims). Whole seconds.
+    /// Extension of messages that would expire before the claim: such a message expires at
+    /// `now + ttl + grace`. Whole seconds; the API allows 60 to 43,200 by default.
     pub grace: Duration,
 }
 
-/// A claim that is to be made.
+/// Request for a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClaimSpec {
-    /// The id that the claim is to have.
+    /// Id of the new claim.
     pub id: ClaimId,
-    /// How long it holds.
+    /// Duration of the new claim.
     pub terms: ClaimTerms,
-    /// How many messages it may take.
+    /// Greatest number of messages to claim.
     pub limit: Limit,
-    /// Where messages go that were claimed too often.
+    /// Rule that moves messages which were claimed too often; `None` moves none.
     pub dead_letter: Option<DeadLetter>,
 }
 
-/// The dead-letter rule of a queue: a message that was claimed `max_claim_count` times and is
-/// free again is moved, by the next claim that comes to it, instead of being handed out.
+/// Dead-letter rule of a queue or group. A claim that meets a ready message with a claim count of
+/// `max_claim_count` or more moves it to the dead-letter queue instead of claiming it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// Where the message is moved to: a queue in the same pool. There it is a new message, with a
-    /// new id, no claim and a claim count of 0, and remembers its origin. A rule that names the
-    /// claimed queue itself does nothing.
+    /// Dead-letter queue, in the same pool. The dead letter is a new message there, with a new id,
+    /// no claim, a claim count of 0 and an [`Origin`](super::Origin). A rule that names the claimed
+    /// queue itself, or the queue of the claimed group, has no effect.
     pub queue: QueueRef,
-    /// How many claims a message may see.
+    /// Number of claims after which a message is moved; 0 moves it before the first.
     pub max_claim_count: u32,
-    /// The ttl that it gets, from the move on; its own if `None`.
+    /// Ttl of the dead letter, counted from the move; `None` keeps the ttl of the message. Whole
+    /// seconds.
     pub ttl: Option<Duration>,
-    /// Whether it is retained there, as a message that is posted with
+    /// Whether the dead-letter queue retains the message, like one that was posted with
     /// [`retained`](super::NewMessage::retained).
     pub retained: bool,
 }
 
-/// A consumer's hold on some messages.
+/// Reservation of messages for one consumer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Its id.
+    /// Id of the claim.
     pub id: ClaimId,
-    /// When it was created or last renewed.
+    /// Time of its creation or last renewal.
     pub renewed_at: Timestamp,
-    /// How long it holds from then on.
+    /// Time from `renewed_at` to its expiry. Whole seconds.
     pub ttl: Duration,
-    /// The messages that it still holds, in the order of the queue.
+    /// Messages that it still holds, in the order of the queue.
     pub messages: Vec<Message>,
 }
 
-/// What a consumer reports about a message that its claim holds.
+/// Outcome that a consumer reports for a message which its claim holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AckOutcome {
-    /// It was processed: the message is removed.
+    /// The consumer processed the message. It is removed.
     Ack,
-    /// It was not processed: the message becomes visible again and keeps its position, its claim
-    /// count and its expiry.
+    /// The consumer did not process the message. It leaves the claim and keeps its position, its
+    /// claim count and its expiry.
     Nack {
-        /// How long it stays invisible; zero makes it ready at once.
+        /// Time until the message is visible again; zero makes it ready at once. A message that
+        /// expires earlier is not visible again.
         delay: Duration,
     },
 }
 
-/// A consumer's report about one message.
+/// Report of a consumer about one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Acknowledgement {
-    /// The message.
+    /// Id of the message.
     pub id: MessageId,
-    /// Whether it was processed.
+    /// Outcome that the consumer reports.
     pub outcome: AckOutcome,
 }
 
@@ -121,6 +86,7 @@ pub struct Acknowledgement {
 pub enum AckResult {
     /// The outcome was applied.
     Applied,
-    /// The claim has ended or does not hold the message; nothing was changed.
+    /// The claim has expired, was released, never existed, or does not hold the message. Nothing
+    /// was changed.
     NotHeld,
 }

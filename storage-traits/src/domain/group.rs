@@ -1,31 +1,34 @@
 use super::{GroupName, Metadata, QueueRef, Sequence, Timestamp};
 
-/// Where a group begins to read. A point beyond the end of the queue is the end.
+/// Point of a queue at which a group starts. A point beyond the end of the queue means the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartPoint {
-    /// With the first message that the queue has.
+    /// The first message that the queue has or retains.
     Start,
-    /// With the next message that is posted.
+    /// The next message that is posted.
     End,
-    /// With the first message that was posted at this time or later.
+    /// The first message that was posted at this time or later.
     Time(Timestamp),
-    /// With the message in this position, or the first one behind it.
+    /// The message with this sequence, or the first one after it.
     Sequence(Sequence),
 }
 
-/// A consumer group: another reading of a queue, with its own claims, claim counts and
-/// acknowledgements. It gets a copy of every message from its starting point on, under the same
-/// id; a message is stored until the queue and all groups are done with it, or its ttl ends; one that
-/// is [`retained`](super::NewMessage::retained), until its ttl ends.
+/// Consumer group: a delivery state of its own for every message of a queue from a starting point
+/// on, with claims, claim counts and acknowledgements. (The queue itself is the default group.)
+///
+/// A group has the messages of the queue under the same ids. A message is stored until the queue
+/// and all its groups have removed it or its ttl ends; a [`retained`](super::NewMessage::retained)
+/// message until its ttl ends.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Group {
-    /// Its name within the queue.
+    /// Name of the group, unique within its queue.
     pub name: GroupName,
-    /// What to claim from. It is used as a queue is (claim, acknowledge, list, stats, watch …), but
-    /// cannot be posted to; the ids of its messages are those of the queue.
+    /// Reference by which the store methods use the group like a queue: claim, acknowledge, list,
+    /// stats, watch and so on. Messages cannot be posted to it, and it has no groups.
     pub as_queue: QueueRef,
-    /// What its owner set; a pool only keeps it.
+    /// Settings of the service, such as the group's dead-letter rule. The pool stores them and does
+    /// not interpret them.
     pub settings: Metadata,
-    /// When it was created.
+    /// Time at which the group was created.
     pub created_at: Timestamp,
 }

@@ -2,29 +2,30 @@ use std::{fmt, str::FromStr};
 
 use crate::random;
 
-/// The text is not an id of this kind.
+/// Error of parsing a text that is not an id of the expected kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed id")]
 pub struct InvalidId;
 
-/// Distinguishes a queue from every queue that had its name before it: a queue that is deleted and
-/// created again gets another incarnation, so that no message id is used twice. Positive, and unique
-/// within a catalog.
+/// Number that identifies a queue, and distinguishes it from all earlier queues of the same name: a
+/// queue that is deleted and created again gets a new incarnation, so no message id is used twice.
+/// Positive, and unique within a catalog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(i64);
 
 impl Incarnation {
-    /// Set in the incarnations of groups; those of queues have it from the year 2039 on.
+    /// Bit 62, set in the incarnations of groups. The time sets it in those of queues from the year
+    /// 2039 on.
     const GROUP_BIT: i64 = 1 << 62;
 
-    /// Reads an incarnation that a store kept; `None` unless it is positive.
+    /// Reads the number that [`Incarnation::get`] returns; returns `None` unless it is positive.
     pub const fn new(number: i64) -> Option<Self> {
         if number > 0 { Some(Self(number)) } else { None }
     }
 
-    /// Generates an incarnation for a queue: the time in the upper 42 bits, so that later ones sort
-    /// after earlier ones, and random bits in the lower 21. A catalog enforces that it is unique and
-    /// generates another if it is not.
+    /// Generates an incarnation for a queue: the time in the upper 42 bits, so that incarnations
+    /// sort by time, and random bits in the lower 21. The catalog enforces uniqueness, and
+    /// generates another incarnation after a collision.
     pub fn generate(now: super::Timestamp) -> Self {
         const RANDOM_BITS: u32 = 21;
         let random = random::random_i64() & ((1 << RANDOM_BITS) - 1);
@@ -33,12 +34,13 @@ impl Incarnation {
     }
 
     /// Generates an incarnation for a group or a retention log, which a pool addresses like a queue
-    /// though the catalog has none: its bit 62 is set, the others are random.
+    /// though it is not in the catalog. Bit 62 is set, the lower bits are random.
     pub fn generate_for_group() -> Self {
         Self(random::random_i64() & (Self::GROUP_BIT - 1) | Self::GROUP_BIT)
     }
 
-    /// Returns whether it may be that of a group or a retention log. If not, it is that of a queue.
+    /// Returns whether this may be the incarnation of a group or a retention log; if `false`, it is
+    /// that of a queue.
     pub const fn is_group(self) -> bool {
         self.0 & Self::GROUP_BIT != 0
     }
@@ -49,30 +51,31 @@ impl Incarnation {
     }
 }
 
-/// The position of a message within its queue's incarnation: starts at 1, fixed when the post is
-/// committed, never used twice.
+/// Position of a message within its queue: starts at 1, is fixed when the post is committed, and is
+/// never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(i64);
 
 impl Sequence {
-    /// A sequence read back from a store; `None` if negative.
+    /// Reads the number that [`Sequence::get`] returns; returns `None` if it is negative. No
+    /// message has the sequence 0: it is the position before the first.
     pub const fn new(number: i64) -> Option<Self> {
         if number >= 0 { Some(Self(number)) } else { None }
     }
 
-    /// The number that stores keep.
+    /// Returns the number that stores keep.
     pub const fn get(self) -> i64 {
         self.0
     }
 }
 
-/// Names a message: its queue's incarnation and its sequence, 32 lower-case hex digits in text.
-/// The order of the text is the order of the queue.
+/// Id of a message: the incarnation of its queue and its sequence, written as 32 lower-case hex
+/// digits. The order of the texts is the order of the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
-    /// Which life of which queue.
+    /// Incarnation of the queue to which the message was posted; in a group too.
     pub incarnation: Incarnation,
-    /// Where in the queue.
+    /// Position in the queue.
     pub sequence: Sequence,
 }
 
@@ -97,8 +100,45 @@ impl FromStr for MessageId {
     }
 }
 
-/// Writes 32 lower-case hex digits. By hand, since answers are full of them.
-pub(crate) fn format_hex(bits: u128, digits: &mut [u8; 32]) -> &str {
+/// Id of a claim, unique within its queue or group: 128 random bits, written as 32 lower-case hex
+/// digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimId(u128);
+
+impl ClaimId {
+    /// Generates an unguessable id.
+    pub fn random() -> Self {
+        Self(u128::from_be_bytes(random::bytes()))
+    }
+
+    /// Returns the form that stores keep.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    /// Reads the form that [`ClaimId::to_bytes`] returns.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+impl fmt::Display for ClaimId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(format_hex(self.0, &mut [0; 32]))
+    }
+}
+
+impl FromStr for ClaimId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        parse_hex(text).map(Self)
+    }
+}
+
+/// Writes 32 lower-case hex digits. Faster than `{:032x}`, since a response has several ids for
+/// each message.
+fn format_hex(bits: u128, digits: &mut [u8; 32]) -> &str {
     for (index, digit) in digits.iter_mut().enumerate() {
         let nibble = (bits >> (124 - 4 * index)) & 0xf;
         *digit = b"0123456789abcdef"[nibble as usize];
@@ -106,8 +146,8 @@ pub(crate) fn format_hex(bits: u128, digits: &mut [u8; 32]) -> &str {
     std::str::from_utf8(digits).unwrap_or_default()
 }
 
-/// Exactly 32 lower-case hex digits, so that an id has one spelling.
-pub(crate) fn parse_hex(text: &str) -> Result<u128, InvalidId> {
+/// Parses exactly 32 lower-case hex digits, so that an id has one spelling.
+fn parse_hex(text: &str) -> Result<u128, InvalidId> {
     let plain = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if plain { u128::from_str_radix(text, 16).map_err(|_| InvalidId) } else { Err(InvalidId) }
 }
@@ -150,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_told_from_a_queue() {
+    fn is_group_distinguishes_groups_from_queues() {
         let now = Timestamp::from_millis(1_800_000_000_000);
         assert!(!Incarnation::generate(now).is_group());
         assert!(Incarnation::generate_for_group().is_group());

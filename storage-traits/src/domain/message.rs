@@ -4,34 +4,35 @@ use bytes::Bytes;
 
 use super::{ClaimId, MessageId, Origin, Timestamp, name::InvalidName};
 
-/// A message's body: JSON text, kept byte by byte as it was posted.
+/// Body of a message: JSON text, stored and returned byte for byte as it was posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Body(Bytes);
 
 impl Body {
-    /// Takes text that was checked to be one JSON value.
+    /// Creates a body from text that the caller has checked to be one JSON value.
     pub const fn from_json(text: Bytes) -> Self {
         Self(text)
     }
 
-    /// The text.
+    /// Returns the text.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Who posted a message: text of 1 to 36 characters, a UUID in its plain form where UUIDs are
-/// asked for. It only serves to hide a client's own messages from it, and proves nothing.
+/// Id of the client that posted a message: 1 to 36 characters by default, a UUID where the
+/// configuration requires one. It serves only to hide a client's own messages from it, and does not
+/// authenticate the client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ClientId(Arc<str>);
 
 impl ClientId {
-    /// Takes an id in the one spelling by which it is to be compared.
+    /// Creates an id from its canonical spelling; ids are compared as text.
     pub fn new(id: &str) -> Self {
         Self(id.into())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -43,16 +44,16 @@ impl fmt::Display for ClientId {
     }
 }
 
-/// What a producer calls a message, so that a post which is tried again stores it once: 1 to 128
-/// characters, none of them a control character.
+/// Id that a producer gives a message to make its post idempotent: 1 to 128 characters, none of
+/// them a control character. Stores compare it exactly.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DeduplicationId(Arc<str>);
 
 impl DeduplicationId {
-    /// The longest id, in characters.
+    /// Greatest length of an id, in characters.
     pub const MAX_CHARS: usize = 128;
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -70,26 +71,27 @@ impl FromStr for DeduplicationId {
     }
 }
 
-/// What must be handled in order: text of 1 to 128 characters, none of them a control character. Of
-/// the messages with one key at most one claim holds any at a time.
+/// Key of messages that must be processed in order: 1 to 128 characters, none of them a control
+/// character. At most one claim at a time holds messages of one key. Stores compare it exactly.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderingKey(Arc<str>);
 
 impl OrderingKey {
-    /// The longest key, in characters.
+    /// Greatest length of a key, in characters.
     pub const MAX_CHARS: usize = 128;
 
-    /// The key that all messages of a strictly ordered queue have; no producer can name it.
+    /// Returns the key of all messages in a strictly ordered (FIFO) queue. No text parses to it, so
+    /// no producer can use it.
     pub fn whole_queue() -> Self {
         Self("".into())
     }
 
-    /// The key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Reads what a store kept of [`OrderingKey::as_str`].
+    /// Reads the form that [`OrderingKey::as_str`] returns.
     pub fn from_store(key: &str) -> Self {
         Self(key.into())
     }
@@ -111,97 +113,105 @@ fn is_label(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-/// Whether a message is stored if one like it was before.
+/// Request to store a message only if no message with the same id was posted recently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deduplication {
-    /// What is compared, within a life of the queue.
+    /// Id that is compared, within one incarnation of a queue.
     pub id: DeduplicationId,
-    /// For how long, from this post on, another with the id is a duplicate of it.
+    /// Time from this post on during which another post with the id is a duplicate. Whole seconds;
+    /// the API allows 1 to 86,400 and uses 300 by default.
     pub window: Duration,
 }
 
-/// When a new message becomes visible to claims.
+/// Time at which a new message becomes visible to claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// After a while; its ttl counts from the post on.
+    /// A delay after the post. The ttl counts from the post. The API allows 0 to 900 seconds by
+    /// default.
     After(Duration),
-    /// At a moment, or at once if that has passed; its ttl counts from then on.
+    /// A scheduled time, or the time of the post if that is later. The ttl counts from then. The
+    /// API allows times as far ahead as a message may live.
     At(Timestamp),
 }
 
 impl Delivery {
-    /// Without delay.
+    /// Delivery without a delay.
     pub const IMMEDIATE: Self = Self::After(Duration::ZERO);
 }
 
-/// A message that is to be posted.
+/// Message to post.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewMessage {
-    /// The body.
+    /// Body of the message.
     pub body: Body,
-    /// How long it may be served. Whole seconds.
+    /// Time until it expires. Whole seconds; the API allows 60 to 1,209,600 by default.
     pub ttl: Duration,
-    /// How long it stays hidden from claims and from plain lists.
+    /// Time at which it becomes visible. Until then, claims, pops and plain lists do not return it.
     pub delivery: Delivery,
-    /// If it has to be handled after those that were posted with the same key before.
+    /// Key of the messages that must be processed in order; `None` if the order does not matter.
     pub ordering_key: Option<OrderingKey>,
-    /// If it may have been posted before.
+    /// Deduplication of the post; `None` stores the message in any case.
     pub deduplication: Option<Deduplication>,
-    /// Whether groups that start later, or move back, find it until its ttl ends, even if the queue
-    /// and all groups are done with it by then.
+    /// Whether the message is kept until its ttl ends for groups that are created or moved back
+    /// later, even after the queue and all its groups have removed it.
     pub retained: bool,
-    /// What was computed over the body, if the service keeps checksums.
+    /// Checksum of the body, if the service computes checksums. The pool stores it and does not
+    /// interpret it.
     pub checksum: Option<String>,
 }
 
 impl NewMessage {
-    /// From when on it is visible, and from when on it is gone, if it is posted at `now`.
+    /// Returns the times at which the message becomes visible and at which it expires, if it is
+    /// posted at `now`.
     pub fn lifetime(&self, now: Timestamp) -> (Timestamp, Timestamp) {
         match self.delivery {
             Delivery::After(delay) => (now.plus(delay), now.plus(self.ttl)),
-            Delivery::At(moment) => {
-                let visible_at = moment.max(now);
+            Delivery::At(time) => {
+                let visible_at = time.max(now);
                 (visible_at, visible_at.plus(self.ttl))
             }
         }
     }
 }
 
-/// What became of a message that was posted.
+/// Result of posting one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Posted {
-    /// Its id; of a duplicate, the id of the message that was stored first.
+    /// Id of the stored message; for a duplicate, of the message that was stored first.
     pub id: MessageId,
-    /// Whether nothing was stored, because a message with its deduplication id had been.
+    /// Whether the message was not stored, because one with its deduplication id was stored before.
     pub duplicate: bool,
 }
 
-/// A message as it is stored.
+/// Stored message, as a queue or a group has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its name and position.
+    /// Id, which contains the position.
     pub id: MessageId,
-    /// When it was posted.
+    /// Time of the post, of the dead-letter move or of the redrive that stored it.
     pub posted_at: Timestamp,
-    /// From when on it may be claimed: as posted, or as it was put off when its handling failed.
+    /// Time from which on it can be claimed: as posted or rescheduled, or the end of the delay of
+    /// its last nack.
     pub visible_at: Timestamp,
-    /// From when on it is gone.
+    /// Time at which it expires. From then on no method returns or counts it.
     pub expires_at: Timestamp,
-    /// As posted, or as a claim extended it. Whole seconds.
+    /// Ttl as posted, or as a claim extended it. Whole seconds.
     pub ttl: Duration,
-    /// The claim that holds it, or the last one that did and let it lapse; a released message
-    /// has none.
+    /// Claim that holds it, or the last claim that expired while holding it; `None` after a release
+    /// or a nack.
     pub claim: Option<ClaimId>,
-    /// How many claims have taken it so far.
+    /// Number of claims that have held it.
     pub claim_count: u32,
-    /// Who posted it.
+    /// Client that posted it.
     pub client: ClientId,
-    /// As posted.
+    /// Ordering key as posted.
     pub ordering_key: Option<OrderingKey>,
-    /// Where it comes from, if it is a dead letter.
+    /// Source of the message if it is a dead letter; `None` for other messages, and for a dead
+    /// letter whose source no longer exists
+    /// ([`Redriven::orphaned`](crate::pool::Redriven::orphaned)).
     pub origin: Option<Origin>,
-    /// As posted.
+    /// Checksum as posted.
     pub checksum: Option<String>,
-    /// As posted.
+    /// Body as posted.
     pub body: Body,
 }

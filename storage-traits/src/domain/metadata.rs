@@ -2,30 +2,31 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-/// A queue's metadata: a JSON object, cheap to clone.
+/// Metadata of a queue or settings of a group: a JSON object, cheap to clone. The API allows 64 KiB
+/// for a queue by default.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Metadata(Arc<Map<String, Value>>);
 
 impl Metadata {
-    /// The object.
+    /// Returns the object.
     pub fn as_map(&self) -> &Map<String, Value> {
         &self.0
     }
 
-    /// The value of a key, if it is set and not null.
+    /// Returns the value of a key; `None` if it is missing or null.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|value| !value.is_null())
     }
 
-    /// The object as JSON text, as stores keep it.
+    /// Returns the object as JSON text, the form that stores keep.
     pub fn to_json(&self) -> String {
         serde_json::Value::Object((*self.0).clone()).to_string()
     }
 
-    /// Reads what [`Metadata::to_json`] wrote.
+    /// Reads the form that [`Metadata::to_json`] returns.
     ///
     /// # Errors
-    /// If the text is not a JSON object.
+    /// [`serde_json::Error`] if the text is not a JSON object.
     pub fn from_json(text: &str) -> serde_json::Result<Self> {
         serde_json::from_str(text).map(|map| Self(Arc::new(map)))
     }

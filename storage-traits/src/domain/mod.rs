@@ -1,4 +1,5 @@
-//! The words of the domain: parsed at the edge, trusted inside.
+//! Domain types: names, ids, messages, claims and groups. The API parses and checks them; the
+//! stores trust them.
 
 mod claim;
 mod group;
@@ -10,11 +11,9 @@ mod origin;
 mod queue;
 mod time;
 
-pub use claim::{
-    AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter,
-};
+pub use claim::{AckOutcome, AckResult, Acknowledgement, Claim, ClaimSpec, ClaimTerms, DeadLetter};
 pub use group::{Group, StartPoint};
-pub use id::{Incarnation, InvalidId, MessageId, Sequence};
+pub use id::{ClaimId, Incarnation, InvalidId, MessageId, Sequence};
 pub use message::{
     Body, ClientId, Deduplication, DeduplicationId, Delivery, Message, NewMessage, OrderingKey,
     Posted,

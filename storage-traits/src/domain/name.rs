@@ -1,48 +1,49 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// The text breaks the rule of the name.
+/// Error of parsing a text that is not a valid name. The message states the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// A queue name is empty, too long, or holds another character.
+    /// A queue name is empty, too long, or contains a character that is not allowed.
     #[error("a queue name has 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
     Queue,
-    /// A project id is empty, too long, or holds a control character.
+    /// A project id is empty, too long, or contains a control character.
     #[error("a project id has 1 to 256 characters, none of them a control character")]
     Project,
-    /// A deduplication id is empty, too long, or holds a control character.
+    /// A deduplication id is empty, too long, or contains a control character.
     #[error("a deduplication id has 1 to 128 characters, none of them a control character")]
     Deduplication,
-    /// A group name is empty, too long, or holds another character.
+    /// A group name is empty, too long, or contains a character that is not allowed.
     #[error("a group name has 1 to 64 of the characters A-Z a-z 0-9 _ - .")]
     Group,
-    /// An ordering key is empty, too long, or holds a control character.
+    /// An ordering key is empty, too long, or contains a control character.
     #[error("an ordering key has 1 to 128 characters, none of them a control character")]
     OrderingKey,
 }
 
-/// The tenant: 1 to 256 characters of any kind but control characters, which no HTTP header can
-/// carry. It is data, never a pattern.
+/// Id of a project, the tenant of the service: 1 to 256 characters, none of them an ASCII control
+/// character except tab, as in an HTTP header. Stores compare it exactly and never use it as a
+/// pattern.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProjectId(Arc<str>);
 
 impl ProjectId {
-    /// The longest project id, in characters.
+    /// Greatest length of a project id, in characters.
     pub const MAX_CHARS: usize = 256;
 
-    /// The project of the service itself, whose id no caller can name.
+    /// Returns the id of the service's own project. No text parses to it, so no caller can use it.
     pub fn reserved() -> Self {
         Self("\u{1}chapar".into())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Reads what a store kept of [`ProjectId::as_str`]; anything but that is an error.
+    /// Reads the form that [`ProjectId::as_str`] returns, the reserved project included.
     ///
     /// # Errors
-    /// [`InvalidName::Project`] as from parsing, but that the reserved project passes.
+    /// [`InvalidName::Project`] if the text is neither the reserved project nor a valid id.
     pub fn from_store(id: &str) -> Result<Self, InvalidName> {
         let reserved = Self::reserved();
         if id == reserved.as_str() { Ok(reserved) } else { id.parse() }
@@ -67,15 +68,15 @@ impl fmt::Display for ProjectId {
 }
 
 /// Name of a queue, unique within its project: 1 to 64 ASCII letters, digits, `_`, `-` or `.`
-/// (Zaqar v2 API, names).
+/// (Zaqar v2 API, queue names). Stores compare it exactly.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueName(Arc<str>);
 
 impl QueueName {
-    /// The longest name, in characters.
+    /// Greatest length of a name, in characters.
     pub const MAX_CHARS: usize = 64;
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -94,12 +95,12 @@ fn is_plain(name: &str) -> bool {
     (1..=QueueName::MAX_CHARS).contains(&name.len()) && name.bytes().all(valid)
 }
 
-/// Name of a consumer group, unique within its queue: as [`QueueName`].
+/// Name of a consumer group, unique within its queue; the rules of [`QueueName`] apply.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupName(Arc<str>);
 
 impl GroupName {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_name_is_short_and_plain() {
+    fn a_queue_name_has_allowed_characters_and_length() {
         for name in ["q", "a.b-c_D9", &"x".repeat(64)] {
             assert!(name.parse::<QueueName>().is_ok(), "{name}");
         }
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_name_the_reserved_project() {
+    fn no_text_parses_to_the_reserved_project() {
         let reserved = ProjectId::reserved();
         assert_eq!(reserved.as_str().parse::<ProjectId>(), Err(InvalidName::Project));
         assert_eq!(ProjectId::from_store(reserved.as_str()), Ok(reserved));

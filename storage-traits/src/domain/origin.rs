@@ -2,19 +2,19 @@ use std::time::Duration;
 
 use super::{GroupName, Incarnation};
 
-/// Where a dead letter comes from.
+/// Source of a dead letter: the queue or group that a redrive moves it back to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The queue, in the life in which the message was claimed too often.
+    /// Incarnation of the queue.
     pub queue: Incarnation,
-    /// The group whose claims those were; `None` if they were of the queue itself.
+    /// Group whose claims reached the maximum; `None` for the queue itself.
     pub group: Option<GroupName>,
-    /// The ttl that the message had there. Whole seconds.
+    /// Ttl that the message had there. Whole seconds.
     pub ttl: Duration,
 }
 
 impl Origin {
-    /// The form that stores keep.
+    /// Returns the form that stores keep.
     pub fn to_text(&self) -> String {
         let (queue, ttl) = (self.queue.get(), self.ttl.as_secs());
         match &self.group {
@@ -23,7 +23,7 @@ impl Origin {
         }
     }
 
-    /// Reads what [`Origin::to_text`] gave; `None` if it did not.
+    /// Reads the form that [`Origin::to_text`] returns; returns `None` for any other text.
     pub fn from_text(text: &str) -> Option<Self> {
         let mut words = text.splitn(3, ' ');
         Some(Self {

@@ -2,12 +2,12 @@ use std::fmt;
 
 use super::{Incarnation, Metadata, ProjectId, QueueName, Timestamp};
 
-/// Which queue of which project: what the catalog is asked for.
+/// Key of a queue in the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueKey {
-    /// The tenant.
+    /// Project that owns the queue.
     pub project: ProjectId,
-    /// The name within the tenant.
+    /// Name of the queue within the project.
     pub name: QueueName,
 }
 
@@ -17,26 +17,27 @@ impl fmt::Display for QueueKey {
     }
 }
 
-/// One life of a queue: what a pool is asked for. It comes from the catalog alone, so a pool
-/// cannot be asked for a queue without its tenant having been checked.
+/// Reference to one incarnation of a queue, by which a pool is called. Only the catalog issues it,
+/// so a pool is never called for a queue whose project was not checked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct QueueRef {
-    /// Project and name.
+    /// Key of the queue in the catalog.
     pub key: QueueKey,
-    /// Which life of the queue. Pools file messages under it; a reference that outlived its queue
-    /// finds nothing.
+    /// Incarnation of the queue. Pools store messages under it, so a reference to a deleted queue
+    /// finds none.
     pub incarnation: Incarnation,
 }
 
-/// What the catalog holds of a queue.
+/// Queue as the catalog stores it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueueRecord {
-    /// The queue in its present life.
+    /// Reference to the current incarnation of the queue.
     pub queue: QueueRef,
-    /// As its owner set it; no defaults are filled in.
+    /// Metadata as the project set them, without defaults.
     pub metadata: Metadata,
-    /// Raised by each change of the metadata; compared when they are changed again.
+    /// Version of the metadata. Each update increases it and requires the version that was read
+    /// (optimistic concurrency).
     pub version: i64,
-    /// When this life began.
+    /// Time at which this incarnation was created.
     pub created_at: Timestamp,
 }

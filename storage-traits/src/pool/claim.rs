@@ -8,28 +8,34 @@ use crate::{
     },
 };
 
-/// Claims: reserve messages so that no other consumer gets them for a while.
+/// Claims: reservations of messages, so that no other consumer receives them for a while (Zaqar v2
+/// API, claims).
 ///
-/// A claim is over when its ttl has passed, counted from its creation or last renewal. Then its
-/// messages are free again, in their old places.
+/// A claim expires when its ttl has passed since its creation or last renewal. Then its messages
+/// are ready again, in their old positions. Every method applies to a queue, and to a group through
+/// [`Group::as_queue`](crate::domain::Group::as_queue).
 #[async_trait]
 pub trait ClaimStore: Send + Sync {
-    /// Reserves up to `spec.limit` free, visible messages, oldest first, in one atomic step, and
-    /// raises the claim count of each.
+    /// Claims up to `spec.limit` ready messages, oldest first, in one atomic step.
     ///
-    /// The messages with one ordering key form a *line*: they are handed out in order, by one claim
-    /// at a time. While a claim holds a message of the line, or one of them waits to be tried
-    /// again, nobody gets another. (One that is delayed from the start stands in no line until it
-    /// is due.) Claims take from the open lines in turn: a line that was taken from, or that was
-    /// closed or empty, goes to the end, and the messages without a key together are like a line
-    /// that is always open.
+    /// Increases the claim count of each message by one. A message that would expire before the
+    /// claim expires at `now + ttl + grace` instead (Zaqar v2 API, claims). Returns `None`, and
+    /// records no claim, if no message can be claimed.
     ///
-    /// Free messages that were claimed too often already are moved by `spec.dead_letter`, whether
-    /// or not anything is left to claim. Returns `None`, and records no claim, when nothing is.
+    /// The messages of one ordering key are claimed in order, by one claim at a time. Keys are
+    /// served round-robin. A key with a message in flight, or waiting for a retry, is blocked. A
+    /// key that was served, and one that becomes available after it was blocked or empty, moves to
+    /// the end of the rotation. The messages without a key take part in the rotation like one key
+    /// that is never blocked. A message that was posted with a delay does not block its key.
+    ///
+    /// The claim moves the ready messages that it meets and that have reached
+    /// [`DeadLetter::max_claim_count`](crate::domain::DeadLetter::max_claim_count) to the
+    /// dead-letter queue of `spec.dead_letter`, even if no message is left to claim. It stops at
+    /// the limit: a claim that is full moves no more messages.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the
-    /// dead-letter queue that `spec` names; nothing was changed;
+    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if `spec` names a dead-letter queue
+    /// that the pool does not know; nothing was changed;
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn claim(
         &self,
@@ -38,7 +44,9 @@ pub trait ClaimStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Claim>>;
 
-    /// Reads a live claim, with the messages that it still holds; a claim outlives its messages.
+    /// Returns a claim with the messages that it still holds; `None` if it has expired, was
+    /// released or never existed. A claim exists until it expires, even if it holds no message any
+    /// more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -49,12 +57,13 @@ pub trait ClaimStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Claim>>;
 
-    /// Lets a live claim and what it holds start anew from `now`.
+    /// Renews a claim: its ttl counts from `now`, and may be shorter than before. Extends its
+    /// messages as [`ClaimStore::claim`] does; the claim counts stay as they are.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the claim is over or was never
-    /// there; [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be
-    /// reached.
+    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the claim has expired, was released
+    /// or never existed; [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store
+    /// cannot be reached.
     async fn renew(
         &self,
         queue: &QueueRef,
@@ -63,16 +72,18 @@ pub trait ClaimStore: Send + Sync {
         now: Timestamp,
     ) -> Result<()>;
 
-    /// Ends a claim: its messages are free at once and carry no claim any more. Releasing what is
-    /// gone succeeds.
+    /// Ends a claim: its messages are ready at once, and [`Message::claim`] is `None`. Idempotent:
+    /// succeeds if the claim has expired, was released or never existed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()>;
 
-    /// Takes what a consumer says of messages that its claim holds, each by itself; the rest of the
-    /// claim stays as it is. Answers in the same order; of a message that is named twice, the
-    /// first counts.
+    /// Applies the outcomes that a consumer reports for messages of its claim.
+    ///
+    /// Each acknowledgement is applied or refused on its own; together they are one atomic step.
+    /// Returns their results in the same order. Of two acknowledgements of the same message, the
+    /// first is applied. The other messages of the claim stay claimed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -84,7 +95,9 @@ pub trait ClaimStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<AckResult>>;
 
-    /// Takes up to `limit` free, visible messages off the queue, as a claim would, in one atomic step.
+    /// Removes up to `limit` ready messages and returns them in the order of the queue, in one
+    /// atomic step (Zaqar v2 API, pop). Selects them as [`ClaimStore::claim`] does without a
+    /// dead-letter rule.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

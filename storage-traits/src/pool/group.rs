@@ -5,12 +5,16 @@ use crate::{
     domain::{Group, GroupName, Metadata, QueueRef, StartPoint, Timestamp},
 };
 
-/// Consumer groups: any number of readings beside that of the queue itself.
+/// Consumer groups of a queue, each with its own delivery state. The queue itself is the default
+/// group, which is not listed here. The API allows 100 groups for a queue.
 #[async_trait]
 pub trait GroupStore: Send + Sync {
-    /// Creates a group; one that exists stays as it is. Says whether it is new. The messages that
-    /// the queue has or retains from the starting point on are copied in bounded steps, before the
-    /// call ends.
+    /// Creates a group and returns it, with whether it is new. A group that exists is not changed
+    /// in any way.
+    ///
+    /// The new group gets the messages that the queue has or retains from `start` on, as if none
+    /// had been claimed: ready, or delayed as posted. It misses no message that is posted during
+    /// the call. The messages are copied in bounded steps, before the call returns.
     ///
     /// # Errors
     /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the queue;
@@ -24,13 +28,14 @@ pub trait GroupStore: Send + Sync {
         now: Timestamp,
     ) -> Result<(Group, bool)>;
 
-    /// Looks a group up.
+    /// Returns a group; `None` if it does not exist.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn get_group(&self, queue: &QueueRef, name: &GroupName) -> Result<Option<Group>>;
 
-    /// Lists the groups of a queue by name, behind `after`.
+    /// Lists the groups of a queue by name, ascending in byte order, from the first name greater
+    /// than `after` on.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -41,9 +46,13 @@ pub trait GroupStore: Send + Sync {
         limit: Limit,
     ) -> Result<Page<Group>>;
 
-    /// Moves a group to another point, backward too: what it has, claims and all, is replaced by
-    /// what the queue has or retains from there on. Its reading changes, so that what was claimed
-    /// before cannot be acknowledged any more. `None` if there is no such group.
+    /// Moves a group forward or backward to another point and returns it; `None` if the group does
+    /// not exist.
+    ///
+    /// Replaces all messages and claims of the group by the messages that the queue has or retains
+    /// from `to` on, as [`GroupStore::create_group`] does. The group gets a new incarnation in
+    /// [`Group::as_queue`], so that messages which were claimed before cannot be acknowledged any
+    /// more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -55,7 +64,7 @@ pub trait GroupStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Option<Group>>;
 
-    /// Deletes a group with all that it has; says whether it was there.
+    /// Deletes a group with its messages and claims; returns whether it existed.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

@@ -6,90 +6,95 @@ use crate::{
     support::EventCounts,
 };
 
-/// One end of a queue.
+/// First or last message of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessagePosition {
-    /// The message.
+    /// Id of the message.
     pub id: MessageId,
-    /// When it was posted.
+    /// Time at which it was posted.
     pub posted_at: Timestamp,
 }
 
-/// How many messages a queue holds: the unexpired ones, exactly, at the moment of asking.
+/// Exact counts of the messages in a queue or group that have not expired at the time of the call
+/// (Zaqar v2 API, queue stats). The total is `free + claimed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Under no live claim; delayed ones too.
+    /// Number of ready and delayed messages.
     pub free: u64,
-    /// Under a live claim.
+    /// Number of claimed messages.
     pub claimed: u64,
-    /// The first message, claimed or not.
+    /// First message in the order of the queue, in any state.
     pub oldest: Option<MessagePosition>,
-    /// The last message, claimed or not.
+    /// Last message in the order of the queue, in any state.
     pub newest: Option<MessagePosition>,
-    /// How many were acknowledged, deleted or popped in the last minute, as
+    /// Number of messages that were acknowledged, deleted or popped in the last 60 seconds, as
     /// [`SlidingMinuteCounter::last_minute`](crate::support::SlidingMinuteCounter::last_minute)
-    /// estimates.
+    /// estimates it.
     pub completed_last_minute: u64,
 }
 
-/// What a sweep did.
+/// Result of one sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Messages and other records that were removed or made ready.
+    /// Number of messages and other records that were removed or made ready.
     pub processed: u64,
-    /// Whether work is left that could be done now.
+    /// Whether more work is due now.
     pub more: bool,
 }
 
-/// Life and care of the queues in a pool.
+/// Queue lifecycle and maintenance.
 #[async_trait]
 pub trait PoolMaintenance: Send + Sync {
-    /// Makes the pool know a queue, empty; an open queue is not changed. A queue that was dropped
-    /// stays dropped: it is not opened again in the same life, at least for some minutes, though
-    /// the call succeeds.
+    /// Opens an empty queue. Idempotent: a queue that is open is not changed.
+    ///
+    /// An incarnation that was dropped stays dropped, for at least some minutes (a tombstone
+    /// prevents that a late call reopens it); opening it succeeds without an effect.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn open_queue(&self, queue: &QueueRef) -> Result<()>;
 
-    /// Forgets a queue with all its messages and claims, at once for every caller; the space is
-    /// given back by sweeps. Dropping what is unknown succeeds.
+    /// Removes a queue with all its messages, claims and groups, at once for every caller. Sweeps
+    /// free the space later, in bounded steps. Idempotent: succeeds if the queue is unknown.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn drop_queue(&self, queue: &QueueRef) -> Result<()>;
 
-    /// Counts the messages of a queue, without walking them.
+    /// Returns the counts of a queue or group. The cost does not depend on the number of messages.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats>;
 
-    /// Deletes every message that was in the queue when the call began, delayed ones too, but for
-    /// those under a live claim (Zaqar v2 API, purge); what the queue retains goes too. Works in
-    /// bounded steps, so it is not atomic: a caller that gets an error calls again. Answers how many
-    /// it deleted.
+    /// Deletes the ready and the delayed messages that a queue or group had when the call began,
+    /// and returns their number (Zaqar v2 API, purge). Claimed messages stay.
+    ///
+    /// A purge of a queue also deletes the messages that it retains, but not those of its groups.
+    /// Works in bounded steps, so it is not atomic: after an error the caller calls again.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64>;
 
-    /// Does some of the work that is due at `now`: removes what expired or was dropped, frees what
-    /// a lapsed claim held. One bounded step; no answer depends on it.
+    /// Does one bounded step of the work that is due at `now`: removes expired messages and the
+    /// data of dropped queues, and makes the messages of expired claims ready. The result of no
+    /// other method depends on it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn sweep(&self, now: Timestamp) -> Result<Swept>;
 
-    /// What the pool did on the side.
+    /// Returns the counts of expired and dead-lettered messages since this pool object was opened.
     fn counters(&self) -> EventCounts;
 
-    /// Answers if the store can be read and can take changes.
+    /// Checks that the store can be read and accepts writes.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if it cannot.
     async fn check(&self) -> Result<()>;
 
-    /// Finishes what is under way and lets go of the store. Calls after it fail.
+    /// Waits for calls in progress and closes the connections to the store. Later calls return
+    /// [`StoreError::Unavailable`](crate::StoreError::Unavailable).
     async fn close(&self);
 }

@@ -7,72 +7,80 @@ use crate::{
     },
 };
 
-/// Which messages to list.
+/// Selection of the messages that [`MessageStore::list`] returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListSpec {
-    /// Only messages behind this position.
+    /// Marker: only messages after this position. No message need have it.
     pub after: Option<Sequence>,
-    /// How many.
+    /// Greatest number of messages in the page.
     pub limit: Limit,
-    /// Not the messages of this client. The only filter that is paid for by what it hides.
+    /// Excludes the messages of this client. The only filter whose cost grows with the number of
+    /// messages that it excludes.
     pub hide_client: Option<ClientId>,
-    /// Messages that may be claimed now.
+    /// Whether ready messages are listed.
     pub include_free: bool,
-    /// Also messages under a live claim.
+    /// Whether claimed messages are listed.
     pub include_claimed: bool,
-    /// Also messages that are not visible yet.
+    /// Whether delayed messages are listed.
     pub include_delayed: bool,
 }
 
-/// What became of [`MessageStore::delete`].
+/// Result of [`MessageStore::delete`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteOutcome {
-    /// The message is gone now.
+    /// The message was deleted.
     Deleted,
-    /// It was gone already, or never there.
+    /// The message does not exist: it was deleted before, has expired or was never posted.
     Missing,
-    /// It is there and stays.
+    /// The message exists and was not deleted.
     Refused(DeleteRefusal),
 }
 
-/// Why a message was not deleted (Zaqar v2 API, messages).
+/// Reason for not deleting a message (Zaqar v2 API, delete a message).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeleteRefusal {
-    /// A live claim holds it, and none was named.
+    /// The message is claimed, and no claim was given.
     Claimed,
-    /// The claim that was named is not alive in this queue.
+    /// The claim that was given has expired, was released or never existed in this queue.
     UnknownClaim,
-    /// A claim was named, but none holds the message.
+    /// A claim was given, but the message is not claimed.
     NotClaimed,
-    /// Another live claim than the one named holds it.
+    /// The message is claimed by another claim than the given one.
     ClaimedByOther,
 }
 
-/// What became of [`MessageStore::reschedule`].
+/// Result of [`MessageStore::reschedule`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rescheduled {
-    /// It becomes visible at the new time.
+    /// The message becomes visible at the new time.
     Moved,
-    /// There is no such message.
+    /// The message does not exist.
     Missing,
-    /// It is visible already, or claimed: nothing changed.
+    /// The message is already visible, or claimed. Nothing was changed.
     Visible,
 }
 
-/// Messages: post them, look at them, delete them.
+/// Messages: post, list, get, delete and reschedule.
+///
+/// A method that takes a message id ignores ids of other queues. Every method but
+/// [`MessageStore::post`] also applies to a group through
+/// [`Group::as_queue`](crate::domain::Group::as_queue).
 #[async_trait]
 pub trait MessageStore: Send + Sync {
-    /// Stores messages at the end of the queue, all or none, in consecutive positions; answers
-    /// in the same order. What is posted later gets a greater sequence and becomes
-    /// visible no earlier: a reader that pages by position misses nothing.
+    /// Appends messages to a queue, all or none, in consecutive positions, in one atomic step.
+    /// Returns the results in the same order.
     ///
-    /// A message whose deduplication id was posted before, within the window of that post or in
-    /// the same batch, is a duplicate: it is not stored, and takes no position.
+    /// A post that commits later gets greater sequences, so a reader that lists by position misses
+    /// no message. Each group of the queue gets each message too.
+    ///
+    /// A message is a duplicate if its deduplication id was posted before, within the window of
+    /// that post, or earlier in the same batch. It is not stored, takes no position, and does not
+    /// prolong the window.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the queue:
-    /// it has to be opened, if the catalog still has it;
-    /// [`StoreError::Overloaded`](crate::StoreError::Overloaded) if too much is waiting;
+    /// [`StoreError::NotFound`](crate::StoreError::NotFound) if the pool does not know the queue,
+    /// or it is a group; the caller opens the queue if it is still in the catalog, and retries;
+    /// [`StoreError::Overloaded`](crate::StoreError::Overloaded) if too many posts are waiting;
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
     async fn post(
         &self,
@@ -82,8 +90,8 @@ pub trait MessageStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<Posted>>;
 
-    /// Lists messages in the order of the queue, without claiming them. A page is short only at
-    /// the end of the queue.
+    /// Lists messages in the order of the queue, without claiming them. A page has fewer items than
+    /// the limit only at the end of the queue.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -94,8 +102,8 @@ pub trait MessageStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Page<Message>>;
 
-    /// Reads messages by id, claimed and delayed ones too, in the order of `ids`; leaves out what
-    /// is not there.
+    /// Returns messages by id, in any state, in the order of `ids`. Omits messages that do not
+    /// exist.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -106,8 +114,10 @@ pub trait MessageStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Vec<Message>>;
 
-    /// Deletes one message: a free one without a claim, a claimed one by its live claim. One that
-    /// is not visible yet, and was never claimed, is cancelled for all groups as well.
+    /// Deletes one message: a claimed message if `claim` holds it, any other if `claim` is `None`.
+    ///
+    /// Deletes it from the queue or from the group only, except that a queue's message which is not
+    /// visible yet and was never claimed is deleted from all groups too: its post is cancelled.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -119,8 +129,10 @@ pub trait MessageStore: Send + Sync {
         now: Timestamp,
     ) -> Result<DeleteOutcome>;
 
-    /// Moves a message that is not visible yet to another time, or to now if that has passed. Its
-    /// ttl counts from then on. As long as nobody has seen it, this is so for all groups as well.
+    /// Changes the time at which a delayed message becomes visible to `visible_at`, or to `now` if
+    /// that is later. The ttl of the message counts from the new time.
+    ///
+    /// If the message was never claimed, changes it in all groups of the queue too.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
@@ -132,8 +144,11 @@ pub trait MessageStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Rescheduled>;
 
-    /// Deletes messages, claimed or not; answers how many there were. If `claims` are named, each
-    /// must be alive and hold one of the messages, or nothing is deleted and the answer is `None`.
+    /// Deletes messages in any state, in one atomic step, and returns how many of them existed
+    /// (Zaqar v2 API, delete messages). Cancels scheduled messages for all groups, as
+    /// [`MessageStore::delete`] does.
+    ///
+    /// Each of `claims` must hold one of the messages; otherwise deletes none and returns `None`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

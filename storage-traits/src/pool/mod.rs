@@ -1,8 +1,12 @@
 //! The data plane: the messages of the queues that are placed in a pool.
 //!
-//! A queue is known to a pool by its incarnation. A queue that the pool does not know, because it
-//! was not opened here or was dropped, is empty to every method but
-//! [`post`](MessageStore::post), which refuses it.
+//! A pool identifies a queue by its incarnation. A queue is unknown to the pool if it was never
+//! opened there or was dropped. Methods treat an unknown queue as empty, unless they are documented
+//! to return [`StoreError::NotFound`](crate::StoreError::NotFound).
+//!
+//! At any time a message that has not expired is in one of these states: *delayed* (not visible
+//! yet), *claimed* (held by a claim that has not expired), or *ready*. A delayed message that was
+//! never claimed is scheduled; one that was claimed before waits for its retry.
 
 mod claim;
 mod group;
@@ -20,29 +24,30 @@ pub use watch::Watchable;
 
 pub use crate::support::{EventCounts, Watch, WatchFor};
 
-/// Everything a data plane does.
+/// Data plane: all traits that a message pool implements.
 pub trait MessagePool:
     MessageStore + ClaimStore + DeadLetterStore + GroupStore + Watchable + PoolMaintenance
 {
-    /// What an acknowledgement of this pool means.
+    /// Returns the durability of a change that the pool has reported as done.
     fn durability(&self) -> Durability;
 }
 
-/// What the store has done with a change when it says that it is done.
+/// Durability of a change when the store method that made it returns. Ordered from weakest to
+/// strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Durability {
-    /// Kept in memory: lost with the store's process.
+    /// In memory: lost when the store's process ends.
     Memory,
-    /// Handed to the operating system: survives the process, not the machine.
+    /// Handed to the operating system: survives the store's process, not the machine.
     OsBuffer,
-    /// On the disk: survives the machine.
+    /// Synchronized to disk: survives a crash of the machine.
     Fsync,
-    /// On the disks of most replicas.
+    /// Stored by a majority of the replicas: survives the loss of one of them.
     Majority,
 }
 
 impl Durability {
-    /// The name in configuration, logs and answers.
+    /// Returns the name that configuration, logs and API responses use.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Memory => "memory",

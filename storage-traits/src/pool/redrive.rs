@@ -7,41 +7,45 @@ use crate::{
     domain::{QueueRef, Timestamp},
 };
 
-/// How to move dead letters back.
+/// Parameters of [`DeadLetterStore::redrive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RedriveSpec {
-    /// How many.
+    /// Greatest number of messages to examine: those moved and those found to be orphaned together.
     pub limit: Limit,
-    /// How many of them become visible in a second; all at once if `None`.
+    /// Number of moved messages that become visible in a second; all at once if `None`. The API
+    /// allows 1 to 100,000.
     pub rate: Option<NonZeroU32>,
 }
 
-/// What a redrive did.
+/// Result of one redrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Redriven {
-    /// Messages that went back.
+    /// Number of messages that were moved back.
     pub moved: u64,
-    /// Messages that stay, because where they came from is gone. Each is counted once: from then on
-    /// it is a message like any.
+    /// Number of messages that stay in the dead-letter queue because the queue or group they came
+    /// from no longer exists. Each loses its origin, and so is counted once.
     pub orphaned: u64,
-    /// Whether others follow that could be moved now.
+    /// Whether the limit left other dead letters that could be moved now.
     pub more: bool,
-    /// When the last of those that were moved becomes visible; the time of the call if none was.
+    /// Time at which the last of the moved messages becomes visible; `now` if none was moved.
     pub last_visible_at: Timestamp,
 }
 
-/// The way back for messages that were claimed too often.
+/// Redrive: moves messages from a dead-letter queue back to their source.
 #[async_trait]
 pub trait DeadLetterStore: Send + Sync {
-    /// Moves free dead letters, the oldest first, back to the end of where they came from: the queue
-    /// or the group which gave up on them, and nobody else. There each is a new message, with a new
-    /// id, no claim, a claim count of 0, and the ordering key and the ttl that it had; the ttl counts
-    /// from when it becomes visible. Messages without an origin stay, and those that could not be
-    /// claimed now: claimed and delayed ones, and those whose key is busy.
+    /// Moves ready dead letters, oldest first, back to the end of their source: the queue or the
+    /// group named by their [`Origin`](crate::domain::Origin), and no other group of that queue.
     ///
-    /// With a rate of r, each becomes visible 1/r seconds after the one before (times are cut to
-    /// milliseconds), and the first 1/r seconds after the last of the call before, if that had a
-    /// rate too and has not passed: calls one after the other keep the pace together.
+    /// A moved message is a new message there, with a new id, no claim, a claim count of 0, its
+    /// ordering key, and the ttl that it had there, counted from the time at which it becomes
+    /// visible. These messages stay: those without an origin, claimed and delayed messages, and
+    /// those whose ordering key is blocked.
+    ///
+    /// With a rate of r, each message becomes visible 1/r seconds after the one before; times are
+    /// rounded down to milliseconds. The first becomes visible 1/r seconds after the last one of
+    /// the previous call with a rate, or at `now` if that is later, so consecutive calls keep the
+    /// rate together.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.

@@ -6,15 +6,17 @@ use crate::{
     support::{Watch, WatchFor},
 };
 
-/// Lets a consumer wait for a queue without polling it.
+/// Watches, by which a consumer waits for the messages of a queue without polling.
 #[async_trait]
 pub trait Watchable: Send + Sync {
-    /// Adds a watch on a queue. It reports every event from then on, so a consumer that looks *after*
-    /// this call, finds nothing and waits, misses nothing. A watch on a queue that the pool does not
-    /// know is woken at once; one on a queue that is dropped is woken when that happens, so that the
+    /// Adds a watch on a queue or group. The watch ends when it is dropped.
+    ///
+    /// The watch reports every event from this call on. So a consumer that first adds the watch,
+    /// then finds no message, and then waits, misses no message. A watch on a queue that the pool
+    /// does not know is woken at once. A watch is woken when its queue is dropped, so that the
     /// consumer reads the catalog again.
     ///
-    /// While nothing happens, a watched queue costs the store at most one query a second.
+    /// A watched queue without events costs the store at most one query a second.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) if the store cannot be reached.
