@@ -2,10 +2,8 @@
 
 use super::{
     TestPool,
-    builders::{
-        HOUR, MILLISECOND, MINUTE, ack, claim_spec, claim_with_dead_letter, ids, just_before, nack,
-        texts,
-    },
+    builders::{HOUR, MILLISECOND, MINUTE, ack, claim_spec, ids, just_before, nack, texts},
+    dead_letter_rules::claim_with_dead_letter,
 };
 use crate::domain::{
     AckResult::{Applied, NotHeld},
@@ -14,7 +12,7 @@ use crate::domain::{
 
 const AT_ONCE: std::time::Duration = std::time::Duration::ZERO;
 
-pub async fn what_is_done_is_gone(pool: &TestPool) {
+pub async fn an_acked_message_is_removed(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(1).await;
@@ -24,7 +22,7 @@ pub async fn what_is_done_is_gone(pool: &TestPool) {
     assert_eq!(queue.get_claim(claim.id).await.unwrap().messages, []);
 }
 
-pub async fn what_failed_is_free_at_once(pool: &TestPool) {
+pub async fn a_nacked_message_is_ready_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     let claim = queue.take(2).await;
@@ -39,7 +37,7 @@ pub async fn what_failed_is_free_at_once(pool: &TestPool) {
     assert_eq!(again.messages[0].claim_count, 2);
 }
 
-pub async fn what_failed_waits_for_its_retry(pool: &TestPool) {
+pub async fn a_nack_with_a_delay_postpones_the_retry(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(1).await;
@@ -56,7 +54,7 @@ pub async fn what_failed_waits_for_its_retry(pool: &TestPool) {
     assert_eq!(ids(&queue.take(1).await.messages), posted[..1]);
 }
 
-pub async fn a_retry_beyond_the_expiry_never_comes(pool: &TestPool) {
+pub async fn a_retry_after_the_expiry_never_occurs(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n_with(1, MINUTE, AT_ONCE).await;
     let claim = queue.take(1).await;
@@ -69,7 +67,7 @@ pub async fn a_retry_beyond_the_expiry_never_comes(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 0));
 }
 
-pub async fn the_rest_of_the_claim_stays(pool: &TestPool) {
+pub async fn other_messages_of_the_claim_stay_claimed(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(4).await;
     let claim = queue.take(4).await;
@@ -82,7 +80,7 @@ pub async fn the_rest_of_the_claim_stays(pool: &TestPool) {
     assert_eq!(queue.plain().await, [posted[0], posted[2], posted[3]]);
 }
 
-pub async fn each_acknowledgement_stands_by_itself(pool: &TestPool) {
+pub async fn each_acknowledgement_is_applied_on_its_own(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let posted = queue.post_n(4).await;
     let [first, second] = [queue.take(2).await, queue.take(1).await];
@@ -104,7 +102,7 @@ pub async fn each_acknowledgement_stands_by_itself(pool: &TestPool) {
     assert_eq!(queue.acknowledge(first.id, &[]).await, []);
 }
 
-pub async fn of_a_message_named_twice_the_first_counts(pool: &TestPool) {
+pub async fn the_first_of_two_acknowledgements_is_applied(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
@@ -113,7 +111,7 @@ pub async fn of_a_message_named_twice_the_first_counts(pool: &TestPool) {
     assert_eq!(texts(&queue.all().await), ["0"]);
 }
 
-pub async fn a_claim_that_is_over_acknowledges_nothing(pool: &TestPool) {
+pub async fn an_ended_claim_acknowledges_no_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(1).await;
     let lapsed = queue.take(1).await;
@@ -129,7 +127,7 @@ pub async fn a_claim_that_is_over_acknowledges_nothing(pool: &TestPool) {
     assert_eq!(never.acknowledge(unknown, &[ack(never.id(1))]).await, [NotHeld]);
 }
 
-pub async fn a_failure_counts_towards_dead_letters(pool: &TestPool) {
+pub async fn a_nack_counts_towards_dead_lettering(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1).await;
     for _ in 0..2 {

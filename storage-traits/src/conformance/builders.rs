@@ -1,16 +1,15 @@
-//! Short words for what cases say often: values, and what to check.
+//! Builders of the values that cases use, and common checks.
 
 use std::{fmt::Debug, time::Duration};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use super::TestQueue;
 use crate::{
     Limit, Result, StoreError,
     domain::{
-        AckOutcome, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, DeadLetter,
-        Deduplication, Delivery, Message, MessageId, Metadata, NewMessage, QueueKey,
+        AckOutcome, Acknowledgement, Body, ClaimId, ClaimSpec, ClaimTerms, ClientId, Deduplication,
+        Delivery, GroupName, Message, MessageId, Metadata, NewMessage, QueueKey,
     },
     pool::ListSpec,
 };
@@ -19,13 +18,20 @@ pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(super) const MINUTE: Duration = Duration::from_mins(1);
 pub(super) const HOUR: Duration = Duration::from_hours(1);
 
-/// A millisecond less.
+/// Time after which a test gives up waiting for an event that must occur, even on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Returns the duration less one millisecond.
 pub(super) fn just_before(duration: Duration) -> Duration {
     duration.saturating_sub(MILLISECOND)
 }
 
 pub(super) fn key(project: &str, name: &str) -> QueueKey {
     QueueKey { project: project.parse().unwrap(), name: name.parse().unwrap() }
+}
+
+pub(super) fn group_name(name: &str) -> GroupName {
+    name.parse().unwrap()
 }
 
 pub(super) fn metadata(json: &str) -> Metadata {
@@ -40,7 +46,7 @@ pub(super) fn client(id: &str) -> ClientId {
     ClientId::new(id)
 }
 
-/// A message of an hour, at once visible.
+/// Returns a message with a ttl of an hour, visible at once.
 pub fn message(body: &str) -> NewMessage {
     let body = Body::from_json(Bytes::copy_from_slice(body.as_bytes()));
     NewMessage {
@@ -54,22 +60,22 @@ pub fn message(body: &str) -> NewMessage {
     }
 }
 
-/// A message of an hour with an ordering key.
+/// Returns a [`message`] with an ordering key.
 pub fn keyed(key: &str, body: &str) -> NewMessage {
     NewMessage { ordering_key: Some(key.parse().unwrap()), ..message(body) }
 }
 
-/// A message of an hour that is retained.
+/// Returns a [`message`] that is retained.
 pub fn retained(body: &str) -> NewMessage {
     NewMessage { retained: true, ..message(body) }
 }
 
-/// A message of an hour, hidden for a while.
+/// Returns a [`message`] with a delay.
 pub fn delayed(body: &str, delay: Duration) -> NewMessage {
     NewMessage { delivery: Delivery::After(delay), ..message(body) }
 }
 
-/// A message of an hour, stored once within five minutes.
+/// Returns a [`message`] with a deduplication id and a window of five minutes.
 pub fn deduplicated(id: &str, body: &str) -> NewMessage {
     let deduplication = Deduplication { id: id.parse().unwrap(), window: 5 * MINUTE };
     NewMessage { deduplication: Some(deduplication), ..message(body) }
@@ -83,7 +89,7 @@ pub fn nack(id: MessageId, delay: Duration) -> Acknowledgement {
     Acknowledgement { id, outcome: AckOutcome::Nack { delay } }
 }
 
-/// A page of what a plain list shows.
+/// Selects a page of ready messages.
 pub fn list_visible(n: u32) -> ListSpec {
     ListSpec {
         after: None,
@@ -95,7 +101,7 @@ pub fn list_visible(n: u32) -> ListSpec {
     }
 }
 
-/// A page of everything.
+/// Selects a page of messages in any state.
 pub fn list_all(n: u32) -> ListSpec {
     ListSpec { include_claimed: true, include_delayed: true, ..list_visible(n) }
 }
@@ -104,20 +110,10 @@ pub(super) fn terms(ttl: u64, grace: u64) -> ClaimTerms {
     ClaimTerms { ttl: Duration::from_secs(ttl), grace: Duration::from_secs(grace) }
 }
 
-/// A claim for a minute, with a new id.
+/// Returns a claim of 60 seconds with a new id.
 pub fn claim_spec(n: u32) -> ClaimSpec {
     let id = ClaimId::random();
     ClaimSpec { id, terms: terms(60, 60), limit: limit(n), dead_letter: None }
-}
-
-/// A rule that lets messages keep their ttl.
-pub fn dead_letter_to(max_claim_count: u32, dlq: &TestQueue) -> DeadLetter {
-    DeadLetter { queue: dlq.queue.clone(), max_claim_count, ttl: None, retained: false }
-}
-
-/// A claim for a minute that moves what was claimed too often.
-pub fn claim_with_dead_letter(n: u32, max_claim_count: u32, dlq: &TestQueue) -> ClaimSpec {
-    ClaimSpec { dead_letter: Some(dead_letter_to(max_claim_count, dlq)), ..claim_spec(n) }
 }
 
 pub(super) fn ids(messages: &[Message]) -> Vec<MessageId> {
@@ -130,11 +126,11 @@ pub(super) fn texts(messages: &[Message]) -> Vec<&str> {
 
 #[track_caller]
 pub(super) fn assert_not_found<T: Debug>(result: Result<T>) {
-    let error = result.expect_err("it was not refused");
+    let error = result.expect_err("the call succeeded");
     assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
 }
 
-/// Runs `n` copies of a task side by side; answers what they return.
+/// Runs `n` copies of a task concurrently and returns their results, in no particular order.
 pub(super) async fn concurrently<T, F>(n: usize, task: impl Fn(usize) -> F) -> Vec<T>
 where
     T: Send + 'static,

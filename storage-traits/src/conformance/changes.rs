@@ -38,7 +38,7 @@ impl TestCatalog {
     }
 }
 
-pub async fn the_feed_starts_at_the_present(catalog: &TestCatalog) {
+pub async fn the_feed_starts_at_the_current_position(catalog: &TestCatalog) {
     let empty = catalog.present().await;
     assert_eq!(catalog.changes_after(empty).await.0, []);
     let records = catalog.created(&["a"]).await;
@@ -50,7 +50,7 @@ pub async fn the_feed_starts_at_the_present(catalog: &TestCatalog) {
     assert_eq!(catalog.present().await, present);
 }
 
-pub async fn updates_and_deletions_are_fed_in_order(catalog: &TestCatalog) {
+pub async fn updates_and_deletions_are_reported_in_order(catalog: &TestCatalog) {
     let records = catalog.created(&["a", "b", "c", "d"]).await;
     let foreign = key("\u{1f600}%", "a");
     let elsewhere = catalog.queue(&foreign, &Metadata::default()).await;
@@ -69,7 +69,7 @@ pub async fn updates_and_deletions_are_fed_in_order(catalog: &TestCatalog) {
     assert!(!fed.contains(&records[3].queue.key));
 }
 
-pub async fn a_reader_goes_on_where_it_stopped(catalog: &TestCatalog) {
+pub async fn a_reader_continues_after_its_position(catalog: &TestCatalog) {
     let records = catalog.created(&["a", "b"]).await;
     let start = catalog.present().await;
     let to = metadata(r#"{"a":1}"#);
@@ -89,7 +89,7 @@ pub async fn a_reader_goes_on_where_it_stopped(catalog: &TestCatalog) {
     assert!(records.iter().all(|record| all.contains(&record.queue.key)));
 }
 
-pub async fn many_changes_come_in_pieces(catalog: &TestCatalog) {
+pub async fn many_changes_are_returned_in_parts(catalog: &TestCatalog) {
     let start = catalog.present().await;
     let mut expected = Vec::new();
     for n in 0..READ_BOUND + 100 {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::domain::{Claim, ClaimSpec, Message, NewMessage};
 
-pub async fn the_oldest_are_claimed_first(pool: &TestPool) {
+pub async fn the_oldest_messages_are_claimed_first(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(7).await;
     let first = queue.take(3).await;
@@ -28,7 +28,7 @@ pub async fn five_claims_of_ten_take_fifty_of_fifty_one(pool: &TestPool) {
     assert_eq!(queue.plain().await, posted[50..]);
 }
 
-pub async fn a_claim_tells_what_it_took(pool: &TestPool) {
+pub async fn a_claim_returns_its_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let before = queue.get(&posted).await;
@@ -56,7 +56,7 @@ pub async fn a_claimed_message_is_not_claimed_again(pool: &TestPool) {
     assert_eq!(queue.get_claim(first.id).await, Some(first));
 }
 
-pub async fn a_claim_of_nothing_is_not_recorded(pool: &TestPool) {
+pub async fn a_claim_without_messages_is_not_recorded(pool: &TestPool) {
     let queue = pool.queue().await;
     let empty = claim_spec(10);
     assert_eq!(queue.claim(&empty).await, None);
@@ -79,7 +79,7 @@ pub async fn delayed_messages_are_not_claimed(pool: &TestPool) {
     assert_eq!(ids(&queue.take(10).await.messages), [delayed, free].concat());
 }
 
-pub async fn a_message_that_would_expire_first_lives_on_for_the_grace(pool: &TestPool) {
+pub async fn a_claim_extends_messages_that_would_expire_first(pool: &TestPool) {
     for (message_ttl, ttl, grace, expected) in [
         (120, 777, 0, 777),
         (120, 777, 23, 800),
@@ -101,7 +101,7 @@ pub async fn a_message_that_would_expire_first_lives_on_for_the_grace(pool: &Tes
     }
 }
 
-pub async fn an_extended_message_stays_extended(pool: &TestPool) {
+pub async fn an_extension_outlasts_the_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n_with(2, 2 * MINUTE, Duration::ZERO).await;
     queue.advance(Duration::from_secs(100));
@@ -116,7 +116,7 @@ pub async fn an_extended_message_stays_extended(pool: &TestPool) {
     assert_eq!(queue.plain().await, []);
 }
 
-pub async fn each_claim_raises_the_claim_count(pool: &TestPool) {
+pub async fn each_claim_increases_the_claim_count(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_n(2).await[0];
     for n in 1..=4 {
@@ -135,7 +135,7 @@ pub async fn each_claim_raises_the_claim_count(pool: &TestPool) {
     assert_eq!(queue.pop(1).await[0].claim_count, 4);
 }
 
-pub async fn a_claim_outlives_its_messages(pool: &TestPool) {
+pub async fn a_claim_exists_without_its_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     let claim = queue.take(3).await;
@@ -149,7 +149,7 @@ pub async fn a_claim_outlives_its_messages(pool: &TestPool) {
     assert_eq!(queue.get_claim(claim.id).await, None);
 }
 
-pub async fn a_limit_may_exceed_any_queue(pool: &TestPool) {
+pub async fn a_limit_may_exceed_the_queue_length(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     assert_eq!(ids(&queue.list(&list_visible(u32::MAX)).await.items), posted);
@@ -159,7 +159,7 @@ pub async fn a_limit_may_exceed_any_queue(pool: &TestPool) {
     assert_eq!(ids(&queue.pop(u32::MAX).await), posted);
 }
 
-pub async fn many_lapsed_messages_are_free_at_once(pool: &TestPool) {
+pub async fn many_messages_of_expired_claims_are_ready_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2_000).await;
     for part in posted.chunks(500) {
@@ -172,7 +172,7 @@ pub async fn many_lapsed_messages_are_free_at_once(pool: &TestPool) {
     assert_eq!(ids(&queue.pop(2_000).await), posted[10..]);
 }
 
-pub async fn many_messages_that_cannot_be_claimed_hide_none_that_can(pool: &TestPool) {
+pub async fn many_unclaimable_messages_do_not_hide_ready_ones(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(1_000, MINUTE, Duration::ZERO).await; // these expire
     queue.advance(MINUTE);

@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use super::{
     TestPool, TestQueue,
-    builders::{
-        HOUR, MINUTE, assert_not_found, claim_spec, claim_with_dead_letter, client, dead_letter_to,
-        ids, message, terms, texts,
-    },
+    builders::{HOUR, MINUTE, assert_not_found, claim_spec, client, ids, message, terms, texts},
+    dead_letter_rules::{claim_with_dead_letter, dead_letter_to},
 };
 use crate::domain::{ClaimSpec, DeadLetter, Message, NewMessage, Origin};
 
@@ -19,7 +17,7 @@ async fn wear_out(queue: &TestQueue, n: u32, times: usize) {
     }
 }
 
-pub async fn a_message_claimed_too_often_is_moved(pool: &TestPool) {
+pub async fn a_message_claimed_too_often_is_dead_lettered(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let new = NewMessage { checksum: Some("MD5:1".to_owned()), ..message("{ \"a\":1}") };
     let by = client("producer of old");
@@ -89,7 +87,7 @@ pub async fn without_a_ttl_in_the_rule_the_message_keeps_its_own(pool: &TestPool
     assert_eq!(moved.len(), 2);
 }
 
-pub async fn what_is_moved_keeps_its_order_and_can_be_claimed(pool: &TestPool) {
+pub async fn dead_letters_keep_their_order_and_can_be_claimed(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     dlq.post_one(message("\"before\"")).await;
     queue.post_n(3).await;
@@ -102,7 +100,7 @@ pub async fn what_is_moved_keeps_its_order_and_can_be_claimed(pool: &TestPool) {
     assert_eq!(texts(&dlq.pop(10).await), ["\"after\""]);
 }
 
-pub async fn a_message_under_a_claim_is_not_moved(pool: &TestPool) {
+pub async fn a_claimed_message_is_not_moved(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let posted = queue.post_n(1).await;
     let claim = queue.take(1).await;
@@ -112,7 +110,7 @@ pub async fn a_message_under_a_claim_is_not_moved(pool: &TestPool) {
     assert_eq!(dlq.all().await, []);
 }
 
-pub async fn a_lapsed_message_is_moved(pool: &TestPool) {
+pub async fn a_message_of_an_expired_claim_is_moved(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(2).await;
     let claim = queue.take(2).await;
@@ -123,7 +121,7 @@ pub async fn a_lapsed_message_is_moved(pool: &TestPool) {
     assert_eq!(texts(&dlq.all().await), ["0", "1"]);
 }
 
-pub async fn a_count_beyond_the_maximum_is_moved(pool: &TestPool) {
+pub async fn a_message_above_the_maximum_is_moved(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1).await;
     wear_out(&queue, 1, 5).await;
@@ -135,7 +133,7 @@ pub async fn a_count_beyond_the_maximum_is_moved(pool: &TestPool) {
     assert_eq!(dlq.counts().await, (1, 0));
 }
 
-pub async fn a_maximum_of_zero_moves_at_once(pool: &TestPool) {
+pub async fn a_maximum_of_zero_moves_unclaimed_messages(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(2).await;
     assert_eq!(queue.claim(&claim_with_dead_letter(1, 0, &dlq)).await, None);
@@ -143,7 +141,7 @@ pub async fn a_maximum_of_zero_moves_at_once(pool: &TestPool) {
     assert_eq!(texts(&dlq.all().await), ["0", "1"]);
 }
 
-pub async fn others_are_handed_out_by_the_same_claim(pool: &TestPool) {
+pub async fn the_same_claim_returns_other_messages(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let worn = queue.post_n(3).await;
     wear_out(&queue, 3, 2).await;
@@ -157,7 +155,7 @@ pub async fn others_are_handed_out_by_the_same_claim(pool: &TestPool) {
     assert_eq!(queue.counts().await, (1, 4));
 }
 
-pub async fn a_claim_that_is_full_moves_nothing_more(pool: &TestPool) {
+pub async fn a_full_claim_moves_no_more_messages(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let fresh = queue.post_n(1).await;
     let first = queue.take(1).await;
@@ -173,7 +171,7 @@ pub async fn a_claim_that_is_full_moves_nothing_more(pool: &TestPool) {
     assert_eq!(dlq.counts().await, (1, 0));
 }
 
-pub async fn many_dead_letters_in_front_hide_no_free_message(pool: &TestPool) {
+pub async fn many_dead_letters_do_not_hide_ready_messages(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1_000).await;
     wear_out(&queue, 1_000, 1).await;
@@ -196,7 +194,7 @@ pub async fn an_expired_message_is_not_moved(pool: &TestPool) {
     assert_eq!(queue.counts().await, (1, 0));
 }
 
-pub async fn an_unknown_dead_letter_queue_refuses_the_whole_claim(pool: &TestPool) {
+pub async fn an_unknown_dead_letter_queue_fails_the_whole_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let dlq = pool.unopened("conformance", "dlq");
     queue.post_n(2).await;
@@ -213,7 +211,7 @@ pub async fn an_unknown_dead_letter_queue_refuses_the_whole_claim(pool: &TestPoo
     assert_eq!(texts(&dlq.all().await), ["0"]);
 }
 
-pub async fn an_unknown_dead_letter_queue_is_refused_though_nothing_is_due(pool: &TestPool) {
+pub async fn an_unknown_dead_letter_queue_fails_a_claim_without_dead_letters(pool: &TestPool) {
     let queue = pool.queue().await;
     let dlq = pool.unopened("conformance", "dlq");
     let spec = claim_with_dead_letter(10, 1, &dlq);
@@ -228,7 +226,7 @@ pub async fn an_unknown_dead_letter_queue_is_refused_though_nothing_is_due(pool:
     assert_not_found(queue.try_claim(&claim_with_dead_letter(10, 1, &dlq)).await);
 }
 
-pub async fn a_rule_that_names_the_queue_itself_does_nothing(pool: &TestPool) {
+pub async fn a_rule_for_the_queue_itself_has_no_effect(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     wear_out(&queue, 2, 3).await;
@@ -239,7 +237,7 @@ pub async fn a_rule_that_names_the_queue_itself_does_nothing(pool: &TestPool) {
     assert_eq!(pool.pool.counters().dead_lettered, 0);
 }
 
-pub async fn without_a_rule_nothing_is_moved(pool: &TestPool) {
+pub async fn without_a_rule_no_message_is_moved(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     wear_out(&queue, 1, 20).await;

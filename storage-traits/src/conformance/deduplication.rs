@@ -14,7 +14,7 @@ async fn post(queue: &TestQueue, messages: Vec<NewMessage>) -> Vec<(MessageId, b
     posted.into_iter().map(|posted| (posted.id, posted.duplicate)).collect()
 }
 
-pub async fn a_second_post_with_an_id_answers_the_first(pool: &TestPool) {
+pub async fn a_duplicate_returns_the_first_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let first = queue.id(1);
     assert_eq!(post(&queue, vec![deduplicated("a", "1")]).await, [(first, false)]);
@@ -24,7 +24,7 @@ pub async fn a_second_post_with_an_id_answers_the_first(pool: &TestPool) {
     assert_eq!(post(&queue, vec![message("3")]).await, [(queue.id(2), false)]);
 }
 
-pub async fn an_id_is_free_again_after_its_window(pool: &TestPool) {
+pub async fn an_id_can_be_reused_after_its_window(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, vec![deduplicated("a", "1")]).await;
     queue.advance(just_before(WINDOW));
@@ -35,7 +35,7 @@ pub async fn an_id_is_free_again_after_its_window(pool: &TestPool) {
     assert_eq!(texts(&queue.all().await), ["1", "3"]);
 }
 
-pub async fn a_duplicate_does_not_open_the_window_anew(pool: &TestPool) {
+pub async fn a_duplicate_does_not_prolong_the_window(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, vec![deduplicated("a", "1")]).await;
     queue.advance(WINDOW / 2);
@@ -44,7 +44,7 @@ pub async fn a_duplicate_does_not_open_the_window_anew(pool: &TestPool) {
     assert_eq!(post(&queue, vec![deduplicated("a", "3")]).await, [(queue.id(2), false)]);
 }
 
-pub async fn a_batch_may_hold_new_and_old(pool: &TestPool) {
+pub async fn a_batch_may_contain_new_messages_and_duplicates(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, vec![deduplicated("a", "1")]).await;
     let batch =
@@ -64,7 +64,7 @@ pub async fn duplicates_within_a_batch_are_stored_once(pool: &TestPool) {
     assert_eq!(texts(&queue.all().await), ["1"]);
 }
 
-pub async fn what_was_deleted_is_still_a_duplicate(pool: &TestPool) {
+pub async fn a_deleted_message_still_has_duplicates(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, vec![deduplicated("a", "1")]).await;
     queue.delete(queue.id(1), None).await;
@@ -97,7 +97,7 @@ pub async fn ids_are_compared_exactly(pool: &TestPool) {
     assert_eq!(queue.counts().await, (ids.len() as u64, 0));
 }
 
-pub async fn many_windows_close_at_once(pool: &TestPool) {
+pub async fn many_windows_end_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let batch = || (0..700).map(|n| deduplicated(&n.to_string(), "1")).collect::<Vec<_>>();
     post(&queue, batch()).await;

@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-pub async fn a_free_message_is_deleted(pool: &TestPool) {
+pub async fn a_ready_message_is_deleted(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     assert_eq!(queue.delete(posted[1], None).await, Deleted);
@@ -30,7 +30,7 @@ pub async fn a_delayed_message_is_deleted(pool: &TestPool) {
     assert_eq!(queue.all().await, []);
 }
 
-pub async fn what_is_missing_is_missing_whatever_the_claim(pool: &TestPool) {
+pub async fn a_missing_message_is_missing_with_any_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let gone = queue.post_n(2).await[1];
     assert_eq!(queue.delete(gone, None).await, Deleted);
@@ -42,7 +42,7 @@ pub async fn what_is_missing_is_missing_whatever_the_claim(pool: &TestPool) {
     }
 }
 
-pub async fn a_claimed_message_stays_without_its_claim(pool: &TestPool) {
+pub async fn a_claimed_message_is_not_deleted_without_its_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_n(1).await[0];
     queue.take(1).await;
@@ -50,7 +50,7 @@ pub async fn a_claimed_message_stays_without_its_claim(pool: &TestPool) {
     assert_eq!(ids(&queue.all().await), [id]);
 }
 
-pub async fn a_claim_deletes_what_it_holds(pool: &TestPool) {
+pub async fn a_claimed_message_is_deleted_with_its_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
@@ -61,7 +61,7 @@ pub async fn a_claim_deletes_what_it_holds(pool: &TestPool) {
     assert_eq!(ids(&queue.all().await), [posted[1]]);
 }
 
-pub async fn a_claim_that_never_was_deletes_nothing(pool: &TestPool) {
+pub async fn an_unknown_claim_deletes_no_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     queue.take(1).await;
@@ -71,7 +71,7 @@ pub async fn a_claim_that_never_was_deletes_nothing(pool: &TestPool) {
     assert_eq!(ids(&queue.all().await), posted);
 }
 
-pub async fn a_released_claim_deletes_nothing(pool: &TestPool) {
+pub async fn a_released_claim_deletes_no_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_n(1).await[0];
     let claim = queue.take(1).await;
@@ -80,7 +80,7 @@ pub async fn a_released_claim_deletes_nothing(pool: &TestPool) {
     assert_eq!(queue.delete(id, None).await, Deleted);
 }
 
-pub async fn a_lapsed_claim_deletes_nothing(pool: &TestPool) {
+pub async fn an_expired_claim_deletes_no_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let lapsed = queue.take(2).await.id;
@@ -92,7 +92,7 @@ pub async fn a_lapsed_claim_deletes_nothing(pool: &TestPool) {
     assert_eq!(queue.delete(posted[1], None).await, Deleted);
 }
 
-pub async fn a_claim_does_not_delete_a_free_message(pool: &TestPool) {
+pub async fn a_claim_does_not_delete_a_ready_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(4).await;
     let [lapsing, released] = [queue.take(1).await.id, queue.take(1).await.id];
@@ -111,7 +111,7 @@ pub async fn a_claim_does_not_delete_a_free_message(pool: &TestPool) {
     assert_eq!(queue.plain().await, [posted[0], posted[3]]);
 }
 
-pub async fn a_claim_does_not_delete_what_another_holds(pool: &TestPool) {
+pub async fn a_claim_does_not_delete_a_message_of_another_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let [first, second] = [queue.take(1).await.id, queue.take(1).await.id];
@@ -120,7 +120,7 @@ pub async fn a_claim_does_not_delete_what_another_holds(pool: &TestPool) {
     assert_eq!(ids(&queue.all().await), posted);
 }
 
-pub async fn many_are_deleted_claimed_or_not(pool: &TestPool) {
+pub async fn delete_many_deletes_messages_in_any_state(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(6).await;
     let delayed = queue.post_one(delayed("1", MINUTE)).await;
@@ -134,14 +134,14 @@ pub async fn many_are_deleted_claimed_or_not(pool: &TestPool) {
     assert_eq!(queue.counts().await, (2, 1));
 }
 
-pub async fn a_message_named_twice_is_deleted_once(pool: &TestPool) {
+pub async fn a_repeated_id_is_deleted_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     assert_eq!(queue.delete_many(&[posted[0], posted[0]], &[]).await, Some(1));
     assert_eq!(queue.counts().await, (1, 0));
 }
 
-pub async fn many_are_deleted_with_the_claims_that_hold_them(pool: &TestPool) {
+pub async fn delete_many_accepts_the_claims_that_hold_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(7).await;
     let [first, second] = [queue.take(2).await.id, queue.take(2).await.id];
@@ -154,7 +154,7 @@ pub async fn many_are_deleted_with_the_claims_that_hold_them(pool: &TestPool) {
     assert_eq!(queue.delete_many(&[posted[1]], &[first, first]).await, Some(1));
 }
 
-pub async fn one_wrong_claim_keeps_them_all(pool: &TestPool) {
+pub async fn delete_many_with_a_wrong_claim_deletes_no_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(6).await;
     let lapsed = queue.take(1).await.id;

@@ -1,6 +1,5 @@
-//! What the cases work with: a store, a clock that moves when it is told to, and short ways to
-//! make the usual calls. They unwrap; the cases that look for an error use those that start with
-//! `try`.
+//! Fixtures of the cases: a store, a manual clock, and shorthands for the store methods, which pass the
+//! clock's time. The shorthands unwrap errors; those whose names start with `try` return them.
 
 use std::{
     sync::{
@@ -22,7 +21,7 @@ use crate::{
     pool::{DeleteOutcome, ListSpec, MessagePool, Rescheduled, Stats, Swept, Watch, WatchFor},
 };
 
-/// A clock that starts at the real time and then moves forward only, when it is told to.
+/// Clock that starts at the real time, and then only moves forward when a case advances it.
 #[derive(Debug)]
 pub struct ManualClock(AtomicI64);
 
@@ -45,11 +44,12 @@ impl Clock for ManualClock {
     }
 }
 
-/// A pool under test.
+/// Pool under test.
 #[derive(Clone)]
 pub struct TestPool {
     pub pool: Arc<dyn MessagePool>,
     pub clock: Arc<ManualClock>,
+    /// Incarnation of the next queue.
     next_id: Arc<AtomicI64>,
 }
 
@@ -60,14 +60,14 @@ impl TestPool {
         Self { pool, clock, next_id }
     }
 
-    /// A fresh open queue.
+    /// Opens an empty queue.
     pub async fn queue(&self) -> TestQueue {
         let queue = self.unopened("conformance", "orders");
         self.pool.open_queue(&queue.queue).await.unwrap();
         queue
     }
 
-    /// A queue that the pool does not know yet, in a life of its own.
+    /// Returns a queue with a new incarnation that the pool does not know.
     pub fn unopened(&self, project: &str, name: &str) -> TestQueue {
         let incarnation = Incarnation::new(self.next_id.fetch_add(1, Ordering::SeqCst)).unwrap();
         let queue = QueueRef { key: key(project, name), incarnation };
@@ -86,21 +86,21 @@ impl TestPool {
         self.pool.sweep(self.now()).await.unwrap()
     }
 
-    /// Sweeps until nothing is left to do; answers how much that was.
+    /// Sweeps until no work is due and returns the number of processed messages and records.
     pub async fn sweep_all(&self) -> u64 {
-        let mut handled = 0;
+        let mut processed = 0;
         for _ in 0..10_000 {
             let swept = self.sweep().await;
-            handled += swept.processed;
+            processed += swept.processed;
             if !swept.more {
-                return handled;
+                return processed;
             }
         }
-        panic!("sweeping does not come to an end");
+        panic!("work is still due after 10,000 sweeps");
     }
 }
 
-/// A queue of a pool under test.
+/// Queue, or group, of a pool under test.
 #[derive(Clone)]
 pub struct TestQueue {
     pub pool: Arc<dyn MessagePool>,
@@ -117,6 +117,7 @@ impl TestQueue {
         self.clock.advance(by);
     }
 
+    /// Returns the id of the message with this sequence.
     pub fn id(&self, sequence: i64) -> MessageId {
         let sequence = Sequence::new(sequence).unwrap();
         MessageId { incarnation: self.queue.incarnation, sequence }
@@ -139,7 +140,7 @@ impl TestQueue {
         self.post(vec![message]).await[0]
     }
 
-    /// Posts `n` messages that live for an hour; the bodies count from 0.
+    /// Posts `n` messages with a ttl of an hour. Their bodies are the numbers from 0 on.
     pub async fn post_n(&self, n: usize) -> Vec<MessageId> {
         self.post_n_with(n, HOUR, Duration::ZERO).await
     }
@@ -158,12 +159,12 @@ impl TestQueue {
         self.pool.list(&self.queue, spec, self.now()).await.unwrap()
     }
 
-    /// The ids of what a plain list shows.
+    /// Returns the ids of the ready messages.
     pub async fn plain(&self) -> Vec<MessageId> {
         ids(&self.list(&list_visible(100_000)).await.items)
     }
 
-    /// Everything in the queue.
+    /// Returns the messages in any state.
     pub async fn all(&self) -> Vec<Message> {
         self.list(&list_all(100_000)).await.items
     }
@@ -192,9 +193,15 @@ impl TestQueue {
         self.try_claim(spec).await.unwrap()
     }
 
-    /// Claims up to `n` messages for a minute; there must be one.
+    /// Claims up to `n` messages for 60 seconds, and panics if none is ready.
     pub async fn take(&self, n: u32) -> Claim {
         self.claim(&claim_spec(n)).await.unwrap()
+    }
+
+    /// Claims up to `n` messages for 60 seconds and returns their ids.
+    pub(super) async fn claim_ids(&self, n: u32) -> Vec<MessageId> {
+        let claim = self.claim(&claim_spec(n)).await;
+        claim.map(|claim| ids(&claim.messages)).unwrap_or_default()
     }
 
     pub async fn get_claim(&self, id: ClaimId) -> Option<Claim> {
@@ -225,20 +232,21 @@ impl TestQueue {
         self.pool.watch(&self.queue, what, self.now()).await.unwrap()
     }
 
-    /// Creates a group and answers its reading.
+    /// Creates a group and returns it.
     pub async fn group(&self, name: &str, start: StartPoint) -> Self {
         let (name, settings) = (name.parse().unwrap(), Metadata::default());
         let created = self.pool.create_group(&self.queue, &name, start, &settings, self.now());
-        self.reading(created.await.unwrap().0)
+        self.as_group(created.await.unwrap().0)
     }
 
+    /// Moves a group and returns it.
     pub async fn seek(&self, name: &str, to: StartPoint) -> Self {
         let name = name.parse().unwrap();
         let group = self.pool.seek_group(&self.queue, &name, to, self.now()).await.unwrap();
-        self.reading(group.unwrap())
+        self.as_group(group.unwrap())
     }
 
-    fn reading(&self, group: Group) -> Self {
+    fn as_group(&self, group: Group) -> Self {
         Self { queue: group.as_queue, ..self.clone() }
     }
 
@@ -254,14 +262,14 @@ impl TestQueue {
         self.pool.stats(&self.queue, self.now()).await.unwrap()
     }
 
-    /// How many messages are free, and how many are claimed.
+    /// Returns the numbers of free and of claimed messages.
     pub async fn counts(&self) -> (u64, u64) {
         let stats = self.stats().await;
         (stats.free, stats.claimed)
     }
 }
 
-/// A catalog under test.
+/// Catalog under test.
 #[derive(Clone)]
 pub struct TestCatalog {
     pub catalog: Arc<dyn Catalog>,
@@ -277,7 +285,7 @@ impl TestCatalog {
         self.clock.now()
     }
 
-    /// Creates a queue that is not there yet, or answers what is there.
+    /// Creates a queue, or returns the existing one.
     pub async fn queue(&self, key: &QueueKey, metadata: &Metadata) -> QueueRecord {
         self.catalog.create(key, metadata, self.now()).await.unwrap().record
     }

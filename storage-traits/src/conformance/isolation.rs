@@ -48,7 +48,7 @@ pub async fn projects_share_no_messages(pool: &TestPool) {
     assert_apart(pool, &pool.unopened(&"\u{1f600}".repeat(256), "orders"), &plain).await;
 }
 
-pub async fn the_id_of_another_queue_finds_nothing(pool: &TestPool) {
+pub async fn an_id_of_another_queue_is_not_found(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let own = queue.post_n(2).await;
     let mut foreign = other.post_n(2).await;
@@ -67,7 +67,7 @@ pub async fn the_id_of_another_queue_finds_nothing(pool: &TestPool) {
     assert_eq!(other.counts().await, (2, 0));
 }
 
-pub async fn the_claim_of_another_queue_does_nothing(pool: &TestPool) {
+pub async fn a_claim_of_another_queue_has_no_effect(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let posted = queue.post_n(2).await;
     other.post_n(2).await;
@@ -97,7 +97,7 @@ pub async fn queues_may_use_the_same_claim_id(pool: &TestPool) {
     assert_eq!(other.counts().await, (0, 2));
 }
 
-pub async fn dropping_a_queue_leaves_the_others(pool: &TestPool) {
+pub async fn dropping_a_queue_does_not_affect_others(pool: &TestPool) {
     let [dropped, other] = [pool.queue().await, pool.queue().await];
     dropped.post_n(3).await;
     other.post_n(3).await;

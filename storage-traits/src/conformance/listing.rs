@@ -27,14 +27,14 @@ async fn pages(queue: &TestQueue, spec: ListSpec) -> (Vec<MessageId>, Vec<usize>
     }
 }
 
-pub async fn pages_cover_everything_once(pool: &TestPool) {
+pub async fn pages_cover_the_whole_list_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(25).await;
     assert_eq!(pages(&queue, list_visible(10)).await, (posted.clone(), vec![10, 10, 5]));
     assert_eq!(pages(&queue, list_all(1)).await, (posted, vec![1; 25]));
 }
 
-pub async fn a_page_that_ends_with_the_queue_has_no_more(pool: &TestPool) {
+pub async fn the_last_page_reports_no_more(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(20).await;
     assert!(queue.list(&list_visible(19)).await.more);
@@ -43,7 +43,7 @@ pub async fn a_page_that_ends_with_the_queue_has_no_more(pool: &TestPool) {
     assert_eq!(pages(&queue, list_visible(10)).await.1, [10, 10]);
 }
 
-pub async fn a_page_may_start_behind_a_deleted_message(pool: &TestPool) {
+pub async fn a_marker_may_name_a_deleted_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(5).await;
     queue.delete_many(&[posted[1], posted[2]], &[]).await;
@@ -53,7 +53,7 @@ pub async fn a_page_may_start_behind_a_deleted_message(pool: &TestPool) {
     }
 }
 
-pub async fn a_page_may_start_anywhere(pool: &TestPool) {
+pub async fn a_marker_may_be_any_position(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     for (after, expected) in
@@ -64,7 +64,7 @@ pub async fn a_page_may_start_anywhere(pool: &TestPool) {
     }
 }
 
-pub async fn a_reader_at_the_end_finds_what_is_posted_later(pool: &TestPool) {
+pub async fn a_reader_at_the_end_finds_later_posts(pool: &TestPool) {
     let queue = pool.queue().await;
     let seen = queue.post_n(3).await;
     let spec = ListSpec { after: Some(seen[2].sequence), ..list_visible(10) };
@@ -73,7 +73,7 @@ pub async fn a_reader_at_the_end_finds_what_is_posted_later(pool: &TestPool) {
     assert_eq!(ids(&queue.list(&spec).await.items), new);
 }
 
-pub async fn a_client_does_not_see_what_it_hides(pool: &TestPool) {
+pub async fn messages_of_the_hidden_client_are_excluded(pool: &TestPool) {
     let queue = pool.queue().await;
     let (own, other) = (client("own"), client("Own"));
     let mut theirs = Vec::new();
@@ -89,7 +89,7 @@ pub async fn a_client_does_not_see_what_it_hides(pool: &TestPool) {
     assert_eq!(queue.list(&stranger).await.items.len(), 16);
 }
 
-pub async fn claimed_and_delayed_messages_are_listed_when_asked_for(pool: &TestPool) {
+pub async fn claimed_and_delayed_messages_are_listed_on_request(pool: &TestPool) {
     let queue = pool.queue().await;
     let claimed = queue.post_n(2).await;
     queue.take(2).await;
@@ -106,7 +106,7 @@ pub async fn claimed_and_delayed_messages_are_listed_when_asked_for(pool: &TestP
     }
 }
 
-pub async fn hidden_messages_in_front_do_not_shorten_a_page(pool: &TestPool) {
+pub async fn excluded_messages_before_a_page_do_not_shorten_it(pool: &TestPool) {
     let own = client("own");
     let queue = pool.queue().await;
     queue.post_n_with(300, MINUTE, 2 * MINUTE).await; // these expire
@@ -120,7 +120,7 @@ pub async fn hidden_messages_in_front_do_not_shorten_a_page(pool: &TestPool) {
     assert_eq!(pages(&queue, spec).await, (seen, vec![10, 5]));
 }
 
-pub async fn hidden_messages_in_between_do_not_shorten_a_page(pool: &TestPool) {
+pub async fn excluded_messages_within_a_page_do_not_shorten_it(pool: &TestPool) {
     let queue = pool.queue().await;
     let [mut claimed, mut scheduled, mut free] = [const { Vec::new() }; 3];
     for _ in 0..20 {
@@ -151,7 +151,7 @@ pub async fn hidden_messages_in_between_do_not_shorten_a_page(pool: &TestPool) {
     }
 }
 
-pub async fn hidden_messages_behind_a_page_are_no_more(pool: &TestPool) {
+pub async fn excluded_messages_after_a_page_do_not_count_as_more(pool: &TestPool) {
     let queue = pool.queue().await;
     let own = client("own");
     queue.post_n(1).await;

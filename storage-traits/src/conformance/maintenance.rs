@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::{
     TestPool, TestQueue,
     builders::{
-        HOUR, MINUTE, assert_not_found, claim_spec, claim_with_dead_letter, client, ids, limit,
-        list_all, list_visible, message, terms,
+        HOUR, MINUTE, assert_not_found, claim_spec, client, ids, limit, list_all, list_visible,
+        message, terms,
     },
+    dead_letter_rules::claim_with_dead_letter,
 };
 use crate::{
     domain::ClaimId,
@@ -56,7 +57,7 @@ pub async fn an_unknown_queue_is_empty(pool: &TestPool) {
     assert_unknown(&queue).await;
 }
 
-pub async fn a_dropped_queue_is_forgotten_at_once(pool: &TestPool) {
+pub async fn a_dropped_queue_is_unknown_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(600).await;
     let claim = queue.take(300).await;
@@ -69,7 +70,7 @@ pub async fn a_dropped_queue_is_forgotten_at_once(pool: &TestPool) {
     assert_unknown(&queue).await;
 }
 
-pub async fn a_dropped_queue_stays_dropped_in_its_life(pool: &TestPool) {
+pub async fn a_dropped_incarnation_cannot_be_reopened(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(3).await;
     pool.pool.drop_queue(&queue.queue).await.unwrap();
@@ -85,7 +86,7 @@ pub async fn a_dropped_queue_stays_dropped_in_its_life(pool: &TestPool) {
     assert_unknown(&queue).await;
 }
 
-pub async fn dropping_what_is_unknown_succeeds(pool: &TestPool) {
+pub async fn dropping_a_queue_is_idempotent(pool: &TestPool) {
     let queue = pool.unopened("conformance", "orders");
     pool.pool.drop_queue(&queue.queue).await.unwrap();
     let queue = pool.queue().await;
@@ -95,7 +96,7 @@ pub async fn dropping_what_is_unknown_succeeds(pool: &TestPool) {
     }
 }
 
-pub async fn a_new_life_has_nothing_of_the_old_one(pool: &TestPool) {
+pub async fn a_new_incarnation_is_empty(pool: &TestPool) {
     let old = pool.unopened("conformance", "orders");
     let new = pool.unopened("conformance", "orders");
     pool.pool.open_queue(&old.queue).await.unwrap();
@@ -117,7 +118,7 @@ pub async fn a_new_life_has_nothing_of_the_old_one(pool: &TestPool) {
     assert_eq!(new.plain().await, again);
 }
 
-pub async fn a_purge_deletes_all_but_what_is_claimed(pool: &TestPool) {
+pub async fn a_purge_deletes_all_but_claimed_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(3, MINUTE, Duration::ZERO).await;
     queue.advance(MINUTE);
@@ -133,7 +134,7 @@ pub async fn a_purge_deletes_all_but_what_is_claimed(pool: &TestPool) {
     assert_eq!(queue.plain().await, ids(&claim.messages));
 }
 
-pub async fn a_purge_deletes_what_a_lapsed_claim_held(pool: &TestPool) {
+pub async fn a_purge_deletes_messages_of_ended_claims(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(4).await;
     let [_, released] = [queue.take(2).await, queue.take(2).await];
@@ -143,7 +144,7 @@ pub async fn a_purge_deletes_what_a_lapsed_claim_held(pool: &TestPool) {
     assert_eq!(queue.stats().await, Stats::default());
 }
 
-pub async fn a_purge_of_many_deletes_all(pool: &TestPool) {
+pub async fn a_purge_deletes_many_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let claimed = queue.post_n(300).await;
     queue.take(300).await;
@@ -152,7 +153,7 @@ pub async fn a_purge_of_many_deletes_all(pool: &TestPool) {
     assert_eq!(ids(&queue.all().await), claimed);
 }
 
-pub async fn a_purge_leaves_no_position_to_be_used_again(pool: &TestPool) {
+pub async fn a_purge_does_not_reset_positions(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(3).await;
     assert_eq!(queue.purge().await, 3);
@@ -161,7 +162,7 @@ pub async fn a_purge_leaves_no_position_to_be_used_again(pool: &TestPool) {
     assert_eq!(queue.plain().await, [queue.id(4), queue.id(5)]);
 }
 
-pub async fn a_sweep_ends_and_touches_nothing_alive(pool: &TestPool) {
+pub async fn a_sweep_is_bounded_and_keeps_live_messages(pool: &TestPool) {
     let [first, second] = [pool.queue().await, pool.queue().await];
     for queue in [&first, &second] {
         queue.post_n_with(1_500, MINUTE, Duration::ZERO).await;
@@ -191,7 +192,7 @@ pub async fn a_sweep_ends_and_touches_nothing_alive(pool: &TestPool) {
     assert_eq!(second.counts().await, (2, 0));
 }
 
-pub async fn a_sweep_changes_no_answer(pool: &TestPool) {
+pub async fn a_sweep_changes_no_result(pool: &TestPool) {
     let queue = pool.queue().await;
     let kept = queue.post_n(2).await;
     let lapsed = queue.take(1).await;
@@ -207,7 +208,7 @@ pub async fn a_sweep_changes_no_answer(pool: &TestPool) {
     assert_eq!(queue.take(1).await.messages[0].claim_count, 2);
 }
 
-pub async fn a_sweep_clears_dropped_queues_only(pool: &TestPool) {
+pub async fn a_sweep_removes_only_dropped_queues(pool: &TestPool) {
     let [dropped, kept] = [pool.queue().await, pool.queue().await];
     dropped.post_n(1_500).await;
     dropped.take(100).await;
@@ -249,7 +250,7 @@ pub async fn a_working_pool_passes_its_check(pool: &TestPool) {
     assert!(!pool.pool.durability().as_str().is_empty());
 }
 
-pub async fn a_closed_pool_refuses(pool: &TestPool) {
+pub async fn a_closed_pool_refuses_calls(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     pool.pool.close().await;

@@ -14,7 +14,7 @@ use crate::{
     pool::{DeleteOutcome, Stats},
 };
 
-pub async fn ids_come_in_posting_order_without_gaps(pool: &TestPool) {
+pub async fn ids_follow_the_posting_order_without_gaps(pool: &TestPool) {
     let queue = pool.queue().await;
     let first = queue.post(["a", "b", "c"].map(message).to_vec()).await;
     assert_eq!(first, [queue.id(1), queue.id(2), queue.id(3)]);
@@ -24,7 +24,7 @@ pub async fn ids_come_in_posting_order_without_gaps(pool: &TestPool) {
     assert_eq!(queue.plain().await, [first, second].concat());
 }
 
-pub async fn the_text_of_ids_sorts_like_the_queue(pool: &TestPool) {
+pub async fn ids_sort_as_text_in_queue_order(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(300).await;
     let listed: Vec<_> = queue.all().await.iter().map(|m| m.id.to_string()).collect();
@@ -32,7 +32,7 @@ pub async fn the_text_of_ids_sorts_like_the_queue(pool: &TestPool) {
     assert!(listed.is_sorted());
 }
 
-pub async fn a_message_is_kept_as_it_was_posted(pool: &TestPool) {
+pub async fn a_message_is_stored_as_posted(pool: &TestPool) {
     let queue = pool.queue().await;
     let new = NewMessage {
         ttl: Duration::from_secs(90),
@@ -66,7 +66,7 @@ pub async fn a_message_is_kept_as_it_was_posted(pool: &TestPool) {
     assert_eq!(queue.pop(1).await, [stored]);
 }
 
-pub async fn bodies_are_kept_byte_by_byte(pool: &TestPool) {
+pub async fn bodies_are_stored_byte_for_byte(pool: &TestPool) {
     let bodies = [
         "null",
         "false",
@@ -91,7 +91,7 @@ pub async fn bodies_are_kept_byte_by_byte(pool: &TestPool) {
     assert_eq!(texts(&queue.pop(100).await), bodies);
 }
 
-pub async fn a_large_body_is_kept(pool: &TestPool) {
+pub async fn a_large_body_is_stored(pool: &TestPool) {
     let queue = pool.queue().await;
     let body = format!("\"{}\"", "0123456789abcdef".repeat(16 * 1024));
     let id = queue.post_one(message(&body)).await;
@@ -99,7 +99,7 @@ pub async fn a_large_body_is_kept(pool: &TestPool) {
     assert_eq!(texts(&queue.take(1).await.messages), [&body]);
 }
 
-pub async fn a_large_batch_is_kept_in_order(pool: &TestPool) {
+pub async fn a_large_batch_is_stored_in_order(pool: &TestPool) {
     let queue = pool.queue().await;
     let bodies: Vec<_> = (0..2_000).map(|i| i.to_string()).collect();
     let posted = queue.post(bodies.iter().map(|body| message(body)).collect()).await;
@@ -119,7 +119,7 @@ pub async fn posting_to_an_unknown_queue_is_refused(pool: &TestPool) {
     assert_eq!(queue.post_one(message("3")).await, queue.id(1));
 }
 
-pub async fn an_empty_queue_has_nothing(pool: &TestPool) {
+pub async fn an_empty_queue_returns_no_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let page = queue.list(&list_all(10)).await;
     assert_eq!((page.items, page.more), (vec![], false));
@@ -132,7 +132,7 @@ pub async fn an_empty_queue_has_nothing(pool: &TestPool) {
     assert_eq!(queue.purge().await, 0);
 }
 
-pub async fn messages_are_got_in_the_order_asked_for(pool: &TestPool) {
+pub async fn messages_are_returned_in_the_requested_order(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(5).await;
     let asked = [posted[3], queue.id(99), posted[0], queue.id(0), posted[4], posted[1]];
@@ -142,7 +142,7 @@ pub async fn messages_are_got_in_the_order_asked_for(pool: &TestPool) {
     assert_eq!(queue.get(&[]).await, []);
 }
 
-pub async fn claimed_and_delayed_messages_are_got_by_id(pool: &TestPool) {
+pub async fn claimed_and_delayed_messages_are_returned_by_id(pool: &TestPool) {
     let queue = pool.queue().await;
     let claimed = queue.post_one(message("1")).await;
     let delayed = queue.post_one(delayed("2", MINUTE)).await;
@@ -153,7 +153,7 @@ pub async fn claimed_and_delayed_messages_are_got_by_id(pool: &TestPool) {
     assert_eq!((got[0].claim, got[1].claim), (None, Some(claim.id)));
 }
 
-pub async fn at_its_expiry_a_message_is_gone_for_every_method(pool: &TestPool) {
+pub async fn an_expired_message_is_invisible_to_every_method(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_one(NewMessage { ttl: MINUTE, ..message("1") }).await;
     queue.advance(just_before(MINUTE));
@@ -172,7 +172,7 @@ pub async fn at_its_expiry_a_message_is_gone_for_every_method(pool: &TestPool) {
     assert_eq!(queue.purge().await, 0);
 }
 
-pub async fn a_message_expires_out_of_the_middle(pool: &TestPool) {
+pub async fn a_message_expires_in_the_middle_of_the_queue(pool: &TestPool) {
     let queue = pool.queue().await;
     let new = |ttl| NewMessage { ttl, ..message("1") };
     let posted = queue.post([HOUR, MINUTE, HOUR, 2 * MINUTE].map(new).to_vec()).await;
@@ -183,7 +183,7 @@ pub async fn a_message_expires_out_of_the_middle(pool: &TestPool) {
     assert_eq!(ids(&queue.take(10).await.messages), [posted[0], posted[2]]);
 }
 
-pub async fn a_message_may_live_for_centuries(pool: &TestPool) {
+pub async fn a_ttl_of_centuries_is_supported(pool: &TestPool) {
     let queue = pool.queue().await;
     let ttl = 24 * 365 * 300 * HOUR;
     let id = queue.post_one(NewMessage { ttl, ..message("1") }).await;
@@ -194,7 +194,7 @@ pub async fn a_message_may_live_for_centuries(pool: &TestPool) {
     assert_eq!(queue.plain().await, [id]);
 }
 
-pub async fn many_expired_messages_are_gone_at_once(pool: &TestPool) {
+pub async fn many_messages_expire_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2_000, MINUTE, Duration::ZERO).await;
     let living = queue.post_n(3).await;
@@ -205,7 +205,7 @@ pub async fn many_expired_messages_are_gone_at_once(pool: &TestPool) {
     assert_eq!(ids(&queue.pop(2_000).await), living);
 }
 
-pub async fn a_delayed_message_appears_in_its_place_when_due(pool: &TestPool) {
+pub async fn a_delayed_message_appears_in_its_position_when_due(pool: &TestPool) {
     let queue = pool.queue().await;
     let delayed = queue.post_one(delayed("1", MINUTE)).await;
     let other = queue.post_one(message("2")).await;

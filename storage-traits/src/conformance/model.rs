@@ -67,13 +67,13 @@ enum Step {
     Advance { millis: u64 },
 }
 
-pub async fn every_answer_is_that_of_the_reference(pool: &TestPool) {
+pub async fn every_result_equals_that_of_the_reference(pool: &TestPool) {
     run(pool, false).await;
 }
 
 /// The same with ordering keys, and without dead letters. Which line is served next is the pool's
 /// affair; that it may be, and that no claim is smaller than it could be, is not.
-pub async fn with_ordering_keys_every_answer_is_one_that_may_be(pool: &TestPool) {
+pub async fn with_ordering_keys_every_result_is_allowed(pool: &TestPool) {
     run(pool, true).await;
 }
 

@@ -11,17 +11,15 @@ use tokio::sync::Mutex;
 use super::{
     TestPool, TestQueue,
     builders::{
-        HOUR, MILLISECOND, MINUTE, ack, claim_spec, claim_with_dead_letter, concurrently, ids,
-        just_before, keyed, message, nack, terms, texts,
+        DEADLINE, HOUR, MILLISECOND, MINUTE, ack, claim_spec, concurrently, ids, just_before,
+        keyed, message, nack, terms, texts,
     },
+    dead_letter_rules::claim_with_dead_letter,
 };
 use crate::{
     domain::{AckResult, ClaimSpec, Delivery, Message, MessageId, NewMessage, OrderingKey},
     pool::WatchFor,
 };
-
-/// Longer than any wake-up takes.
-const LONG: Duration = Duration::from_secs(20);
 
 /// Posts messages of the keys, in order; `-` is none. The bodies count from 0.
 async fn post(queue: &TestQueue, keys: &str) -> Vec<MessageId> {
@@ -47,7 +45,7 @@ async fn handle(queue: &TestQueue, n: u32) -> Vec<String> {
     texts(&claim.messages).into_iter().map(ToOwned::to_owned).collect()
 }
 
-pub async fn a_key_is_handed_out_in_order(pool: &TestPool) {
+pub async fn messages_of_a_key_are_claimed_in_order(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, "a a a").await;
     let found = queue.get_one(queue.id(1)).await;
@@ -59,7 +57,7 @@ pub async fn a_key_is_handed_out_in_order(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 0));
 }
 
-pub async fn while_one_of_a_key_is_claimed_no_other_is(pool: &TestPool) {
+pub async fn a_claimed_message_blocks_its_key(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
@@ -72,7 +70,7 @@ pub async fn while_one_of_a_key_is_claimed_no_other_is(pool: &TestPool) {
     assert_eq!(ids(&queue.take(1).await.messages), posted[1..]);
 }
 
-pub async fn other_keys_and_none_go_on(pool: &TestPool) {
+pub async fn a_blocked_key_does_not_block_other_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, "a a b - b").await;
     assert_eq!(claim_texts(&queue, 1).await, ["3"]); // none, which is open from the start
@@ -82,14 +80,14 @@ pub async fn other_keys_and_none_go_on(pool: &TestPool) {
     assert_eq!(queue.counts().await, (2, 3));
 }
 
-pub async fn a_claim_takes_as_many_of_a_key_as_it_may(pool: &TestPool) {
+pub async fn a_claim_may_hold_several_messages_of_a_key(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, "a b a b a c").await;
     assert_eq!(claim_texts(&queue, 4).await, ["0", "1", "2", "4"]);
     assert_eq!(claim_texts(&queue, 4).await, ["5"]);
 }
 
-pub async fn a_key_is_closed_until_all_of_it_is_acknowledged(pool: &TestPool) {
+pub async fn a_key_is_blocked_until_all_its_claimed_messages_are_acknowledged(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a a").await;
     let claim = queue.take(2).await;
@@ -99,7 +97,7 @@ pub async fn a_key_is_closed_until_all_of_it_is_acknowledged(pool: &TestPool) {
     assert_eq!(ids(&queue.take(1).await.messages), posted[2..]);
 }
 
-pub async fn what_lapses_comes_before_what_is_later(pool: &TestPool) {
+pub async fn messages_of_an_expired_claim_precede_later_ones(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a a").await;
     queue.take(2).await;
@@ -112,7 +110,7 @@ pub async fn what_lapses_comes_before_what_is_later(pool: &TestPool) {
     assert_eq!(counts, [3, 2, 1]);
 }
 
-pub async fn what_is_released_comes_before_what_is_later(pool: &TestPool) {
+pub async fn released_messages_precede_later_ones(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a - b a").await;
     let claim = queue.take(10).await;
@@ -125,7 +123,7 @@ pub async fn what_is_released_comes_before_what_is_later(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 3));
 }
 
-pub async fn a_failure_holds_back_its_key_until_the_retry(pool: &TestPool) {
+pub async fn a_nack_with_a_delay_blocks_its_key_until_the_retry(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a b").await;
     let claim = queue.take(1).await;
@@ -139,7 +137,7 @@ pub async fn a_failure_holds_back_its_key_until_the_retry(pool: &TestPool) {
     assert_eq!(ids(&again.messages), posted);
 }
 
-pub async fn a_failure_at_once_is_tried_again_before_what_is_later(pool: &TestPool) {
+pub async fn a_nack_without_a_delay_is_retried_before_later_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
@@ -147,7 +145,7 @@ pub async fn a_failure_at_once_is_tried_again_before_what_is_later(pool: &TestPo
     assert_eq!(ids(&queue.take(1).await.messages), posted[..1]);
 }
 
-pub async fn the_end_of_a_busy_message_opens_its_key(pool: &TestPool) {
+pub async fn removing_the_blocking_message_unblocks_its_key(pool: &TestPool) {
     let queue = pool.queue().await;
     let short = NewMessage { ttl: MINUTE, ..keyed("a", "short") };
     for end in ["deleted", "expired", "retry deleted", "retry expired"] {
@@ -169,7 +167,7 @@ pub async fn the_end_of_a_busy_message_opens_its_key(pool: &TestPool) {
     }
 }
 
-pub async fn a_delayed_message_stands_in_no_line(pool: &TestPool) {
+pub async fn a_delayed_message_does_not_block_its_key(pool: &TestPool) {
     let queue = pool.queue().await;
     let later = NewMessage { delivery: Delivery::After(MINUTE), ..keyed("a", "later") };
     let (later, now) = (queue.post_one(later).await, queue.post_one(keyed("a", "now")).await);
@@ -183,7 +181,7 @@ pub async fn a_delayed_message_stands_in_no_line(pool: &TestPool) {
     assert_eq!(ids(&queue.take(1).await.messages), [next]);
 }
 
-pub async fn pops_keep_the_order_too(pool: &TestPool) {
+pub async fn pops_keep_the_order_of_keys(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, "a b a - a").await;
     assert_eq!(texts(&queue.pop(2).await), ["0", "3"]);
@@ -192,7 +190,7 @@ pub async fn pops_keep_the_order_too(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 0));
 }
 
-pub async fn a_busy_key_does_not_delay_others(pool: &TestPool) {
+pub async fn a_key_with_many_messages_does_not_delay_others(pool: &TestPool) {
     let queue = pool.queue().await;
     for _ in 0..10 {
         queue.post(vec![keyed("busy", "1"); 200]).await;
@@ -206,7 +204,7 @@ pub async fn a_busy_key_does_not_delay_others(pool: &TestPool) {
     assert_eq!(singles.len(), 100);
 }
 
-pub async fn keys_and_none_take_turns(pool: &TestPool) {
+pub async fn keys_and_unkeyed_messages_are_served_round_robin(pool: &TestPool) {
     let queue = pool.queue().await;
     let keys = ["-", "a", "b"].map(|key| [key; 20].join(" ")).join(" ");
     post(&queue, &keys).await;
@@ -248,7 +246,7 @@ pub async fn dead_letters_keep_their_keys(pool: &TestPool) {
     assert_eq!(order[&Some("a".parse().unwrap())], ["0", "1"]);
 }
 
-pub async fn a_dead_letter_opens_its_key(pool: &TestPool) {
+pub async fn a_dead_letter_unblocks_its_key(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
@@ -258,7 +256,7 @@ pub async fn a_dead_letter_opens_its_key(pool: &TestPool) {
     assert_eq!(texts(&dlq.all().await), ["0"]);
 }
 
-pub async fn lists_and_counts_do_not_ask_for_keys(pool: &TestPool) {
+pub async fn lists_and_counts_ignore_keys(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a - b a - a").await;
     assert_eq!(queue.plain().await, posted);
@@ -287,7 +285,7 @@ pub async fn keys_are_compared_exactly(pool: &TestPool) {
     assert_eq!(queue.claim(&claim_spec(1)).await, None);
 }
 
-pub async fn a_purge_leaves_no_line(pool: &TestPool) {
+pub async fn a_purge_keeps_keys_blocked_by_claimed_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, "a a b").await;
     let claim = queue.take(1).await;
@@ -300,20 +298,20 @@ pub async fn a_purge_leaves_no_line(pool: &TestPool) {
     assert_eq!(ids(&queue.take(10).await.messages), posted[..1]);
 }
 
-pub async fn an_opened_key_wakes_a_claimer(pool: &TestPool) {
+pub async fn an_unblocked_key_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = post(&queue, "a a").await;
     let claim = queue.take(1).await;
     let mut watch = queue.watch(WatchFor::Claimable).await;
     assert_eq!(queue.claim(&claim_spec(1)).await, None);
     queue.delete(posted[0], Some(claim.id)).await;
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
     assert_eq!(queue.take(1).await.messages.len(), 1);
 }
 
 /// Consumers that fail, forget and acknowledge at random: in each key, messages are handled for the
 /// first time in the order in which they were posted.
-pub async fn in_each_key_what_is_handled_is_in_order(pool: &TestPool) {
+pub async fn messages_of_each_key_are_processed_in_order(pool: &TestPool) {
     const KEYS: usize = 10;
     const EACH: usize = 12;
     let queue = pool.queue().await;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::pool::DeleteOutcome;
 
-pub async fn the_oldest_are_popped_first_and_are_gone(pool: &TestPool) {
+pub async fn the_oldest_messages_are_popped_and_removed(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(5).await;
     let before = queue.all().await;
@@ -31,7 +31,7 @@ pub async fn claimed_and_delayed_messages_are_not_popped(pool: &TestPool) {
     assert_eq!(ids(&queue.all().await), [claimed, delayed].concat());
 }
 
-pub async fn what_is_free_again_is_popped(pool: &TestPool) {
+pub async fn messages_of_ended_claims_are_popped(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let [lapsed, released] = [queue.take(1).await, queue.take(1).await];
@@ -42,7 +42,7 @@ pub async fn what_is_free_again_is_popped(pool: &TestPool) {
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
 }
 
-pub async fn popping_leaves_claims_alone(pool: &TestPool) {
+pub async fn a_pop_does_not_affect_claims(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(3).await;
     let claim = queue.take(2).await;

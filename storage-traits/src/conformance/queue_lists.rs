@@ -54,7 +54,7 @@ impl TestCatalog {
     }
 }
 
-pub async fn a_project_without_queues_lists_nothing(catalog: &TestCatalog) {
+pub async fn a_project_without_queues_has_an_empty_list(catalog: &TestCatalog) {
     assert_eq!(catalog.page("p", &filter(10)).await, Page::empty());
     assert_eq!(catalog.catalog.count(&project("p")).await.unwrap(), 0);
 }
@@ -72,7 +72,7 @@ pub async fn queues_are_listed_in_byte_order(catalog: &TestCatalog) {
     }
 }
 
-pub async fn pages_cover_everything_once(catalog: &TestCatalog) {
+pub async fn pages_cover_the_whole_list_once(catalog: &TestCatalog) {
     let names: Vec<_> = (10..35).map(|n| format!("q{n}")).collect();
     catalog.queues("p", &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
     for (n, sizes) in [(10, vec![10, 10, 5]), (5, vec![5; 5]), (25, vec![25]), (26, vec![25])] {
@@ -90,7 +90,7 @@ pub async fn pages_cover_everything_once(catalog: &TestCatalog) {
     }
 }
 
-pub async fn a_page_may_start_behind_any_text(catalog: &TestCatalog) {
+pub async fn a_marker_may_be_any_text(catalog: &TestCatalog) {
     catalog.queues("p", &["B", "a", "c"]).await;
     for (after, expected) in [
         ("", &["B", "a", "c"][..]),
@@ -182,7 +182,7 @@ pub async fn a_metadata_filter_compares_values(catalog: &TestCatalog) {
     }
 }
 
-pub async fn any_key_can_be_filtered_by(catalog: &TestCatalog) {
+pub async fn a_metadata_filter_accepts_any_key(catalog: &TestCatalog) {
     let keys = ["a", "a.b", "a b", "A", "$", "$.a", "'", "\"", "a[0]", "", "_max_ttl", "\u{e9}"];
     for (n, name) in keys.iter().enumerate() {
         let map = serde_json::Map::from_iter([((*name).to_owned(), Value::from(7))]);
@@ -200,7 +200,7 @@ pub async fn any_key_can_be_filtered_by(catalog: &TestCatalog) {
     }
 }
 
-pub async fn all_filters_hold_at_once(catalog: &TestCatalog) {
+pub async fn filters_are_combined(catalog: &TestCatalog) {
     for (name, json) in [
         ("a1", r#"{"colour":"red","size":1}"#),
         ("a2", r#"{"colour":"red","size":2}"#),
@@ -225,7 +225,7 @@ pub async fn all_filters_hold_at_once(catalog: &TestCatalog) {
     catalog.assert_passes(&by_metadata, &["a4", "b5"]).await;
 }
 
-pub async fn a_filtered_page_is_full_while_more_match(catalog: &TestCatalog) {
+pub async fn a_filtered_page_is_full_while_more_queues_match(catalog: &TestCatalog) {
     let mut expected = Vec::new();
     for n in 0..500 {
         let name = format!("q{n:03}");
@@ -251,7 +251,7 @@ pub async fn a_filtered_page_is_full_while_more_match(catalog: &TestCatalog) {
     catalog.assert_passes(&one, &["q499"]).await;
 }
 
-pub async fn projects_see_only_their_own(catalog: &TestCatalog) {
+pub async fn projects_list_only_their_own_queues(catalog: &TestCatalog) {
     let projects = ["p", "P", "p ", "p%", "%", "_", "p'", "p\"", "\u{e9}", "e\u{301}"];
     let long = "\u{1f600}".repeat(256);
     for (n, project) in projects.iter().copied().chain([long.as_str()]).enumerate() {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{StoreError, domain::Metadata};
 
-pub async fn one_of_many_creators_sees_a_new_queue(catalog: &TestCatalog) {
+pub async fn one_of_many_creators_gets_a_new_queue(catalog: &TestCatalog) {
     for n in 0..20 {
         let key = key("p", &format!("q{n}"));
         let created = concurrently(8, |n| {
@@ -29,7 +29,7 @@ pub async fn one_of_many_creators_sees_a_new_queue(catalog: &TestCatalog) {
     }
 }
 
-pub async fn one_of_many_updates_wins(catalog: &TestCatalog) {
+pub async fn one_of_many_updates_succeeds(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let mut read = catalog.queue(&key, &Metadata::default()).await;
     for _ in 0..20 {
@@ -48,7 +48,7 @@ pub async fn one_of_many_updates_wins(catalog: &TestCatalog) {
     }
 }
 
-pub async fn counting_together_loses_no_step(catalog: &TestCatalog) {
+pub async fn concurrent_retried_updates_lose_no_change(catalog: &TestCatalog) {
     let key = key("p", "orders");
     catalog.queue(&key, &metadata(r#"{"n":0}"#)).await;
     concurrently(6, |_| {
@@ -71,7 +71,7 @@ pub async fn counting_together_loses_no_step(catalog: &TestCatalog) {
     assert_eq!(read.metadata, metadata(r#"{"n":60}"#));
 }
 
-pub async fn one_of_many_deletes_finds_the_queue(catalog: &TestCatalog) {
+pub async fn one_of_many_deletes_returns_the_queue(catalog: &TestCatalog) {
     let key = key("p", "orders");
     for _ in 0..20 {
         let record = catalog.queue(&key, &Metadata::default()).await;
@@ -85,7 +85,7 @@ pub async fn one_of_many_deletes_finds_the_queue(catalog: &TestCatalog) {
     }
 }
 
-pub async fn a_follower_of_the_feed_misses_nothing(catalog: &TestCatalog) {
+pub async fn a_follower_of_the_feed_misses_no_change(catalog: &TestCatalog) {
     const WRITERS: usize = 8;
     const EACH: usize = 40;
     let start = catalog.present().await;

@@ -42,7 +42,7 @@ pub async fn a_created_queue_can_be_read(catalog: &TestCatalog) {
     assert_eq!(catalog.get(&key).await, Some(created));
 }
 
-pub async fn metadata_are_kept_exactly(catalog: &TestCatalog) {
+pub async fn metadata_are_stored_exactly(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let mut read = catalog.queue(&key, &Metadata::default()).await;
     for text in [
@@ -101,7 +101,7 @@ pub async fn an_update_replaces_the_metadata(catalog: &TestCatalog) {
     assert!(third.version > updated.version);
 }
 
-pub async fn an_update_of_what_was_changed_is_a_conflict(catalog: &TestCatalog) {
+pub async fn an_update_of_an_old_version_is_a_conflict(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let read = catalog.queue(&key, &Metadata::default()).await;
     let updated = catalog.try_update(&read, &metadata(r#"{"a":1}"#)).await.unwrap();
@@ -114,7 +114,7 @@ pub async fn an_update_of_what_was_changed_is_a_conflict(catalog: &TestCatalog) 
     assert_conflict(&catalog.try_update(&read, &metadata(r#"{"c":1}"#)).await);
 }
 
-pub async fn an_update_of_what_was_deleted_is_refused(catalog: &TestCatalog) {
+pub async fn an_update_of_a_deleted_queue_is_not_found(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let read = catalog.queue(&key, &Metadata::default()).await;
     catalog.delete(&key).await;
@@ -122,7 +122,7 @@ pub async fn an_update_of_what_was_deleted_is_refused(catalog: &TestCatalog) {
     assert_eq!(catalog.get(&key).await, None);
 }
 
-pub async fn an_update_of_an_earlier_life_is_refused(catalog: &TestCatalog) {
+pub async fn an_update_of_an_earlier_incarnation_is_not_found(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let read = catalog.queue(&key, &Metadata::default()).await;
     catalog.delete(&key).await;
@@ -131,7 +131,7 @@ pub async fn an_update_of_an_earlier_life_is_refused(catalog: &TestCatalog) {
     assert_eq!(catalog.get(&key).await, Some(new));
 }
 
-pub async fn a_delete_answers_what_was_there(catalog: &TestCatalog) {
+pub async fn a_delete_returns_the_deleted_queue(catalog: &TestCatalog) {
     let [key, other] = [key("p", "orders"), key("p", "orders.dead")];
     assert_eq!(catalog.delete(&key).await, None);
     let record = catalog.queue(&key, &Metadata::default()).await;
@@ -143,7 +143,7 @@ pub async fn a_delete_answers_what_was_there(catalog: &TestCatalog) {
     assert_eq!(catalog.get(&other).await, Some(kept));
 }
 
-pub async fn each_life_has_its_own_incarnation(catalog: &TestCatalog) {
+pub async fn a_recreated_queue_has_a_new_incarnation(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let mut seen: Vec<QueueRef> = Vec::new();
     for n in 0..30 {
@@ -162,7 +162,7 @@ pub async fn a_working_catalog_passes_its_check(catalog: &TestCatalog) {
     catalog.catalog.check().await.unwrap();
 }
 
-pub async fn a_closed_catalog_refuses(catalog: &TestCatalog) {
+pub async fn a_closed_catalog_refuses_calls(catalog: &TestCatalog) {
     let key = key("p", "orders");
     let record = catalog.queue(&key, &Metadata::default()).await;
     catalog.catalog.close().await;

@@ -8,9 +8,10 @@ use std::sync::{
 use super::{
     TestPool, TestQueue,
     builders::{
-        MINUTE, ack, claim_spec, claim_with_dead_letter, concurrently, deduplicated, ids,
-        list_visible, message, nack, texts,
+        MINUTE, ack, claim_spec, concurrently, deduplicated, ids, list_visible, message, nack,
+        texts,
     },
+    dead_letter_rules::claim_with_dead_letter,
 };
 use crate::{
     domain::{AckResult, Message, MessageId},
@@ -51,7 +52,7 @@ async fn pop_until_none(queue: TestQueue, n: u32) -> Vec<MessageId> {
     }
 }
 
-pub async fn claimers_get_each_message_once(pool: &TestPool) {
+pub async fn concurrent_claims_get_each_message_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(300).await;
     let claimed = concurrently(16, |_| claim_until_none(queue.clone(), 7)).await;
@@ -60,7 +61,7 @@ pub async fn claimers_get_each_message_once(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 300));
 }
 
-pub async fn no_claimer_goes_away_empty_while_messages_are_free(pool: &TestPool) {
+pub async fn concurrent_claims_are_full_while_messages_are_ready(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(200).await;
     let claim = |_| {
@@ -72,7 +73,7 @@ pub async fn no_claimer_goes_away_empty_while_messages_are_free(pool: &TestPool)
     assert_once(&claimed, &posted);
 }
 
-pub async fn poppers_get_each_message_once(pool: &TestPool) {
+pub async fn concurrent_pops_get_each_message_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(300).await;
     let popped = concurrently(16, |_| pop_until_none(queue.clone(), 3)).await;
@@ -80,7 +81,7 @@ pub async fn poppers_get_each_message_once(pool: &TestPool) {
     assert_eq!(queue.all().await, []);
 }
 
-pub async fn claimers_and_poppers_share_nothing(pool: &TestPool) {
+pub async fn concurrent_claims_and_pops_share_no_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(300).await;
     let taken = concurrently(16, |n| {
@@ -97,7 +98,7 @@ pub async fn claimers_and_poppers_share_nothing(pool: &TestPool) {
     assert_once(&taken, &posted);
 }
 
-pub async fn a_reader_by_position_misses_nothing(pool: &TestPool) {
+pub async fn a_reader_by_position_misses_no_post(pool: &TestPool) {
     const POSTERS: usize = 8;
     let queue = pool.queue().await;
     let posted_all = Arc::new(AtomicBool::new(false));
@@ -145,7 +146,7 @@ pub async fn a_reader_by_position_misses_nothing(pool: &TestPool) {
     assert_eq!(seen, queue.all().await);
 }
 
-pub async fn one_of_many_deletes_succeeds(pool: &TestPool) {
+pub async fn one_of_many_concurrent_deletes_succeeds(pool: &TestPool) {
     let queue = pool.queue().await;
     for id in queue.post_n(20).await {
         let outcomes = concurrently(8, |n| {
@@ -166,7 +167,7 @@ pub async fn one_of_many_deletes_succeeds(pool: &TestPool) {
 
 /// What a claim holds is deleted by its holder while others pop and the claim is released: each
 /// message ends in one way only.
-pub async fn one_of_many_ends_a_message(pool: &TestPool) {
+pub async fn a_message_is_removed_by_one_of_many_calls(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(120).await;
     let claim = queue.take(120).await;
@@ -205,7 +206,7 @@ pub async fn one_of_many_ends_a_message(pool: &TestPool) {
     assert_once(&[ended, vec![left]].concat(), &posted);
 }
 
-pub async fn a_lapsed_message_goes_to_one_claimer(pool: &TestPool) {
+pub async fn a_message_of_an_expired_claim_is_claimed_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(600).await;
     queue.take(600).await;
@@ -232,7 +233,7 @@ pub async fn dead_letters_are_moved_once(pool: &TestPool) {
     assert_eq!(pool.pool.counters().dead_lettered, 100);
 }
 
-pub async fn a_purge_counts_what_it_took_from_posters(pool: &TestPool) {
+pub async fn a_purge_counts_messages_posted_concurrently(pool: &TestPool) {
     let queue = pool.queue().await;
     let before = queue.post_n(1_000).await;
     let purged: u64 = concurrently(5, |n| {
@@ -256,7 +257,7 @@ pub async fn a_purge_counts_what_it_took_from_posters(pool: &TestPool) {
     assert_eq!(queue.counts().await, (left.len() as u64, 0));
 }
 
-pub async fn a_purge_spares_what_is_posted_after_it_began(pool: &TestPool) {
+pub async fn a_purge_keeps_messages_posted_after_it_began(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(5_000).await;
     let purging = {
@@ -271,7 +272,7 @@ pub async fn a_purge_spares_what_is_posted_after_it_began(pool: &TestPool) {
     assert_eq!(queue.plain().await, later);
 }
 
-pub async fn no_message_is_out_of_sight_while_it_changes_hands(pool: &TestPool) {
+pub async fn a_message_stays_listed_while_its_state_changes(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(60).await;
     concurrently(8, |n| {
@@ -294,7 +295,7 @@ pub async fn no_message_is_out_of_sight_while_it_changes_hands(pool: &TestPool) 
     assert_eq!(queue.counts().await, (60, 0));
 }
 
-pub async fn many_may_open_a_queue(pool: &TestPool) {
+pub async fn concurrent_opens_of_a_queue_succeed(pool: &TestPool) {
     let queue = pool.unopened("conformance", "orders");
     let posted = concurrently(8, |_| {
         let queue = queue.clone();
@@ -308,7 +309,7 @@ pub async fn many_may_open_a_queue(pool: &TestPool) {
     assert_eq!(queue.counts().await, (24, 0));
 }
 
-pub async fn of_many_posts_with_an_id_one_is_stored(pool: &TestPool) {
+pub async fn one_of_many_posts_with_the_same_id_is_stored(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = concurrently(16, |n| {
         let queue = queue.clone();
@@ -324,7 +325,7 @@ pub async fn of_many_posts_with_an_id_one_is_stored(pool: &TestPool) {
     assert_eq!(queue.counts().await, (17, 0));
 }
 
-pub async fn an_acknowledgement_counts_once(pool: &TestPool) {
+pub async fn one_of_many_acknowledgements_is_applied(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(40).await;
     let claim = queue.take(40).await;

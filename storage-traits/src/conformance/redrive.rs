@@ -4,10 +4,8 @@ use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     TestPool, TestQueue,
-    builders::{
-        HOUR, MINUTE, claim_spec, claim_with_dead_letter, concurrently, dead_letter_to, ids, keyed,
-        limit, message, texts,
-    },
+    builders::{HOUR, MINUTE, claim_spec, concurrently, ids, keyed, limit, message, texts},
+    dead_letter_rules::{claim_with_dead_letter, dead_letter_to},
 };
 use crate::{
     domain::{
@@ -45,7 +43,7 @@ fn spread(messages: &[Message], start: crate::domain::Timestamp) -> Vec<i64> {
     messages.iter().map(|m| m.visible_at.as_millis() - start.as_millis()).collect()
 }
 
-pub async fn a_dead_letter_goes_back_to_its_queue(pool: &TestPool) {
+pub async fn a_dead_letter_is_moved_back_to_its_queue(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let new = NewMessage { ttl: 5 * MINUTE, checksum: Some("c".into()), ..keyed("a", "{ }") };
     let old = queue.post_one(new.clone()).await;
@@ -76,7 +74,7 @@ pub async fn a_dead_letter_goes_back_to_its_queue(pool: &TestPool) {
     assert_eq!(ids(&queue.take(1).await.messages), [queue.id(2)]);
 }
 
-pub async fn the_oldest_go_first_and_a_limit_is_kept(pool: &TestPool) {
+pub async fn the_oldest_are_moved_first_up_to_the_limit(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let new = |n: usize| {
         if n.is_multiple_of(2) { keyed("a", &n.to_string()) } else { message(&n.to_string()) }
@@ -98,7 +96,7 @@ pub async fn the_oldest_go_first_and_a_limit_is_kept(pool: &TestPool) {
     assert_eq!(dlq.claim(&claim_spec(1)).await, None);
 }
 
-pub async fn a_group_gets_back_what_it_gave_up(pool: &TestPool) {
+pub async fn a_dead_letter_of_a_group_is_moved_back_to_that_group(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let (one, other) = (queue.group("one", End).await, queue.group("other", End).await);
     let posted = queue.post_n(2).await;
@@ -113,7 +111,7 @@ pub async fn a_group_gets_back_what_it_gave_up(pool: &TestPool) {
     assert_eq!(ids(&one.pop(3).await), [queue.id(3), queue.id(4), next[0]]);
 }
 
-pub async fn the_queue_gets_back_what_it_gave_up_alone(pool: &TestPool) {
+pub async fn a_dead_letter_of_the_queue_is_not_moved_to_its_groups(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     let posted = queue.post_n(1).await;
@@ -125,7 +123,7 @@ pub async fn the_queue_gets_back_what_it_gave_up_alone(pool: &TestPool) {
     assert_eq!(ids(&queue.group("late", Start).await.all().await), [queue.id(2)]);
 }
 
-pub async fn a_group_that_was_moved_gets_it_where_it_is(pool: &TestPool) {
+pub async fn a_redrive_reaches_a_group_that_was_moved(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     queue.post_n(1).await;
@@ -135,7 +133,7 @@ pub async fn a_group_that_was_moved_gets_it_where_it_is(pool: &TestPool) {
     assert_eq!(ids(&group.take(10).await.messages), [queue.id(2)]);
 }
 
-pub async fn what_has_no_home_stays(pool: &TestPool) {
+pub async fn an_orphaned_dead_letter_stays(pool: &TestPool) {
     let [queue, gone, dlq] = [pool.queue().await, pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     dlq.post(vec![message("own")]).await;
@@ -171,7 +169,7 @@ pub async fn claimed_and_delayed_dead_letters_stay(pool: &TestPool) {
     assert_eq!(texts(&queue.all().await), ["2", "0", "1"]);
 }
 
-pub async fn a_busy_key_keeps_its_letters(pool: &TestPool) {
+pub async fn dead_letters_of_a_blocked_key_stay(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post(["1", "2"].map(|body| keyed("busy", body)).to_vec()).await;
     queue.post(vec![keyed("free", "3"), message("4")]).await;
@@ -195,7 +193,7 @@ pub async fn a_busy_key_keeps_its_letters(pool: &TestPool) {
     assert_eq!(all, "- 1 2");
 }
 
-pub async fn a_rate_spreads_them_out(pool: &TestPool) {
+pub async fn a_rate_spreads_the_visibility_times(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(10).await;
     dead_letter_all(&queue, &dlq).await;
@@ -219,7 +217,7 @@ pub async fn a_rate_spreads_them_out(pool: &TestPool) {
     assert_eq!(expiry, start.plus(HOUR + Duration::from_millis(61_500)));
 }
 
-pub async fn a_message_may_go_back_and_forth(pool: &TestPool) {
+pub async fn a_message_may_be_dead_lettered_repeatedly(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post(vec![keyed("a", "1"), keyed("a", "2"), message("3")]).await;
     for _ in 0..3 {
@@ -238,7 +236,7 @@ pub async fn an_unknown_queue_has_no_dead_letters(pool: &TestPool) {
     assert_eq!(outcome(&queue, 1).await, (0, 0, false));
 }
 
-pub async fn each_dead_letter_goes_back_once(pool: &TestPool) {
+pub async fn each_dead_letter_is_moved_back_once(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     queue.post_n(200).await;

@@ -3,9 +3,10 @@
 use super::{
     TestPool, TestQueue,
     builders::{
-        HOUR, MILLISECOND, MINUTE, claim_spec, claim_with_dead_letter, dead_letter_to, delayed,
-        ids, just_before, keyed, message, retained, texts,
+        HOUR, MILLISECOND, MINUTE, claim_spec, delayed, ids, just_before, keyed, message, retained,
+        texts,
     },
+    dead_letter_rules::{claim_with_dead_letter, dead_letter_to},
 };
 use crate::{
     domain::{
@@ -20,7 +21,7 @@ async fn found(queue: &TestQueue, name: &str, start: StartPoint) -> Vec<MessageI
     ids(&queue.group(name, start).await.all().await)
 }
 
-pub async fn a_retained_message_is_found_after_all_are_done_with_it(pool: &TestPool) {
+pub async fn a_retained_message_is_found_after_all_groups_removed_it(pool: &TestPool) {
     let queue = pool.queue().await;
     let group = queue.group("g", End).await;
     let new =
@@ -38,14 +39,14 @@ pub async fn a_retained_message_is_found_after_all_are_done_with_it(pool: &TestP
     assert_eq!(ids(&late.take(10).await.messages), posted);
 }
 
-pub async fn without_retention_they_are_gone(pool: &TestPool) {
+pub async fn messages_without_retention_are_not_found(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post(vec![message("0"), retained("1"), message("2")]).await;
     assert_eq!(queue.pop(3).await.len(), 3);
     assert_eq!(found(&queue, "g", Start).await, posted[1..2]);
 }
 
-pub async fn what_the_queue_still_has_is_found_once(pool: &TestPool) {
+pub async fn a_retained_message_of_the_queue_is_found_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let new = |n: usize| if n.is_multiple_of(3) { message("1") } else { retained("1") };
     let posted = queue.post((0..9).map(new).collect()).await;
@@ -55,7 +56,7 @@ pub async fn what_the_queue_still_has_is_found_once(pool: &TestPool) {
     assert_eq!(found(&queue, "g", Start).await, expected);
 }
 
-pub async fn a_group_moves_back_to_what_it_has_acknowledged(pool: &TestPool) {
+pub async fn a_group_moves_back_to_acknowledged_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let group = queue.group("g", End).await;
     let first = queue.post(vec![retained("0"); 2]).await;
@@ -89,7 +90,7 @@ pub async fn many_retained_messages_are_copied(pool: &TestPool) {
     assert_eq!(found(&queue, "g", Start).await, expected);
 }
 
-pub async fn a_retained_message_ends_with_its_ttl(pool: &TestPool) {
+pub async fn a_retained_message_expires_with_its_ttl(pool: &TestPool) {
     let queue = pool.queue().await;
     let new = NewMessage { ttl: MINUTE, ..retained("1") };
     let posted = queue.post(vec![new, retained("2")]).await;
@@ -103,7 +104,7 @@ pub async fn a_retained_message_ends_with_its_ttl(pool: &TestPool) {
     assert_eq!(pool.pool.counters().expired, 0, "the queue itself was done with it");
 }
 
-pub async fn a_retained_message_expires_once(pool: &TestPool) {
+pub async fn a_retained_message_is_counted_as_expired_once(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post(vec![NewMessage { ttl: MINUTE, ..retained("1") }; 3]).await;
     queue.advance(MINUTE);
@@ -124,7 +125,7 @@ pub async fn a_retained_message_keeps_its_key(pool: &TestPool) {
     assert_eq!(group.claim(&claim_spec(10)).await, None);
 }
 
-pub async fn a_schedule_holds_for_what_is_retained(pool: &TestPool) {
+pub async fn a_schedule_applies_to_retained_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     let new = |body| NewMessage { retained: true, ..delayed(body, MINUTE) };
     let posted = queue.post(["0", "1", "2"].map(new).to_vec()).await;
@@ -142,7 +143,7 @@ pub async fn a_schedule_holds_for_what_is_retained(pool: &TestPool) {
     assert_eq!(ids(&group.take(10).await.messages)[0], posted[0]);
 }
 
-pub async fn a_purge_leaves_nothing_to_find(pool: &TestPool) {
+pub async fn a_purge_deletes_retained_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post(vec![retained("1"); 250]).await;
     queue.pop(100).await;
@@ -153,7 +154,7 @@ pub async fn a_purge_leaves_nothing_to_find(pool: &TestPool) {
     assert_eq!(found(&queue, "later", Start).await, posted);
 }
 
-pub async fn a_dropped_queue_retains_nothing(pool: &TestPool) {
+pub async fn a_dropped_queue_retains_no_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post(vec![retained("1"); 3]).await;
     queue.pop(3).await;
@@ -164,7 +165,7 @@ pub async fn a_dropped_queue_retains_nothing(pool: &TestPool) {
     assert_eq!(pool.sweep_all().await, 0);
 }
 
-pub async fn a_dead_letter_is_retained_where_the_rule_says_so(pool: &TestPool) {
+pub async fn a_rule_may_retain_dead_letters(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let posted = queue.post(vec![retained("1")]).await;
     let rule = DeadLetter { retained: true, ..dead_letter_to(0, &dlq) };
@@ -180,7 +181,7 @@ pub async fn a_dead_letter_is_retained_where_the_rule_says_so(pool: &TestPool) {
     assert_eq!(found(&dlq, "later", Start).await, [dlq.id(1)]);
 }
 
-pub async fn a_retained_body_is_kept_for_all_who_have_it(pool: &TestPool) {
+pub async fn a_body_is_kept_while_any_group_has_it(pool: &TestPool) {
     let queue = pool.queue().await;
     let body = format!("\"{}\"", "x".repeat(100_000));
     let group = queue.group("g", End).await;
@@ -200,7 +201,7 @@ pub async fn a_retained_body_is_kept_for_all_who_have_it(pool: &TestPool) {
     assert_eq!(found(&queue, "none", Start).await, []);
 }
 
-pub async fn posting_and_retaining_is_one_step(pool: &TestPool) {
+pub async fn posting_and_retaining_is_atomic(pool: &TestPool) {
     let queue = pool.queue().await;
     super::builders::concurrently(8, |n| {
         let queue = queue.clone();

@@ -54,7 +54,7 @@ pub async fn a_schedule_in_the_past_means_now(pool: &TestPool) {
     assert_eq!(queue.take(1).await.messages.len(), 1);
 }
 
-pub async fn scheduled_messages_are_listed_by_themselves(pool: &TestPool) {
+pub async fn scheduled_messages_can_be_listed_alone(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut scheduled = Vec::new();
     for _ in 0..3 {
@@ -81,7 +81,7 @@ pub async fn a_scheduled_message_can_be_cancelled(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 0));
 }
 
-pub async fn a_scheduled_message_can_be_moved(pool: &TestPool) {
+pub async fn a_scheduled_message_can_be_rescheduled(pool: &TestPool) {
     let queue = pool.queue().await;
     let start = queue.now();
     let [earlier, later] = [schedule(&queue, HOUR).await, schedule(&queue, HOUR).await];
@@ -99,7 +99,7 @@ pub async fn a_scheduled_message_can_be_moved(pool: &TestPool) {
     assert_eq!(queue.counts().await, (1, 0));
 }
 
-pub async fn a_message_moved_to_the_past_is_visible_at_once(pool: &TestPool) {
+pub async fn a_message_rescheduled_to_the_past_is_visible_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let past = queue.now();
     let id = schedule(&queue, HOUR).await;
@@ -110,7 +110,7 @@ pub async fn a_message_moved_to_the_past_is_visible_at_once(pool: &TestPool) {
     assert_eq!(ids(&queue.take(1).await.messages), [id]);
 }
 
-pub async fn a_message_moved_to_the_past_ends_with_its_ttl(pool: &TestPool) {
+pub async fn a_message_rescheduled_to_the_past_expires_with_its_ttl(pool: &TestPool) {
     let queue = pool.queue().await;
     let group = queue.group("g", StartPoint::End).await;
     let delivery = Delivery::At(queue.now().plus(HOUR));
@@ -125,7 +125,7 @@ pub async fn a_message_moved_to_the_past_ends_with_its_ttl(pool: &TestPool) {
     }
 }
 
-pub async fn what_is_visible_is_not_moved(pool: &TestPool) {
+pub async fn a_visible_message_is_not_rescheduled(pool: &TestPool) {
     let queue = pool.queue().await;
     let (due, claimed, free) =
         (schedule(&queue, MINUTE).await, queue.post_n(1).await, queue.post_n(1).await);
@@ -140,7 +140,7 @@ pub async fn what_is_visible_is_not_moved(pool: &TestPool) {
     assert_eq!(queue.counts().await, (3, 0));
 }
 
-pub async fn what_is_gone_is_not_moved(pool: &TestPool) {
+pub async fn a_missing_message_is_not_rescheduled(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let (gone, over) = (schedule(&queue, HOUR).await, schedule(&queue, MINUTE).await);
     queue.delete(gone, None).await;
@@ -156,7 +156,7 @@ pub async fn what_is_gone_is_not_moved(pool: &TestPool) {
 }
 
 /// What one node has seen become visible, another finds whose clock is a little behind.
-pub async fn a_clock_that_is_behind_finds_what_is_visible_already(pool: &TestPool) {
+pub async fn a_message_stays_visible_to_a_clock_that_is_behind(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = [schedule(&queue, MINUTE).await, schedule(&queue, MINUTE).await];
     let behind = queue.now().plus(MINUTE / 2);

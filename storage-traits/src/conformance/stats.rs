@@ -5,16 +5,16 @@ use std::time::Duration;
 use super::{
     TestPool, TestQueue,
     builders::{
-        HOUR, MILLISECOND, MINUTE, ack, claim_spec, claim_with_dead_letter, delayed, just_before,
-        message, nack, terms,
+        HOUR, MILLISECOND, MINUTE, ack, claim_spec, delayed, just_before, message, nack, terms,
     },
+    dead_letter_rules::claim_with_dead_letter,
 };
 use crate::{
     domain::{ClaimSpec, NewMessage, StartPoint},
     pool::{MessagePosition, Stats},
 };
 
-pub async fn counts_follow_every_step(pool: &TestPool) {
+pub async fn counts_reflect_every_call(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(10).await;
     assert_eq!(queue.counts().await, (10, 0));
@@ -45,7 +45,7 @@ pub async fn counts_follow_every_step(pool: &TestPool) {
     assert_eq!(queue.stats().await, Stats { completed_last_minute: 11, ..Stats::default() });
 }
 
-pub async fn counts_follow_expiry_and_lapse(pool: &TestPool) {
+pub async fn counts_reflect_expired_messages_and_claims(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2, 3 * MINUTE, Duration::ZERO).await;
     queue.post_n(3).await;
@@ -66,7 +66,7 @@ pub async fn counts_follow_expiry_and_lapse(pool: &TestPool) {
     }
 }
 
-pub async fn many_are_settled_at_once(pool: &TestPool) {
+pub async fn counts_reflect_many_due_messages_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2_000, 2 * MINUTE, Duration::ZERO).await;
     queue.post_n_with(2_000, HOUR, MINUTE).await;
@@ -92,7 +92,7 @@ pub async fn delayed_messages_are_counted_as_free(pool: &TestPool) {
     assert_eq!(queue.counts().await, (2, 0));
 }
 
-pub async fn the_ends_are_the_first_and_the_last_message(pool: &TestPool) {
+pub async fn oldest_and_newest_are_the_first_and_last_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut marks = Vec::new();
     for delay in [Duration::ZERO, Duration::ZERO, MINUTE] {
@@ -108,7 +108,7 @@ pub async fn the_ends_are_the_first_and_the_last_message(pool: &TestPool) {
     assert_eq!(queue.stats().await, stats);
 }
 
-pub async fn what_was_handled_in_the_last_minute_is_counted(pool: &TestPool) {
+pub async fn completed_messages_of_the_last_minute_are_counted(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", StartPoint::End).await;
     // To the start of one of the clock's minutes.
@@ -152,7 +152,7 @@ pub async fn what_was_handled_in_the_last_minute_is_counted(pool: &TestPool) {
     }
 }
 
-pub async fn the_ends_move_when_messages_go(pool: &TestPool) {
+pub async fn oldest_and_newest_change_when_messages_are_removed(pool: &TestPool) {
     let queue = pool.queue().await;
     let new = |ttl| NewMessage { ttl, ..message("1") };
     let ttls = [MINUTE, HOUR, 2 * HOUR, HOUR, HOUR];

@@ -5,36 +5,36 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     TestPool,
-    builders::{HOUR, MINUTE, claim_spec, concurrently, delayed, ids, message, nack, terms},
+    builders::{
+        DEADLINE, HOUR, MINUTE, claim_spec, concurrently, delayed, ids, message, nack, terms,
+    },
 };
 use crate::{
     domain::ClaimSpec,
     pool::WatchFor::{Claimable, Posts},
 };
 
-/// Longer than any wake-up takes.
-const LONG: Duration = Duration::from_secs(20);
 /// Long enough for a wake-up that is wrong to come.
 const MOMENT: Duration = Duration::from_millis(60);
 const DELAY: Duration = Duration::from_millis(150);
 
-pub async fn a_post_wakes_a_claimer(pool: &TestPool) {
+pub async fn a_post_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut watch = queue.watch(Claimable).await;
     assert_eq!(queue.claim(&claim_spec(1)).await, None);
     queue.post_n(1).await;
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
     assert_eq!(queue.take(1).await.messages.len(), 1);
 }
 
-pub async fn what_can_be_claimed_already_wakes_a_claimer(pool: &TestPool) {
+pub async fn a_ready_message_wakes_a_consumer_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
-    assert!(queue.watch(Claimable).await.wait(LONG).await);
+    assert!(queue.watch(Claimable).await.wait(DEADLINE).await);
     queue.claim(&ClaimSpec { terms: terms(1, 0), ..claim_spec(1) }).await.unwrap();
     // Free since a while, though nobody has looked.
     queue.advance(MINUTE);
-    assert!(queue.watch(Claimable).await.wait(LONG).await);
+    assert!(queue.watch(Claimable).await.wait(DEADLINE).await);
 }
 
 pub async fn a_post_wakes_every_reader(pool: &TestPool) {
@@ -44,11 +44,11 @@ pub async fn a_post_wakes_every_reader(pool: &TestPool) {
     let mut watches = [queue.watch(Posts).await, queue.watch(Posts).await];
     queue.post_n(1).await;
     for watch in &mut watches {
-        assert!(watch.wait(LONG).await);
+        assert!(watch.wait(DEADLINE).await);
     }
 }
 
-pub async fn a_batch_wakes_as_many_claimers_as_it_feeds(pool: &TestPool) {
+pub async fn a_batch_wakes_one_consumer_per_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut watches = Vec::new();
     for _ in 0..3 {
@@ -56,12 +56,12 @@ pub async fn a_batch_wakes_as_many_claimers_as_it_feeds(pool: &TestPool) {
     }
     queue.post_n(3).await;
     for mut watch in watches {
-        assert!(watch.wait(LONG).await);
+        assert!(watch.wait(DEADLINE).await);
         assert_eq!(queue.take(1).await.messages.len(), 1);
     }
 }
 
-pub async fn an_idle_queue_wakes_nobody(pool: &TestPool) {
+pub async fn an_idle_queue_wakes_no_watch(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     queue.take(1).await;
@@ -70,64 +70,64 @@ pub async fn an_idle_queue_wakes_nobody(pool: &TestPool) {
     assert!(!reader.wait(MOMENT).await);
 }
 
-pub async fn a_post_to_another_queue_wakes_nobody(pool: &TestPool) {
+pub async fn a_post_to_another_queue_wakes_no_watch(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
     let mut elsewhere = other.watch(Claimable).await;
     other.post_n(5).await;
-    assert!(elsewhere.wait(LONG).await);
+    assert!(elsewhere.wait(DEADLINE).await);
     assert!(!claimer.wait(MOMENT).await);
     assert!(!reader.wait(MOMENT).await);
 }
 
-pub async fn a_release_wakes_a_claimer(pool: &TestPool) {
+pub async fn a_release_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     let claim = queue.take(1).await;
     let mut watch = queue.watch(Claimable).await;
     queue.release(claim.id).await;
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
 }
 
-pub async fn a_failure_wakes_a_claimer(pool: &TestPool) {
+pub async fn a_nack_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
     let mut watch = queue.watch(Claimable).await;
     queue.acknowledge(claim.id, &[nack(posted[0], Duration::ZERO)]).await;
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
     queue.take(1).await;
     queue.acknowledge(claim.id, &[nack(posted[1], DELAY)]).await;
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
     queue.advance(DELAY);
     assert_eq!(ids(&queue.take(1).await.messages), posted[1..]);
 }
 
-pub async fn the_end_of_a_delay_wakes_a_claimer(pool: &TestPool) {
+pub async fn the_end_of_a_delay_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_one(delayed("1", DELAY)).await;
     let mut watch = queue.watch(Claimable).await;
     assert_eq!(queue.claim(&claim_spec(1)).await, None);
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
     queue.advance(DELAY);
     assert_eq!(ids(&queue.take(1).await.messages), [id]);
 }
 
-pub async fn a_delay_that_is_posted_while_it_waits_wakes_a_claimer(pool: &TestPool) {
+pub async fn a_delay_posted_after_the_watch_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     let mut watch = queue.watch(Claimable).await;
     queue.post(vec![delayed("1", HOUR), delayed("2", DELAY)]).await;
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
     queue.advance(DELAY);
     assert_eq!(queue.take(2).await.messages.len(), 1);
 }
 
-pub async fn a_lapsed_claim_wakes_a_claimer(pool: &TestPool) {
+pub async fn an_expired_claim_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     queue.claim(&ClaimSpec { terms: terms(1, 0), ..claim_spec(1) }).await.unwrap();
     let mut watch = queue.watch(Claimable).await;
-    assert!(watch.wait(LONG).await);
+    assert!(watch.wait(DEADLINE).await);
     queue.advance(Duration::from_secs(1));
     assert_eq!(queue.take(1).await.messages[0].claim_count, 2);
 }
@@ -136,8 +136,8 @@ pub async fn a_dropped_queue_wakes_its_watches(pool: &TestPool) {
     let queue = pool.queue().await;
     let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
     pool.pool.drop_queue(&queue.queue).await.unwrap();
-    assert!(claimer.wait(LONG).await);
-    assert!(reader.wait(LONG).await);
+    assert!(claimer.wait(DEADLINE).await);
+    assert!(reader.wait(DEADLINE).await);
 }
 
 pub async fn an_unknown_queue_wakes_its_watches_at_once(pool: &TestPool) {
@@ -146,7 +146,7 @@ pub async fn an_unknown_queue_wakes_its_watches_at_once(pool: &TestPool) {
     for queue in [dropped, pool.unopened("conformance", "unknown")] {
         for what in [Claimable, Posts] {
             let mut watch = queue.watch(what).await;
-            assert!(watch.wait(LONG).await);
+            assert!(watch.wait(DEADLINE).await);
             // Once is enough.
             assert!(!watch.wait(MOMENT).await);
         }
@@ -154,7 +154,7 @@ pub async fn an_unknown_queue_wakes_its_watches_at_once(pool: &TestPool) {
 }
 
 /// Each waits once for one message; none waits in vain, and none of the messages is left.
-pub async fn claimers_that_wait_get_every_message(pool: &TestPool) {
+pub async fn waiting_consumers_get_every_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let claimers = {
         let queue = queue.clone();

@@ -160,7 +160,9 @@ mod tests {
     fn tracking(numbers: &[i64]) -> WatchSchedule<i64> {
         let mut schedule = WatchSchedule::default();
         schedule.set_time(at(1_000));
-        numbers.iter().for_each(|number| schedule.track(queue(*number), || *number));
+        for number in numbers {
+            schedule.track(queue(*number), || *number);
+        }
         schedule
     }
 

@@ -7,9 +7,9 @@ use crate::{
     conformance::{
         TestPool, TestQueue,
         builders::{
-            MINUTE, ack, claim_with_dead_letter, deduplicated, delayed, keyed, limit, message,
-            nack, retained, terms,
+            MINUTE, ack, deduplicated, delayed, keyed, limit, message, nack, retained, terms,
         },
+        dead_letter_rules::claim_with_dead_letter,
     },
     domain::StartPoint,
     pool::{RedriveSpec, Redriven, Rescheduled, WatchFor},

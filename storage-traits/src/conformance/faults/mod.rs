@@ -9,17 +9,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, interval, timeout};
 
 pub use super::builders::{
-    ack, claim_spec, claim_with_dead_letter, dead_letter_to, deduplicated, delayed, keyed, limit,
-    list_all, list_visible, message, nack, retained,
+    DEADLINE, ack, claim_spec, deduplicated, delayed, keyed, limit, list_all, list_visible,
+    message, nack, retained,
 };
+pub use super::dead_letter_rules::{claim_with_dead_letter, dead_letter_to};
 pub use exercise::exercise;
 pub use load::{Load, Post, Story};
 
 use super::{TestPool, TestQueue};
 use crate::{Result, StoreError, domain::Message, pool::ListSpec};
-
-/// How long anything that must happen may take, on a busy machine, before a test gives up.
-pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The same queue, as another node sees it.
 pub fn through(node: &TestPool, queue: &TestQueue) -> TestQueue {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::domain::{Claim, ClaimId, ClaimSpec};
 
-pub async fn a_claim_lapses_at_exactly_its_expiry(pool: &TestPool) {
+pub async fn a_claim_expires_exactly_at_its_ttl(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     let claim = queue.take(2).await;
@@ -29,7 +29,7 @@ pub async fn a_claim_lapses_at_exactly_its_expiry(pool: &TestPool) {
     assert_eq!(ids(&queue.pop(1).await), posted[1..2]);
 }
 
-pub async fn claims_lapse_one_by_one_into_their_old_places(pool: &TestPool) {
+pub async fn messages_of_expired_claims_return_to_their_positions(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(6).await;
     for ttl in [180, 60, 120] {
@@ -45,7 +45,7 @@ pub async fn claims_lapse_one_by_one_into_their_old_places(pool: &TestPool) {
     assert_eq!(ids(&queue.take(10).await.messages), [posted, later].concat());
 }
 
-pub async fn a_lapsed_claim_stays_written_on_the_message(pool: &TestPool) {
+pub async fn a_message_keeps_the_id_of_its_expired_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let lapsed = queue.take(2).await;
@@ -61,7 +61,7 @@ pub async fn a_lapsed_claim_stays_written_on_the_message(pool: &TestPool) {
     assert_eq!(queue.pop(2).await[1].claim, Some(lapsed.id));
 }
 
-pub async fn a_renewed_claim_starts_anew(pool: &TestPool) {
+pub async fn a_renewal_restarts_the_ttl(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(2).await;
     let claim = queue.take(2).await;
@@ -107,7 +107,7 @@ pub async fn a_renewal_extends_messages_as_a_claim_does(pool: &TestPool) {
     assert_eq!(queue.get_claim(claim.id).await.unwrap().messages, [extended, kept]);
 }
 
-pub async fn an_emptied_claim_can_be_renewed(pool: &TestPool) {
+pub async fn a_claim_without_messages_can_be_renewed(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_n(1).await[0];
     let claim = queue.take(1).await.id;
@@ -118,7 +118,7 @@ pub async fn an_emptied_claim_can_be_renewed(pool: &TestPool) {
     assert_eq!(queue.get_claim(claim).await.unwrap().messages, []);
 }
 
-pub async fn what_is_over_is_not_renewed(pool: &TestPool) {
+pub async fn an_ended_claim_is_not_renewed(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2, 2 * MINUTE, Duration::ZERO).await;
     let [lapsed, released] = [queue.take(1).await.id, queue.take(1).await.id];
@@ -136,7 +136,7 @@ pub async fn what_is_over_is_not_renewed(pool: &TestPool) {
     assert_eq!(queue.get_claim(next.id).await, Some(next));
 }
 
-pub async fn a_release_frees_at_once_and_leaves_no_trace(pool: &TestPool) {
+pub async fn a_release_makes_messages_ready_without_a_claim_id(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(4).await;
     let claim = queue.take(2).await;
@@ -150,7 +150,7 @@ pub async fn a_release_frees_at_once_and_leaves_no_trace(pool: &TestPool) {
     assert_eq!(texts(&queue.take(10).await.messages), ["1", "2", "3"]);
 }
 
-pub async fn a_release_frees_nothing_of_other_claims(pool: &TestPool) {
+pub async fn a_release_does_not_affect_other_claims(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let [first, second] = [queue.take(1).await, queue.take(1).await];
@@ -159,7 +159,7 @@ pub async fn a_release_frees_nothing_of_other_claims(pool: &TestPool) {
     assert_eq!(queue.get_claim(second.id).await, Some(second));
 }
 
-pub async fn releasing_what_is_gone_succeeds(pool: &TestPool) {
+pub async fn a_release_is_idempotent(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     let claim = queue.take(1).await;
@@ -170,7 +170,7 @@ pub async fn releasing_what_is_gone_succeeds(pool: &TestPool) {
     assert_eq!(queue.counts().await, (1, 0));
 }
 
-pub async fn a_late_release_changes_nothing(pool: &TestPool) {
+pub async fn releasing_an_expired_claim_changes_nothing(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let lapsed = queue.take(2).await;
