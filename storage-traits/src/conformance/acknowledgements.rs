@@ -1,4 +1,4 @@
-//! Acknowledgements: what a consumer says of the messages that its claim holds.
+//! Acknowledgements: outcomes that a consumer reports for the messages of its claim.
 
 use super::{
     TestPool,
@@ -28,9 +28,9 @@ pub async fn a_nacked_message_is_ready_at_once(pool: &TestPool) {
     let claim = queue.take(2).await;
     assert_eq!(queue.acknowledge(claim.id, &[nack(posted[0], AT_ONCE)]).await, [Applied]);
     assert_eq!(queue.counts().await, (2, 1));
-    let freed = queue.get_one(posted[0]).await;
-    assert_eq!((freed.claim, freed.claim_count), (None, 1));
-    // In its old place.
+    let message = queue.get_one(posted[0]).await;
+    assert_eq!((message.claim, message.claim_count), (None, 1));
+    // In its old position.
     assert_eq!(queue.plain().await, [posted[0], posted[2]]);
     let again = queue.take(10).await;
     assert_eq!(ids(&again.messages), [posted[0], posted[2]]);
@@ -71,8 +71,8 @@ pub async fn other_messages_of_the_claim_stay_claimed(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(4).await;
     let claim = queue.take(4).await;
-    let said = [ack(posted[1]), nack(posted[2], AT_ONCE)];
-    assert_eq!(queue.acknowledge(claim.id, &said).await, [Applied, Applied]);
+    let acknowledgements = [ack(posted[1]), nack(posted[2], AT_ONCE)];
+    assert_eq!(queue.acknowledge(claim.id, &acknowledgements).await, [Applied, Applied]);
     let left = queue.get_claim(claim.id).await.unwrap();
     assert_eq!(ids(&left.messages), [posted[0], posted[3]]);
     assert_eq!((left.renewed_at, left.ttl), (claim.renewed_at, claim.ttl));
@@ -84,18 +84,18 @@ pub async fn each_acknowledgement_is_applied_on_its_own(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let posted = queue.post_n(4).await;
     let [first, second] = [queue.take(2).await, queue.take(1).await];
-    let elsewhere = other.post_n(1).await;
+    let foreign = other.post_n(1).await;
     other.take(1).await;
-    let said = [
-        ack(posted[2]),           // another claim's
-        ack(posted[0]),           // its own
-        nack(posted[3], AT_ONCE), // nobody's
-        ack(queue.id(99)),        // never there
-        ack(elsewhere[0]),        // another queue's
-        nack(posted[1], AT_ONCE), // its own
+    let acknowledgements = [
+        ack(posted[2]),           // held by another claim
+        ack(posted[0]),           // held by the claim
+        nack(posted[3], AT_ONCE), // not claimed
+        ack(queue.id(99)),        // never posted
+        ack(foreign[0]),          // of another queue
+        nack(posted[1], AT_ONCE), // held by the claim
     ];
-    let answers = queue.acknowledge(first.id, &said).await;
-    assert_eq!(answers, [NotHeld, Applied, NotHeld, NotHeld, NotHeld, Applied]);
+    let results = queue.acknowledge(first.id, &acknowledgements).await;
+    assert_eq!(results, [NotHeld, Applied, NotHeld, NotHeld, NotHeld, Applied]);
     assert_eq!(ids(&queue.all().await), posted[1..]);
     assert_eq!(ids(&queue.get_claim(second.id).await.unwrap().messages), posted[2..3]);
     assert_eq!(other.counts().await, (0, 1));
@@ -106,25 +106,29 @@ pub async fn the_first_of_two_acknowledgements_is_applied(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
-    let said = [nack(posted[0], AT_ONCE), ack(posted[0]), ack(posted[1]), ack(posted[1])];
-    assert_eq!(queue.acknowledge(claim.id, &said).await, [Applied, NotHeld, Applied, NotHeld]);
+    let acknowledgements =
+        [nack(posted[0], AT_ONCE), ack(posted[0]), ack(posted[1]), ack(posted[1])];
+    assert_eq!(
+        queue.acknowledge(claim.id, &acknowledgements).await,
+        [Applied, NotHeld, Applied, NotHeld]
+    );
     assert_eq!(texts(&queue.all().await), ["0"]);
 }
 
 pub async fn an_ended_claim_acknowledges_no_message(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(1).await;
-    let lapsed = queue.take(1).await;
+    let expired = queue.take(1).await;
     queue.advance(MINUTE);
-    assert_eq!(queue.acknowledge(lapsed.id, &[ack(posted[0])]).await, [NotHeld]);
+    assert_eq!(queue.acknowledge(expired.id, &[ack(posted[0])]).await, [NotHeld]);
     let released = queue.take(1).await;
     queue.release(released.id).await;
     assert_eq!(queue.acknowledge(released.id, &[ack(posted[0])]).await, [NotHeld]);
     let unknown = ClaimId::random();
     assert_eq!(queue.acknowledge(unknown, &[nack(posted[0], HOUR)]).await, [NotHeld]);
     assert_eq!(queue.plain().await, posted);
-    let never = pool.unopened("conformance", "unknown");
-    assert_eq!(never.acknowledge(unknown, &[ack(never.id(1))]).await, [NotHeld]);
+    let unopened = pool.unopened("conformance", "unknown");
+    assert_eq!(unopened.acknowledge(unknown, &[ack(unopened.id(1))]).await, [NotHeld]);
 }
 
 pub async fn a_nack_counts_towards_dead_lettering(pool: &TestPool) {

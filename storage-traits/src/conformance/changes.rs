@@ -1,4 +1,4 @@
-//! The feed from which other nodes learn what was changed.
+//! Feed of changes, which other nodes read.
 
 use super::{
     TestCatalog,
@@ -9,23 +9,25 @@ use crate::{
     domain::{Metadata, QueueKey, QueueRecord},
 };
 
-/// The most that one read of the feed may answer.
+/// Greatest number of changes that one read of the feed may return.
 const READ_BOUND: usize = 1_000;
 
 impl TestCatalog {
-    /// Where the feed stands now.
-    pub(super) async fn present(&self) -> ChangeToken {
+    /// Returns the current position of the feed.
+    pub(super) async fn feed_position(&self) -> ChangeToken {
         let changes = self.catalog.changes(None).await.unwrap();
         assert_eq!(changes.changed, Changed::Queues(Vec::new()));
         changes.next
     }
 
-    /// One read of the feed, which must remember what it is asked for.
+    /// Reads the feed once; panics if it does not keep the changes after the position.
     pub(super) async fn changes_after(&self, token: ChangeToken) -> (Vec<QueueKey>, ChangeToken) {
         let changes = self.catalog.changes(Some(token)).await.unwrap();
-        let Changed::Queues(keys) = changes.changed else { panic!("the feed forgot too soon") };
+        let Changed::Queues(keys) = changes.changed else {
+            panic!("the feed dropped changes too early")
+        };
         assert!(keys.len() <= READ_BOUND, "{} changes at once", keys.len());
-        assert!(changes.next > token || keys.is_empty(), "the feed does not go on");
+        assert!(changes.next > token || keys.is_empty(), "the position does not increase");
         (keys, changes.next)
     }
 
@@ -39,39 +41,39 @@ impl TestCatalog {
 }
 
 pub async fn the_feed_starts_at_the_current_position(catalog: &TestCatalog) {
-    let empty = catalog.present().await;
+    let empty = catalog.feed_position().await;
     assert_eq!(catalog.changes_after(empty).await.0, []);
     let records = catalog.created(&["a"]).await;
     catalog.try_update(&records[0], &metadata(r#"{"a":1}"#)).await.unwrap();
     catalog.delete(&records[0].queue.key).await;
-    let present = catalog.present().await;
-    assert!(present > empty);
-    assert_eq!(catalog.changes_after(present).await.0, []);
-    assert_eq!(catalog.present().await, present);
+    let current = catalog.feed_position().await;
+    assert!(current > empty);
+    assert_eq!(catalog.changes_after(current).await.0, []);
+    assert_eq!(catalog.feed_position().await, current);
 }
 
 pub async fn updates_and_deletions_are_reported_in_order(catalog: &TestCatalog) {
     let records = catalog.created(&["a", "b", "c", "d"]).await;
     let foreign = key("\u{1f600}%", "a");
-    let elsewhere = catalog.queue(&foreign, &Metadata::default()).await;
-    let start = catalog.present().await;
+    let other = catalog.queue(&foreign, &Metadata::default()).await;
+    let start = catalog.feed_position().await;
     let to = metadata(r#"{"a":1}"#);
     catalog.try_update(&records[2], &to).await.unwrap();
     catalog.delete(&records[0].queue.key).await.unwrap();
-    catalog.try_update(&elsewhere, &to).await.unwrap();
+    catalog.try_update(&other, &to).await.unwrap();
     catalog.try_update(&records[1], &to).await.unwrap();
 
-    let keys = [&records[2], &records[0], &elsewhere, &records[1]];
-    let (mut fed, next) = catalog.changes_after(start).await;
-    fed.dedup();
-    assert_eq!(fed, keys.map(|record| record.queue.key.clone()));
+    let keys = [&records[2], &records[0], &other, &records[1]];
+    let (mut reported, next) = catalog.changes_after(start).await;
+    reported.dedup();
+    assert_eq!(reported, keys.map(|record| record.queue.key.clone()));
     assert_eq!(catalog.changes_after(next).await.0, []);
-    assert!(!fed.contains(&records[3].queue.key));
+    assert!(!reported.contains(&records[3].queue.key));
 }
 
 pub async fn a_reader_continues_after_its_position(catalog: &TestCatalog) {
     let records = catalog.created(&["a", "b"]).await;
-    let start = catalog.present().await;
+    let start = catalog.feed_position().await;
     let to = metadata(r#"{"a":1}"#);
     let updated = catalog.try_update(&records[0], &to).await.unwrap();
     let (first, middle) = catalog.changes_after(start).await;
@@ -90,7 +92,7 @@ pub async fn a_reader_continues_after_its_position(catalog: &TestCatalog) {
 }
 
 pub async fn many_changes_are_returned_in_parts(catalog: &TestCatalog) {
-    let start = catalog.present().await;
+    let start = catalog.feed_position().await;
     let mut expected = Vec::new();
     for n in 0..READ_BOUND + 100 {
         let key = key("p", &format!("q{n}"));
@@ -98,15 +100,15 @@ pub async fn many_changes_are_returned_in_parts(catalog: &TestCatalog) {
         catalog.delete(&key).await.unwrap();
         expected.push(key);
     }
-    let (mut fed, mut token) = (Vec::new(), start);
+    let (mut reported, mut token) = (Vec::new(), start);
     loop {
         let (keys, next) = catalog.changes_after(token).await;
         if keys.is_empty() {
             break;
         }
-        fed.extend(keys);
+        reported.extend(keys);
         token = next;
     }
-    fed.dedup();
-    assert_eq!(fed, expected);
+    reported.dedup();
+    assert_eq!(reported, expected);
 }

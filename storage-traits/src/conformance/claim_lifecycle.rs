@@ -1,4 +1,4 @@
-//! How long claims hold: lapse, renewal, release.
+//! Duration of claims: expiry, renewal, release.
 
 use std::time::Duration;
 
@@ -48,17 +48,17 @@ pub async fn messages_of_expired_claims_return_to_their_positions(pool: &TestPoo
 pub async fn a_message_keeps_the_id_of_its_expired_claim(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
-    let lapsed = queue.take(2).await;
+    let expired = queue.take(2).await;
     queue.advance(MINUTE);
-    assert_eq!(queue.list(&list_visible(10)).await.items, lapsed.messages);
-    assert_eq!(queue.get(&posted).await, lapsed.messages);
+    assert_eq!(queue.list(&list_visible(10)).await.items, expired.messages);
+    assert_eq!(queue.get(&posted).await, expired.messages);
 
     let next = queue.take(1).await;
     assert_eq!(queue.get_one(posted[0]).await.claim, Some(next.id));
-    assert_eq!(queue.get_one(posted[1]).await.claim, Some(lapsed.id));
+    assert_eq!(queue.get_one(posted[1]).await.claim, Some(expired.id));
     queue.release(next.id).await;
     assert_eq!(queue.get_one(posted[0]).await.claim, None);
-    assert_eq!(queue.pop(2).await[1].claim, Some(lapsed.id));
+    assert_eq!(queue.pop(2).await[1].claim, Some(expired.id));
 }
 
 pub async fn a_renewal_restarts_the_ttl(pool: &TestPool) {
@@ -121,18 +121,18 @@ pub async fn a_claim_without_messages_can_be_renewed(pool: &TestPool) {
 pub async fn an_ended_claim_is_not_renewed(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2, 2 * MINUTE, Duration::ZERO).await;
-    let [lapsed, released] = [queue.take(1).await.id, queue.take(1).await.id];
+    let [expired, released] = [queue.take(1).await.id, queue.take(1).await.id];
     queue.release(released).await;
     queue.advance(MINUTE);
     let before = queue.all().await;
-    for id in [lapsed, released, ClaimId::random()] {
+    for id in [expired, released, ClaimId::random()] {
         assert_not_found(queue.try_renew(id, terms(600, 600)).await);
         assert_eq!(queue.get_claim(id).await, None);
     }
     assert_eq!(queue.all().await, before);
 
     let next = queue.take(2).await;
-    assert_not_found(queue.try_renew(lapsed, terms(600, 600)).await);
+    assert_not_found(queue.try_renew(expired, terms(600, 600)).await);
     assert_eq!(queue.get_claim(next.id).await, Some(next));
 }
 
@@ -144,8 +144,8 @@ pub async fn a_release_makes_messages_ready_without_a_claim_id(pool: &TestPool) 
     queue.release(claim.id).await;
     assert_eq!(queue.get_claim(claim.id).await, None);
     assert_eq!(queue.plain().await, posted[1..]);
-    let freed = queue.get_one(posted[1]).await;
-    assert_eq!((freed.claim, freed.claim_count), (None, 1));
+    let released = queue.get_one(posted[1]).await;
+    assert_eq!((released.claim, released.claim_count), (None, 1));
     assert_eq!(queue.counts().await, (3, 0));
     assert_eq!(texts(&queue.take(10).await.messages), ["1", "2", "3"]);
 }
@@ -173,11 +173,11 @@ pub async fn a_release_is_idempotent(pool: &TestPool) {
 pub async fn releasing_an_expired_claim_changes_nothing(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
-    let lapsed = queue.take(2).await;
+    let expired = queue.take(2).await;
     queue.advance(MINUTE);
     let next = queue.take(1).await;
-    queue.release(lapsed.id).await;
+    queue.release(expired.id).await;
     assert_eq!(queue.get_claim(next.id).await.as_ref(), Some(&next));
-    assert_eq!(queue.get(&posted).await, [&next.messages[..], &lapsed.messages[1..]].concat());
+    assert_eq!(queue.get(&posted).await, [&next.messages[..], &expired.messages[1..]].concat());
     assert_eq!(queue.counts().await, (1, 1));
 }

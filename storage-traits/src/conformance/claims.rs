@@ -1,4 +1,4 @@
-//! Making claims: which messages they take, and what becomes of these.
+//! Creating claims: which messages are claimed, and how this changes them.
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ pub async fn the_oldest_messages_are_claimed_first(pool: &TestPool) {
 pub async fn five_claims_of_ten_take_fifty_of_fifty_one(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(51).await;
-    for tens in posted[..50].chunks(10) {
-        assert_eq!(ids(&queue.take(10).await.messages), tens);
+    for part in posted[..50].chunks(10) {
+        assert_eq!(ids(&queue.take(10).await.messages), part);
     }
     assert_eq!(queue.counts().await, (1, 50));
     assert_eq!(queue.plain().await, posted[50..]);
@@ -73,10 +73,10 @@ pub async fn delayed_messages_are_not_claimed(pool: &TestPool) {
     let queue = pool.queue().await;
     let delayed = queue.post_n_with(2, HOUR, MINUTE).await;
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
-    let free = queue.post_n(1).await;
-    assert_eq!(ids(&queue.take(10).await.messages), free);
+    let ready = queue.post_n(1).await;
+    assert_eq!(ids(&queue.take(10).await.messages), ready);
     queue.advance(MINUTE);
-    assert_eq!(ids(&queue.take(10).await.messages), [delayed, free].concat());
+    assert_eq!(ids(&queue.take(10).await.messages), [delayed, ready].concat());
 }
 
 pub async fn a_claim_extends_messages_that_would_expire_first(pool: &TestPool) {
@@ -179,8 +179,8 @@ pub async fn many_unclaimable_messages_do_not_hide_ready_ones(pool: &TestPool) {
     queue.post_n(1_000).await; // these are claimed
     assert_eq!(queue.take(1_000).await.messages.len(), 1_000);
     queue.post_n_with(1_000, HOUR, MINUTE).await; // these are delayed
-    let free = queue.post_n(5).await;
-    assert_eq!(ids(&queue.take(2).await.messages), free[..2]);
-    assert_eq!(ids(&queue.take(10).await.messages), free[2..]);
+    let ready = queue.post_n(5).await;
+    assert_eq!(ids(&queue.take(2).await.messages), ready[..2]);
+    assert_eq!(ids(&queue.take(10).await.messages), ready[2..]);
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
 }

@@ -1,4 +1,4 @@
-//! What a claim does with messages that were claimed too often.
+//! Dead-letter rules: claims move messages that were claimed too often.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::domain::{ClaimSpec, DeadLetter, Message, NewMessage, Origin};
 
-/// Claims up to `n` free messages and releases them, `times` times.
-async fn wear_out(queue: &TestQueue, n: u32, times: usize) {
+/// Claims up to `n` ready messages and releases them, `times` times.
+async fn claim_and_release(queue: &TestQueue, n: u32, times: usize) {
     for _ in 0..times {
         let claim = queue.take(n).await;
         queue.release(claim.id).await;
@@ -20,7 +20,7 @@ async fn wear_out(queue: &TestQueue, n: u32, times: usize) {
 pub async fn a_message_claimed_too_often_is_dead_lettered(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let new = NewMessage { checksum: Some("MD5:1".to_owned()), ..message("{ \"a\":1}") };
-    let by = client("producer of old");
+    let by = client("original producer");
     let id = queue.post_as(&by, vec![new.clone()]).await[0];
     for n in 1..=2 {
         let claim = queue.claim(&claim_with_dead_letter(10, 2, &dlq)).await.unwrap();
@@ -58,7 +58,7 @@ pub async fn the_rule_may_set_the_ttl(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     for ttl in [9_999, 60] {
         queue.post_n(1).await;
-        wear_out(&queue, 1, 2).await;
+        claim_and_release(&queue, 1, 2).await;
         queue.advance(Duration::from_secs(5));
         let ttl = Duration::from_secs(ttl);
         let rule = DeadLetter { ttl: Some(ttl), ..dead_letter_to(2, &dlq) };
@@ -91,12 +91,12 @@ pub async fn dead_letters_keep_their_order_and_can_be_claimed(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     dlq.post_one(message("\"before\"")).await;
     queue.post_n(3).await;
-    wear_out(&queue, 3, 1).await;
+    claim_and_release(&queue, 3, 1).await;
     assert_eq!(queue.claim(&claim_with_dead_letter(10, 1, &dlq)).await, None);
     dlq.post_one(message("\"after\"")).await;
-    let buried = dlq.take(4).await;
-    assert_eq!(texts(&buried.messages), ["\"before\"", "0", "1", "2"]);
-    assert_eq!(buried.messages[3].claim_count, 1);
+    let dead_letters = dlq.take(4).await;
+    assert_eq!(texts(&dead_letters.messages), ["\"before\"", "0", "1", "2"]);
+    assert_eq!(dead_letters.messages[3].claim_count, 1);
     assert_eq!(texts(&dlq.pop(10).await), ["\"after\""]);
 }
 
@@ -124,7 +124,7 @@ pub async fn a_message_of_an_expired_claim_is_moved(pool: &TestPool) {
 pub async fn a_message_above_the_maximum_is_moved(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1).await;
-    wear_out(&queue, 1, 5).await;
+    claim_and_release(&queue, 1, 5).await;
     let spec = claim_with_dead_letter(10, 6, &dlq);
     let claim = queue.claim(&spec).await.unwrap();
     assert_eq!(claim.messages[0].claim_count, 6);
@@ -143,14 +143,14 @@ pub async fn a_maximum_of_zero_moves_unclaimed_messages(pool: &TestPool) {
 
 pub async fn the_same_claim_returns_other_messages(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
-    let worn = queue.post_n(3).await;
-    wear_out(&queue, 3, 2).await;
+    let exhausted = queue.post_n(3).await;
+    claim_and_release(&queue, 3, 2).await;
     let [first, last] = [queue.take(1).await, queue.take(2).await];
     let fresh = queue.post_n(4).await;
     queue.release(last.id).await;
     let claim = queue.claim(&claim_with_dead_letter(3, 3, &dlq)).await.unwrap();
     assert_eq!(ids(&claim.messages), fresh[..3]);
-    assert_eq!(queue.get_claim(first.id).await.unwrap().messages[0].id, worn[0]);
+    assert_eq!(queue.get_claim(first.id).await.unwrap().messages[0].id, exhausted[0]);
     assert_eq!(texts(&dlq.all().await), ["1", "2"]);
     assert_eq!(queue.counts().await, (1, 4));
 }
@@ -159,13 +159,13 @@ pub async fn a_full_claim_moves_no_more_messages(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let fresh = queue.post_n(1).await;
     let first = queue.take(1).await;
-    let worn = queue.post_n(1).await;
-    wear_out(&queue, 1, 2).await;
+    let exhausted = queue.post_n(1).await;
+    claim_and_release(&queue, 1, 2).await;
     queue.release(first.id).await;
-    // The claim is full before it comes to the message that is worn out.
+    // The claim is full before it meets the message that has reached the maximum.
     let full = queue.claim(&claim_with_dead_letter(1, 2, &dlq)).await.unwrap();
     assert_eq!(ids(&full.messages), fresh);
-    assert_eq!(queue.plain().await, worn);
+    assert_eq!(queue.plain().await, exhausted);
     assert_eq!(dlq.all().await, []);
     assert_eq!(queue.claim(&claim_with_dead_letter(1, 2, &dlq)).await, None);
     assert_eq!(dlq.counts().await, (1, 0));
@@ -174,7 +174,7 @@ pub async fn a_full_claim_moves_no_more_messages(pool: &TestPool) {
 pub async fn many_dead_letters_do_not_hide_ready_messages(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n(1_000).await;
-    wear_out(&queue, 1_000, 1).await;
+    claim_and_release(&queue, 1_000, 1).await;
     let fresh = queue.post_n(3).await;
     let claim = queue.claim(&claim_with_dead_letter(2, 1, &dlq)).await.unwrap();
     assert_eq!(ids(&claim.messages), fresh[..2]);
@@ -187,7 +187,7 @@ pub async fn an_expired_message_is_not_moved(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     queue.post_n_with(2, MINUTE, Duration::ZERO).await;
     queue.post_n_with(1, HOUR, 2 * MINUTE).await;
-    wear_out(&queue, 2, 1).await;
+    claim_and_release(&queue, 2, 1).await;
     queue.advance(MINUTE);
     assert_eq!(queue.claim(&claim_with_dead_letter(10, 0, &dlq)).await, None);
     assert_eq!(dlq.all().await, []);
@@ -198,7 +198,7 @@ pub async fn an_unknown_dead_letter_queue_fails_the_whole_claim(pool: &TestPool)
     let queue = pool.queue().await;
     let dlq = pool.unopened("conformance", "dlq");
     queue.post_n(2).await;
-    wear_out(&queue, 1, 1).await; // the second one could be handed out
+    claim_and_release(&queue, 1, 1).await; // the second message could be claimed
     let before = queue.all().await;
     let spec = claim_with_dead_letter(10, 1, &dlq);
     assert_not_found(queue.try_claim(&spec).await);
@@ -229,7 +229,7 @@ pub async fn an_unknown_dead_letter_queue_fails_a_claim_without_dead_letters(poo
 pub async fn a_rule_for_the_queue_itself_has_no_effect(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
-    wear_out(&queue, 2, 3).await;
+    claim_and_release(&queue, 2, 3).await;
     let claim = queue.claim(&claim_with_dead_letter(10, 2, &queue)).await.unwrap();
     assert_eq!(ids(&claim.messages), posted);
     assert_eq!(claim.messages[0].claim_count, 4);
@@ -240,6 +240,6 @@ pub async fn a_rule_for_the_queue_itself_has_no_effect(pool: &TestPool) {
 pub async fn without_a_rule_no_message_is_moved(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
-    wear_out(&queue, 1, 20).await;
+    claim_and_release(&queue, 1, 20).await;
     assert_eq!(queue.take(1).await.messages[0].claim_count, 21);
 }

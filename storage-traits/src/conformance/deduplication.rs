@@ -1,4 +1,4 @@
-//! Deduplication: a post that is tried again is stored once.
+//! Deduplication: posts with a deduplication id are idempotent within its window.
 
 use super::{
     TestPool, TestQueue,
@@ -8,7 +8,7 @@ use crate::domain::{MessageId, NewMessage};
 
 const WINDOW: std::time::Duration = MINUTE.saturating_mul(5);
 
-/// Posts; answers which id each message has, and whether it was there already.
+/// Posts messages; returns the id of each, and whether it is a duplicate.
 async fn post(queue: &TestQueue, messages: Vec<NewMessage>) -> Vec<(MessageId, bool)> {
     let posted = queue.try_post(messages).await.unwrap();
     posted.into_iter().map(|posted| (posted.id, posted.duplicate)).collect()
@@ -102,7 +102,7 @@ pub async fn many_windows_end_at_once(pool: &TestPool) {
     let batch = || (0..700).map(|n| deduplicated(&n.to_string(), "1")).collect::<Vec<_>>();
     post(&queue, batch()).await;
     queue.advance(WINDOW);
-    // Whether or not they were swept.
+    // Before a sweep, and below after one.
     let again = post(&queue, batch()).await;
     assert!(again.iter().all(|(_, duplicate)| !duplicate));
     queue.advance(WINDOW);

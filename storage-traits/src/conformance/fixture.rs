@@ -1,5 +1,5 @@
-//! Fixtures of the cases: a store, a manual clock, and shorthands for the store methods, which pass the
-//! clock's time. The shorthands unwrap errors; those whose names start with `try` return them.
+//! Fixtures of the cases: a store, a manual clock, and shorthands for the store methods, which pass
+//! the clock's time. The shorthands unwrap errors; those whose names start with `try` return them.
 
 use std::{
     sync::{

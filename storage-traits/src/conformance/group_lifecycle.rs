@@ -84,7 +84,7 @@ pub async fn a_deleted_group_does_not_exist(pool: &TestPool) {
     pool.sweep_all().await;
     assert_eq!(ids(&queue.all().await), posted);
     assert_eq!(texts(&queue.all().await), ["0", "1", "2"]);
-    // Another of the name begins anew.
+    // A new group of the name starts without the messages of the old one.
     let again = queue.group("g", End).await;
     assert_eq!(again.counts().await, (0, 0));
 }

@@ -25,7 +25,7 @@ pub async fn a_group_gets_messages_posted_after_its_creation(pool: &TestPool) {
     let claim = group.take(10).await;
     assert_eq!(ids(&claim.messages), posted);
     assert_eq!(texts(&claim.messages), ["0", "1", "2"]);
-    // As the queue has them, but for the claim.
+    // Equal to the messages of the queue except for the claim.
     let mut own = queue.get(&posted).await;
     for message in &mut own {
         (message.claim, message.claim_count) = (Some(claim.id), 1);
@@ -107,14 +107,14 @@ pub async fn a_group_moves_back(pool: &TestPool) {
     let group = queue.group("g", End).await;
     let posted = queue.post_n(4).await;
     let claim = group.take(3).await;
-    let said: Vec<_> = posted[..3].iter().map(|id| ack(*id)).collect();
-    group.acknowledge(claim.id, &said).await;
+    let acknowledgements: Vec<_> = posted[..3].iter().map(|id| ack(*id)).collect();
+    group.acknowledge(claim.id, &acknowledgements).await;
     let again = queue.seek("g", Start).await;
     assert_eq!(again.claim_ids(10).await, posted);
     let again = queue.seek("g", StartPoint::Sequence(posted[2].sequence)).await;
     assert_eq!(again.claim_ids(10).await, posted[2..]);
     assert_eq!(queue.counts().await, (4, 0));
-    // It goes on with what is posted.
+    // The group also gets messages posted after the move.
     let more = queue.post_n(1).await;
     assert_eq!(again.claim_ids(10).await, more);
 }
@@ -139,16 +139,16 @@ pub async fn claims_from_before_a_move_are_not_acknowledged(pool: &TestPool) {
     let claim = before.take(1).await;
     let mut watch = before.watch(WatchFor::Claimable).await;
     let after = queue.seek("g", Start).await;
-    for reading in [&before, &after] {
-        let answers = reading.acknowledge(claim.id, &[ack(posted[0])]).await;
-        assert_eq!(answers, [AckResult::NotHeld]);
+    for group in [&before, &after] {
+        let results = group.acknowledge(claim.id, &[ack(posted[0])]).await;
+        assert_eq!(results, [AckResult::NotHeld]);
     }
     assert_eq!(before.all().await, []);
-    assert!(watch.wait(DEADLINE).await, "who waits is told");
+    assert!(watch.wait(DEADLINE).await, "the watch was not woken");
     assert_eq!(after.claim_ids(1).await, posted);
 }
 
-/// Groups that are created while others post see all from their start on, each message once.
+/// Groups that are created during posts get each message from their start point on once.
 pub async fn a_new_group_misses_no_concurrent_post(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(600).await;

@@ -70,7 +70,7 @@ pub async fn a_message_expires_in_the_queue_and_its_groups(pool: &TestPool) {
     assert_eq!(group.counts().await, (0, 0));
     assert_eq!(group.claim_ids(1).await, []);
     pool.sweep_all().await;
-    assert_eq!(pool.pool.counters().expired, 1, "the queue itself has seen one expire");
+    assert_eq!(pool.pool.counters().expired, 1, "one message expired in the queue itself");
 }
 
 pub async fn a_delayed_message_becomes_visible_to_all_groups_when_due(pool: &TestPool) {
@@ -79,12 +79,12 @@ pub async fn a_delayed_message_becomes_visible_to_all_groups_when_due(pool: &Tes
     let id = queue.post_one(delayed("1", MINUTE)).await;
     let after = queue.group("after", Start).await;
     queue.advance(just_before(MINUTE));
-    for reading in [&queue, &before, &after] {
-        assert_eq!(reading.claim_ids(1).await, []);
+    for queue in [&queue, &before, &after] {
+        assert_eq!(queue.claim_ids(1).await, []);
     }
     queue.advance(MILLISECOND);
-    for reading in [&queue, &before, &after] {
-        assert_eq!(reading.claim_ids(1).await, [id]);
+    for queue in [&queue, &before, &after] {
+        assert_eq!(queue.claim_ids(1).await, [id]);
     }
 }
 
@@ -96,15 +96,15 @@ pub async fn rescheduling_and_cancelling_apply_to_all_groups(pool: &TestPool) {
     assert_eq!(queue.reschedule(posted[0], later).await, Rescheduled::Moved);
     assert_eq!(queue.delete(posted[1], None).await, DeleteOutcome::Deleted);
     queue.advance(MINUTE);
-    for reading in [&queue, &group] {
-        assert_eq!(reading.claim_ids(10).await, posted[2..]);
+    for queue in [&queue, &group] {
+        assert_eq!(queue.claim_ids(10).await, posted[2..]);
     }
-    // From then on each reading has its own.
+    // Once visible, the message is deleted from the queue only.
     assert_eq!(queue.delete_many(&posted[2..], &[]).await, Some(1));
     assert_eq!(ids(&group.get(&posted).await), [posted[0], posted[2]]);
     queue.advance(HOUR);
-    for reading in [&queue, &group] {
-        assert!(reading.claim_ids(10).await.contains(&posted[0]));
+    for queue in [&queue, &group] {
+        assert!(queue.claim_ids(10).await.contains(&posted[0]));
     }
 }
 
@@ -114,7 +114,7 @@ pub async fn a_message_that_became_visible_is_deleted_from_one_group(pool: &Test
     let new = |body| NewMessage { retained: true, ..delayed(body, MINUTE) };
     let posted = queue.post(["1", "2"].map(new).to_vec()).await;
     queue.advance(MINUTE);
-    // Nothing has looked at the queue since.
+    // No call has applied the end of the delay yet.
     assert_eq!(queue.delete(posted[0], None).await, DeleteOutcome::Deleted);
     assert_eq!(queue.delete_many(&posted[1..], &[]).await, Some(1));
     assert_eq!(group.claim_ids(10).await, posted);
@@ -147,24 +147,24 @@ pub async fn a_group_dead_letters_independently(pool: &TestPool) {
     assert_eq!(texts(&dlq.all().await), ["0"]);
     assert_eq!(group.counts().await, (0, 0));
     assert_eq!(queue.plain().await, posted);
-    // Neither needs the other any more.
+    // The dead letter does not depend on the message of the queue.
     queue.delete(posted[0], None).await;
     pool.sweep_all().await;
     assert_eq!(texts(&dlq.all().await), ["0"]);
-    // A rule that names the queue which the group reads does nothing.
+    // A rule that names the queue of the group has no effect.
     queue.post_n(1).await;
     assert!(group.claim(&claim_with_dead_letter(1, 0, &queue)).await.is_some());
 }
 
 pub async fn dead_letters_reach_the_groups_of_the_dead_letter_queue(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
-    let mourners = dlq.group("g", End).await;
+    let group = dlq.group("g", End).await;
     queue.post(vec![message("0"), keyed("a", "1")]).await;
     queue.claim(&claim_with_dead_letter(10, 0, &dlq)).await;
-    let mut buried = texts(&mourners.all().await).join(" ");
-    assert!(["0 1", "1 0"].contains(&buried.as_str()), "{buried}");
-    buried = texts(&dlq.pop(2).await).join(" ");
-    assert_eq!(texts(&mourners.all().await).join(" "), buried);
+    let mut bodies = texts(&group.all().await).join(" ");
+    assert!(["0 1", "1 0"].contains(&bodies.as_str()), "{bodies}");
+    bodies = texts(&dlq.pop(2).await).join(" ");
+    assert_eq!(texts(&group.all().await).join(" "), bodies);
 }
 
 pub async fn a_group_has_its_own_counts(pool: &TestPool) {

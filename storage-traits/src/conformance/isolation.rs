@@ -1,4 +1,4 @@
-//! Queues and projects have nothing to do with each other.
+//! Isolation of queues and projects from each other.
 
 use super::{
     TestPool, TestQueue,
@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// Uses one queue in every way and checks that another one does not change.
-async fn assert_apart(pool: &TestPool, used: &TestQueue, other: &TestQueue) {
+/// Calls every method on one queue and checks that another queue does not change.
+async fn assert_isolated(pool: &TestPool, used: &TestQueue, other: &TestQueue) {
     pool.pool.open_queue(&used.queue).await.unwrap();
     pool.pool.open_queue(&other.queue).await.unwrap();
     other.post_n(3).await;
@@ -38,22 +38,22 @@ async fn assert_apart(pool: &TestPool, used: &TestQueue, other: &TestQueue) {
 
 pub async fn queues_share_no_messages(pool: &TestPool) {
     let names = ["orders", "orders.", "Orders"].map(|name| pool.unopened("conformance", name));
-    assert_apart(pool, &names[0], &names[1]).await;
-    assert_apart(pool, &names[0], &names[2]).await;
+    assert_isolated(pool, &names[0], &names[1]).await;
+    assert_isolated(pool, &names[0], &names[2]).await;
 }
 
 pub async fn projects_share_no_messages(pool: &TestPool) {
     let [plain, odd] = ["p", "p/%' \u{e9}"].map(|project| pool.unopened(project, "orders"));
-    assert_apart(pool, &plain, &odd).await;
-    assert_apart(pool, &pool.unopened(&"\u{1f600}".repeat(256), "orders"), &plain).await;
+    assert_isolated(pool, &plain, &odd).await;
+    assert_isolated(pool, &pool.unopened(&"\u{1f600}".repeat(256), "orders"), &plain).await;
 }
 
 pub async fn an_id_of_another_queue_is_not_found(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
     let own = queue.post_n(2).await;
     let mut foreign = other.post_n(2).await;
-    let nowhere = Incarnation::new(i64::MAX).unwrap();
-    foreign.push(crate::domain::MessageId { incarnation: nowhere, ..own[0] });
+    let unused = Incarnation::new(i64::MAX).unwrap();
+    foreign.push(crate::domain::MessageId { incarnation: unused, ..own[0] });
     let claim = queue.take(1).await;
     assert_eq!(queue.get(&foreign).await, []);
     assert_eq!(ids(&queue.get(&[foreign[1], own[1]]).await), [own[1]]);

@@ -11,13 +11,13 @@ use crate::{
     pool::ListSpec,
 };
 
-/// All pages of a list: their ids, and the sizes of the pages.
+/// Lists all pages; returns the ids of their messages and the sizes of the pages.
 async fn pages(queue: &TestQueue, spec: ListSpec) -> (Vec<MessageId>, Vec<usize>) {
     let (mut spec, mut found, mut sizes) = (spec, Vec::new(), Vec::new());
     loop {
         let page = queue.list(&spec).await;
-        let beyond = |m: &Message| spec.after.is_none_or(|after| m.id.sequence > after);
-        assert!(page.items.iter().all(beyond), "the list does not go on");
+        let is_after = |m: &Message| spec.after.is_none_or(|after| m.id.sequence > after);
+        assert!(page.items.iter().all(is_after), "a page repeats earlier messages");
         sizes.push(page.items.len());
         found.extend(ids(&page.items));
         if !page.more {
@@ -76,17 +76,17 @@ pub async fn a_reader_at_the_end_finds_later_posts(pool: &TestPool) {
 pub async fn messages_of_the_hidden_client_are_excluded(pool: &TestPool) {
     let queue = pool.queue().await;
     let (own, other) = (client("own"), client("Own"));
-    let mut theirs = Vec::new();
+    let mut expected = Vec::new();
     for _ in 0..5 {
         queue.post_as(&own, vec![message("1"), message("2")]).await;
-        theirs.extend(queue.post_as(&other, vec![message("3")]).await);
+        expected.extend(queue.post_as(&other, vec![message("3")]).await);
     }
     queue.post_as(&own, vec![message("4")]).await;
     let spec = |n| ListSpec { hide_client: Some(own.clone()), ..list_visible(n) };
-    assert_eq!(pages(&queue, spec(2)).await, (theirs.clone(), vec![2, 2, 1]));
-    assert_eq!(pages(&queue, spec(5)).await, (theirs, vec![5]));
-    let stranger = ListSpec { hide_client: Some(client("stranger")), ..list_visible(100) };
-    assert_eq!(queue.list(&stranger).await.items.len(), 16);
+    assert_eq!(pages(&queue, spec(2)).await, (expected.clone(), vec![2, 2, 1]));
+    assert_eq!(pages(&queue, spec(5)).await, (expected, vec![5]));
+    let other_client = ListSpec { hide_client: Some(client("stranger")), ..list_visible(100) };
+    assert_eq!(queue.list(&other_client).await.items.len(), 16);
 }
 
 pub async fn claimed_and_delayed_messages_are_listed_on_request(pool: &TestPool) {
@@ -94,12 +94,12 @@ pub async fn claimed_and_delayed_messages_are_listed_on_request(pool: &TestPool)
     let claimed = queue.post_n(2).await;
     queue.take(2).await;
     let delayed = queue.post_n_with(2, 2 * MINUTE, MINUTE).await;
-    let free = queue.post_n(2).await;
+    let ready = queue.post_n(2).await;
     for (include_claimed, include_delayed, expected) in [
-        (false, false, free.clone()),
-        (true, false, [claimed.clone(), free.clone()].concat()),
-        (false, true, [delayed.clone(), free.clone()].concat()),
-        (true, true, [claimed, delayed, free].concat()),
+        (false, false, ready.clone()),
+        (true, false, [claimed.clone(), ready.clone()].concat()),
+        (false, true, [delayed.clone(), ready.clone()].concat()),
+        (true, true, [claimed, delayed, ready].concat()),
     ] {
         let spec = ListSpec { include_claimed, include_delayed, ..list_visible(10) };
         assert_eq!(ids(&queue.list(&spec).await.items), expected, "{spec:?}");
@@ -114,7 +114,7 @@ pub async fn excluded_messages_before_a_page_do_not_shorten_it(pool: &TestPool) 
     queue.post_n(300).await; // these are claimed
     assert_eq!(queue.take(300).await.messages.len(), 300);
     queue.post_n_with(300, 2 * MINUTE, MINUTE).await; // these are delayed
-    queue.post_as(&own, vec![message("1"); 300]).await; // these are hidden
+    queue.post_as(&own, vec![message("1"); 300]).await; // these are excluded
     let seen = queue.post_n(15).await;
     let spec = ListSpec { hide_client: Some(own), ..list_visible(10) };
     assert_eq!(pages(&queue, spec).await, (seen, vec![10, 5]));
@@ -122,7 +122,7 @@ pub async fn excluded_messages_before_a_page_do_not_shorten_it(pool: &TestPool) 
 
 pub async fn excluded_messages_within_a_page_do_not_shorten_it(pool: &TestPool) {
     let queue = pool.queue().await;
-    let [mut claimed, mut scheduled, mut free] = [const { Vec::new() }; 3];
+    let [mut claimed, mut scheduled, mut ready] = [const { Vec::new() }; 3];
     for _ in 0..20 {
         claimed.extend(queue.post_n(2).await);
         let spec = ClaimSpec { terms: terms(120, 60), ..claim_spec(2) };
@@ -133,14 +133,14 @@ pub async fn excluded_messages_within_a_page_do_not_shorten_it(pool: &TestPool) 
     for (n, id) in claimed.iter().enumerate().filter(|(n, _)| n % 3 == 0) {
         let holder = queue.get_one(*id).await.claim;
         queue.delete(*id, holder).await;
-        free.extend(queue.post_n(n % 2 + 1).await);
+        ready.extend(queue.post_n(n % 2 + 1).await);
     }
     claimed =
         claimed.into_iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, id)| id).collect();
     for (include_claimed, include_delayed) in
         [(false, false), (true, false), (false, true), (true, true)]
     {
-        let mut expected = free.clone();
+        let mut expected = ready.clone();
         expected.extend(claimed.iter().filter(|_| include_claimed));
         expected.extend(scheduled.iter().filter(|_| include_delayed));
         expected.sort_unstable();

@@ -1,4 +1,4 @@
-//! Opening and dropping queues, purging, sweeping, and the pool as a whole.
+//! Opening, dropping and purging queues, sweeps, and calls about the whole pool.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
     pool::{DeleteOutcome, Stats, Swept},
 };
 
-/// The most that one step of a sweep may handle.
+/// Greatest number of messages and records that one sweep may process.
 const SWEEP_BOUND: u64 = 1_000;
 
-/// Checks that a queue is empty for every method, and refuses posts.
+/// Checks that every method finds the queue empty, and that posts are refused.
 async fn assert_unknown(queue: &TestQueue) {
     let (id, spec) = (queue.id(1), claim_spec(10));
     assert_not_found(queue.try_post(vec![message("1")]).await);
@@ -79,7 +79,7 @@ pub async fn a_dropped_incarnation_cannot_be_reopened(pool: &TestPool) {
         assert_unknown(&queue).await;
         pool.sweep_all().await;
     }
-    // One that was dropped before anybody had opened it, by a race, is no different.
+    // The same holds for a queue that is dropped before it is opened, as a race may do.
     let queue = pool.unopened("conformance", "orders");
     pool.pool.drop_queue(&queue.queue).await.unwrap();
     pool.pool.open_queue(&queue.queue).await.unwrap();
@@ -168,18 +168,18 @@ pub async fn a_sweep_is_bounded_and_keeps_live_messages(pool: &TestPool) {
         queue.post_n_with(1_500, MINUTE, Duration::ZERO).await;
         queue.post_n_with(2, HOUR, 2 * MINUTE).await;
     }
-    let living = first.post_n(3).await;
+    let live = first.post_n(3).await;
     assert_eq!(pool.sweep().await, Swept::default());
 
     pool.advance(MINUTE);
     let claim = first.take(1).await;
-    let mut handled = 0;
+    let mut processed = 0;
     loop {
         let swept = pool.sweep().await;
         assert!(swept.processed <= SWEEP_BOUND, "{swept:?}");
-        assert!(swept.processed > 0 || !swept.more, "a step without work promises more");
-        handled += swept.processed;
-        assert!(handled <= 3_000, "{handled} were handled");
+        assert!(swept.processed > 0 || !swept.more, "a sweep without work reports more");
+        processed += swept.processed;
+        assert!(processed <= 3_000, "{processed} were processed");
         if !swept.more {
             break;
         }
@@ -187,7 +187,7 @@ pub async fn a_sweep_is_bounded_and_keeps_live_messages(pool: &TestPool) {
     assert_eq!(pool.pool.counters().expired, 3_000);
     assert_eq!(pool.sweep().await, Swept::default());
     assert_eq!(first.get_claim(claim.id).await, Some(claim));
-    assert_eq!(first.plain().await, living[1..]);
+    assert_eq!(first.plain().await, live[1..]);
     assert_eq!(first.counts().await, (4, 1));
     assert_eq!(second.counts().await, (2, 0));
 }
@@ -195,16 +195,16 @@ pub async fn a_sweep_is_bounded_and_keeps_live_messages(pool: &TestPool) {
 pub async fn a_sweep_changes_no_result(pool: &TestPool) {
     let queue = pool.queue().await;
     let kept = queue.post_n(2).await;
-    let lapsed = queue.take(1).await;
+    let expired = queue.take(1).await;
     queue.post_n_with(2, MINUTE, Duration::ZERO).await;
     let due = queue.post_n_with(2, HOUR, MINUTE).await;
     queue.advance(MINUTE);
     pool.sweep_all().await;
     assert_eq!(queue.plain().await, [&kept[..], &due].concat());
     assert_eq!(queue.counts().await, (4, 0));
-    assert_eq!(queue.get(&kept[..1]).await, lapsed.messages);
-    assert_eq!(queue.get_claim(lapsed.id).await, None);
-    assert_not_found(queue.try_renew(lapsed.id, terms(60, 60)).await);
+    assert_eq!(queue.get(&kept[..1]).await, expired.messages);
+    assert_eq!(queue.get_claim(expired.id).await, None);
+    assert_not_found(queue.try_renew(expired.id, terms(60, 60)).await);
     assert_eq!(queue.take(1).await.messages[0].claim_count, 2);
 }
 

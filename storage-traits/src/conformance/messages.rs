@@ -1,4 +1,4 @@
-//! Posting messages, and reading them by their ids.
+//! Posting messages, and getting them by id.
 
 use std::time::Duration;
 
@@ -135,10 +135,10 @@ pub async fn an_empty_queue_returns_no_messages(pool: &TestPool) {
 pub async fn messages_are_returned_in_the_requested_order(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(5).await;
-    let asked = [posted[3], queue.id(99), posted[0], queue.id(0), posted[4], posted[1]];
-    let got = queue.get(&asked).await;
-    assert_eq!(ids(&got), [posted[3], posted[0], posted[4], posted[1]]);
-    assert_eq!(texts(&got), ["3", "0", "4", "1"]);
+    let requested = [posted[3], queue.id(99), posted[0], queue.id(0), posted[4], posted[1]];
+    let found = queue.get(&requested).await;
+    assert_eq!(ids(&found), [posted[3], posted[0], posted[4], posted[1]]);
+    assert_eq!(texts(&found), ["3", "0", "4", "1"]);
     assert_eq!(queue.get(&[]).await, []);
 }
 
@@ -148,9 +148,9 @@ pub async fn claimed_and_delayed_messages_are_returned_by_id(pool: &TestPool) {
     let delayed = queue.post_one(delayed("2", MINUTE)).await;
     let claim = queue.take(10).await;
     assert_eq!(ids(&claim.messages), [claimed]);
-    let got = queue.get(&[delayed, claimed]).await;
-    assert_eq!(ids(&got), [delayed, claimed]);
-    assert_eq!((got[0].claim, got[1].claim), (None, Some(claim.id)));
+    let found = queue.get(&[delayed, claimed]).await;
+    assert_eq!(ids(&found), [delayed, claimed]);
+    assert_eq!((found[0].claim, found[1].claim), (None, Some(claim.id)));
 }
 
 pub async fn an_expired_message_is_invisible_to_every_method(pool: &TestPool) {
@@ -197,12 +197,12 @@ pub async fn a_ttl_of_centuries_is_supported(pool: &TestPool) {
 pub async fn many_messages_expire_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n_with(2_000, MINUTE, Duration::ZERO).await;
-    let living = queue.post_n(3).await;
+    let unexpired = queue.post_n(3).await;
     queue.advance(MINUTE);
     let page = queue.list(&list_visible(2)).await;
-    assert_eq!((ids(&page.items), page.more), (living[..2].to_vec(), true));
+    assert_eq!((ids(&page.items), page.more), (unexpired[..2].to_vec(), true));
     assert_eq!(queue.counts().await, (3, 0));
-    assert_eq!(ids(&queue.pop(2_000).await), living);
+    assert_eq!(ids(&queue.pop(2_000).await), unexpired);
 }
 
 pub async fn a_delayed_message_appears_in_its_position_when_due(pool: &TestPool) {

@@ -16,12 +16,14 @@
 //! Each case becomes a test of its own, named after the rule that it proves. The backend depends on
 //! `tokio` with the features `macros` and `rt-multi-thread`.
 //!
-//! Each case has a store of its own. Its clock starts at the real time and only moves forward, so that
-//! a server which collects garbage by its own clock does not collect data that the case still uses.
-//! The cases do not depend on the machine's speed: they wait for events, with generous deadlines.
+//! Each case has a store of its own. Its clock starts at the real time and only moves forward, so
+//! that a server which collects garbage by its own clock does not collect data that the case still
+//! uses. The cases do not depend on the machine's speed: they wait for events, with generous
+//! deadlines.
 //!
-//! [`ReferencePool`] is a pool in memory that passes the suite; the cases of [`model`] compare other
-//! pools with it. [`faults`] is for tests of failing servers and is not part of the specification.
+//! [`ReferencePool`] is a pool in memory that passes the suite; the cases of [`model`] compare
+//! other pools with it. [`faults`] is for tests of failing servers and is not part of the
+//! specification.
 #![expect(
     missing_docs,
     clippy::missing_panics_doc,
@@ -77,8 +79,8 @@ use crate::{catalog::Catalog, pool::MessagePool};
 
 /// Provider of the message pool under test.
 pub trait PoolHarness: Sized + Send + Sync {
-    /// Starts with an empty store that only this harness uses, and that is kept until the harness is
-    /// dropped.
+    /// Starts with an empty store that only this harness uses, and that is kept until the harness
+    /// is dropped.
     fn start() -> impl Future<Output = Self> + Send;
 
     /// Returns the pool under test.
@@ -87,8 +89,8 @@ pub trait PoolHarness: Sized + Send + Sync {
 
 /// Provider of the catalog under test.
 pub trait CatalogHarness: Sized + Send + Sync {
-    /// Starts with an empty store that only this harness uses, and that is kept until the harness is
-    /// dropped.
+    /// Starts with an empty store that only this harness uses, and that is kept until the harness
+    /// is dropped.
     fn start() -> impl Future<Output = Self> + Send;
 
     /// Returns the catalog under test.

@@ -1,4 +1,4 @@
-//! Ordering keys: what belongs together is handled in order, and nobody waits for the others.
+//! Ordering keys: messages of one key are processed in order, and do not block those of other keys.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, RwLock};
 
 use super::{
     TestPool, TestQueue,
@@ -21,7 +21,7 @@ use crate::{
     pool::WatchFor,
 };
 
-/// Posts messages of the keys, in order; `-` is none. The bodies count from 0.
+/// Posts a message for each key, in order; `-` means no key. The bodies are the numbers from 0 on.
 async fn post(queue: &TestQueue, keys: &str) -> Vec<MessageId> {
     let new = |(n, key): (usize, &str)| match key {
         "-" => message(&n.to_string()),
@@ -36,12 +36,12 @@ async fn claim_texts(queue: &TestQueue, n: u32) -> Vec<String> {
     texts(&messages).into_iter().map(ToOwned::to_owned).collect()
 }
 
-/// Claims up to `n` and acknowledges them; answers their bodies.
-async fn handle(queue: &TestQueue, n: u32) -> Vec<String> {
+/// Claims up to `n` messages, acknowledges them and returns their bodies.
+async fn process(queue: &TestQueue, n: u32) -> Vec<String> {
     let Some(claim) = queue.claim(&claim_spec(n)).await else { return Vec::new() };
-    let said: Vec<_> = ids(&claim.messages).into_iter().map(ack).collect();
-    let taken = queue.acknowledge(claim.id, &said).await;
-    assert!(taken.iter().all(|answer| *answer == AckResult::Applied));
+    let acknowledgements: Vec<_> = ids(&claim.messages).into_iter().map(ack).collect();
+    let results = queue.acknowledge(claim.id, &acknowledgements).await;
+    assert!(results.iter().all(|result| *result == AckResult::Applied));
     texts(&claim.messages).into_iter().map(ToOwned::to_owned).collect()
 }
 
@@ -51,9 +51,9 @@ pub async fn messages_of_a_key_are_claimed_in_order(pool: &TestPool) {
     let found = queue.get_one(queue.id(1)).await;
     assert_eq!(found.ordering_key, Some("a".parse().unwrap()));
     for expected in ["0", "1", "2"] {
-        assert_eq!(handle(&queue, 1).await, [expected]);
+        assert_eq!(process(&queue, 1).await, [expected]);
     }
-    assert_eq!(handle(&queue, 1).await, [""; 0]);
+    assert_eq!(process(&queue, 1).await, [""; 0]);
     assert_eq!(queue.counts().await, (0, 0));
 }
 
@@ -63,7 +63,7 @@ pub async fn a_claimed_message_blocks_its_key(pool: &TestPool) {
     let claim = queue.take(1).await;
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
     assert_eq!(queue.pop(10).await, []);
-    // Nor what comes later.
+    // Later messages of the key are blocked too.
     post(&queue, "a").await;
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
     queue.delete(posted[0], Some(claim.id)).await;
@@ -73,7 +73,7 @@ pub async fn a_claimed_message_blocks_its_key(pool: &TestPool) {
 pub async fn a_blocked_key_does_not_block_other_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, "a a b - b").await;
-    assert_eq!(claim_texts(&queue, 1).await, ["3"]); // none, which is open from the start
+    assert_eq!(claim_texts(&queue, 1).await, ["3"]); // messages without a key come first in the rotation
     assert_eq!(claim_texts(&queue, 1).await, ["0"]);
     assert_eq!(claim_texts(&queue, 1).await, ["2"]);
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
@@ -132,7 +132,7 @@ pub async fn a_nack_with_a_delay_blocks_its_key_until_the_retry(pool: &TestPool)
     queue.advance(just_before(MINUTE));
     assert_eq!(queue.claim(&claim_spec(10)).await.map(|claim| ids(&claim.messages)), None);
     queue.advance(MILLISECOND);
-    // The other claim lapses at the same moment.
+    // The other claim expires at the same time.
     let again = queue.take(10).await;
     assert_eq!(ids(&again.messages), posted);
 }
@@ -199,7 +199,7 @@ pub async fn a_key_with_many_messages_does_not_delay_others(pool: &TestPool) {
     queue.post((0..100).map(single).collect()).await;
     let mut singles = HashSet::new();
     for _ in 0..20 {
-        singles.extend(handle(&queue, 10).await.into_iter().filter(|body| body != "1"));
+        singles.extend(process(&queue, 10).await.into_iter().filter(|body| body != "1"));
     }
     assert_eq!(singles.len(), 100);
 }
@@ -208,14 +208,14 @@ pub async fn keys_and_unkeyed_messages_are_served_round_robin(pool: &TestPool) {
     let queue = pool.queue().await;
     let keys = ["-", "a", "b"].map(|key| [key; 20].join(" ")).join(" ");
     post(&queue, &keys).await;
-    let mut sides = HashMap::new();
+    let mut sources = HashMap::new();
     for _ in 0..12 {
-        let bodies = handle(&queue, 2).await;
-        let side = bodies[0].parse::<usize>().unwrap() / 20;
+        let bodies = process(&queue, 2).await;
+        let source = bodies[0].parse::<usize>().unwrap() / 20;
         assert_eq!(bodies.len(), 2);
-        *sides.entry(side).or_insert(0) += 1;
+        *sources.entry(source).or_insert(0) += 1;
     }
-    assert_eq!(sides, HashMap::from([(0, 4), (1, 4), (2, 4)]));
+    assert_eq!(sources, HashMap::from([(0, 4), (1, 4), (2, 4)]));
 }
 
 pub async fn dead_letters_keep_their_keys(pool: &TestPool) {
@@ -227,10 +227,10 @@ pub async fn dead_letters_keep_their_keys(pool: &TestPool) {
         messages.iter().map(|message| message.ordering_key.clone()).collect()
     };
     let [a, b] = ["a", "b"].map(|key| Some(key.parse().unwrap()));
-    let mut buried = dlq.all().await;
-    buried.sort_by_key(|message| texts(std::slice::from_ref(message))[0].to_owned());
-    assert_eq!(keys(&buried), [a.clone(), a, b, None]);
-    // There they stand in line as well.
+    let mut dead_letters = dlq.all().await;
+    dead_letters.sort_by_key(|message| texts(std::slice::from_ref(message))[0].to_owned());
+    assert_eq!(keys(&dead_letters), [a.clone(), a, b, None]);
+    // The order of the keys applies in the dead-letter queue too.
     let claim = dlq.take(10).await;
     dlq.release(claim.id).await;
     let mut order = BTreeMap::<_, Vec<_>>::new();
@@ -292,7 +292,7 @@ pub async fn a_purge_keeps_keys_blocked_by_claimed_messages(pool: &TestPool) {
     assert_eq!(queue.purge().await, 2);
     assert_eq!(queue.claim(&claim_spec(1)).await, None);
     let posted = post(&queue, "a b").await;
-    // The one that is claimed was not purged, and is still ahead of its key.
+    // The claimed message was not purged, and still blocks its key.
     assert_eq!(ids(&queue.take(10).await.messages), posted[1..]);
     queue.delete(claim.messages[0].id, Some(claim.id)).await;
     assert_eq!(ids(&queue.take(10).await.messages), posted[..1]);
@@ -309,8 +309,8 @@ pub async fn an_unblocked_key_wakes_a_consumer(pool: &TestPool) {
     assert_eq!(queue.take(1).await.messages.len(), 1);
 }
 
-/// Consumers that fail, forget and acknowledge at random: in each key, messages are handled for the
-/// first time in the order in which they were posted.
+/// Consumers nack, crash, exceed their claims and acknowledge at random: the messages of each key
+/// are acknowledged in the order in which they were posted.
 pub async fn messages_of_each_key_are_processed_in_order(pool: &TestPool) {
     const KEYS: usize = 10;
     const EACH: usize = 12;
@@ -319,50 +319,62 @@ pub async fn messages_of_each_key_are_processed_in_order(pool: &TestPool) {
         let new = |key: usize| keyed(&format!("key-{key}"), &n.to_string());
         queue.post((0..KEYS).map(new).collect()).await;
     }
-    let handled = Arc::new(Mutex::new(BTreeMap::<String, Vec<usize>>::new()));
+    let processed = Arc::new(Mutex::new(BTreeMap::<String, Vec<usize>>::new()));
+    // Held for reading by consumers with a claim. An idle consumer advances the clock while it
+    // holds the lock for writing, so that a slow machine does not let every claim expire.
+    let claims = Arc::new(RwLock::new(()));
     concurrently(8, |consumer| {
-        let (queue, handled) = (queue.clone(), Arc::clone(&handled));
+        let (queue, processed) = (queue.clone(), Arc::clone(&processed));
+        let claims = Arc::clone(&claims);
         async move {
-            let mut dice = consumer as u64 + 1;
-            let mut throw = move || {
-                // Knuth's generator is random enough to choose between four.
-                dice = dice
+            let mut state = consumer as u64 + 1;
+            let mut random = move || {
+                // The upper bits of a linear congruential generator (Knuth, MMIX).
+                state = state
                     .wrapping_mul(6_364_136_223_846_793_005)
                     .wrapping_add(1_442_695_040_888_963_407);
-                dice >> 62
+                state >> 61
             };
-            while handled.lock().await.values().map(Vec::len).sum::<usize>() < KEYS * EACH {
+            while processed.lock().await.values().map(Vec::len).sum::<usize>() < KEYS * EACH {
+                let claiming = claims.read().await;
                 let Some(claim) =
                     queue.claim(&ClaimSpec { terms: terms(1, 60), ..claim_spec(3) }).await
                 else {
-                    // Whatever a consumer forgot lapses.
+                    drop(claiming);
+                    // Claims of crashed consumers expire, and delays end.
+                    let _no_claims = claims.write().await;
                     queue.advance(Duration::from_millis(200));
-                    tokio::task::yield_now().await;
                     continue;
                 };
                 for message in &claim.messages {
-                    let said = match throw() {
-                        0 => nack(message.id, Duration::from_millis(300)),
-                        1 => break, // it crashes
+                    let acknowledgement = match random() {
+                        0..2 => nack(message.id, Duration::from_millis(300)),
+                        2..4 => break, // the consumer crashes
+                        4 => {
+                            // The consumer is slow: its claim, and maybe others, expire.
+                            queue.advance(Duration::from_secs(1));
+                            ack(message.id)
+                        }
                         _ => ack(message.id),
                     };
-                    // Noted before anybody hears of it.
-                    let mut handled = handled.lock().await;
-                    let taken = queue.acknowledge(claim.id, &[said]).await;
-                    if said != ack(message.id) {
-                        break; // what is later in the claim waits for this one
+                    // Locked before the call, so that the order of the entries is that of the
+                    // calls.
+                    let mut processed = processed.lock().await;
+                    let results = queue.acknowledge(claim.id, &[acknowledgement]).await;
+                    if acknowledgement != ack(message.id) {
+                        break; // later messages of the claim must not be acknowledged before this one
                     }
-                    if taken == [AckResult::Applied] {
+                    if results == [AckResult::Applied] {
                         let key = message.ordering_key.as_ref().unwrap().as_str().to_owned();
                         let number = texts(std::slice::from_ref(message))[0].parse().unwrap();
-                        handled.entry(key).or_default().push(number);
+                        processed.entry(key).or_default().push(number);
                     }
                 }
             }
         }
     })
     .await;
-    for (key, numbers) in &*handled.lock().await {
+    for (key, numbers) in &*processed.lock().await {
         assert_eq!(*numbers, (0..EACH).collect::<Vec<_>>(), "{key}");
     }
 }

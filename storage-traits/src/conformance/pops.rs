@@ -1,4 +1,4 @@
-//! Popping: taking messages off the queue in one step.
+//! Pops: removing messages and returning them in one step.
 
 use super::{
     TestPool,
@@ -25,8 +25,8 @@ pub async fn claimed_and_delayed_messages_are_not_popped(pool: &TestPool) {
     let claimed = queue.post_n(300).await;
     queue.take(300).await;
     let delayed = queue.post_n_with(300, HOUR, HOUR / 2).await;
-    let free = queue.post_n(2).await;
-    assert_eq!(ids(&queue.pop(10).await), free);
+    let ready = queue.post_n(2).await;
+    assert_eq!(ids(&queue.pop(10).await), ready);
     assert_eq!(queue.pop(10).await, []);
     assert_eq!(ids(&queue.all().await), [claimed, delayed].concat());
 }
@@ -34,11 +34,11 @@ pub async fn claimed_and_delayed_messages_are_not_popped(pool: &TestPool) {
 pub async fn messages_of_ended_claims_are_popped(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(2).await;
-    let [lapsed, released] = [queue.take(1).await, queue.take(1).await];
+    let [expired, released] = [queue.take(1).await, queue.take(1).await];
     queue.release(released.id).await;
     assert_eq!(ids(&queue.pop(10).await), posted[1..]);
     queue.advance(MINUTE);
-    assert_eq!(queue.pop(10).await, lapsed.messages);
+    assert_eq!(queue.pop(10).await, expired.messages);
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
 }
 

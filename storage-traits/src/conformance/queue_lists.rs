@@ -35,16 +35,16 @@ impl TestCatalog {
         self.catalog.list(&project(project_id), filter).await.unwrap()
     }
 
-    /// The names that one page of project `p` holds, and whether more follow.
+    /// Returns the names in one page of project `p`, and whether more follow.
     async fn names(&self, filter: &QueueFilter) -> (Vec<String>, bool) {
         let page = self.page("p", filter).await.map(|r| r.queue.key.name.to_string());
-        let beyond = |name: &String| filter.after.as_ref().is_none_or(|after| name > after);
-        assert!(page.items.iter().all(beyond), "the list does not go on");
+        let is_after = |name: &String| filter.after.as_ref().is_none_or(|after| name > after);
+        assert!(page.items.iter().all(is_after), "a page repeats earlier names");
         (page.items, page.more)
     }
 
-    /// Checks which queues of project `p` pass the filter.
-    async fn assert_passes(&self, filter: &QueueFilter, expected: &[&str]) {
+    /// Checks which queues of project `p` match the filter.
+    async fn assert_matches(&self, filter: &QueueFilter, expected: &[&str]) {
         let (names, more) = self.names(filter).await;
         assert_eq!(
             (names, more),
@@ -65,7 +65,7 @@ pub async fn queues_are_listed_in_byte_order(catalog: &TestCatalog) {
     shuffled.reverse();
     shuffled.swap(3, 9);
     catalog.queues("p", &shuffled).await;
-    catalog.assert_passes(&filter(100), &sorted).await;
+    catalog.assert_matches(&filter(100), &sorted).await;
     let page = catalog.page("p", &filter(100)).await;
     for record in page.items {
         assert_eq!(catalog.get(&record.queue.key).await, Some(record));
@@ -105,11 +105,11 @@ pub async fn a_marker_may_be_any_text(catalog: &TestCatalog) {
         ("\u{1f600}", &[]),
     ] {
         let filter = QueueFilter { after: Some(after.to_owned()), ..filter(10) };
-        catalog.assert_passes(&filter, expected).await;
+        catalog.assert_matches(&filter, expected).await;
     }
     catalog.delete(&key("p", "a")).await;
     let filter = QueueFilter { after: Some("a".to_owned()), ..filter(10) };
-    catalog.assert_passes(&filter, &["c"]).await;
+    catalog.assert_matches(&filter, &["c"]).await;
 }
 
 pub async fn a_name_filter_is_plain_text(catalog: &TestCatalog) {
@@ -139,7 +139,7 @@ pub async fn a_name_filter_is_plain_text(catalog: &TestCatalog) {
         ("bbbb", &[]),
     ] {
         let filter = QueueFilter { name_contains: Some(part.to_owned()), ..filter(10) };
-        catalog.assert_passes(&filter, expected).await;
+        catalog.assert_matches(&filter, expected).await;
     }
 }
 
@@ -178,7 +178,7 @@ pub async fn a_metadata_filter_compares_values(catalog: &TestCatalog) {
         (r#""' OR 1=1 --""#, &[]),
     ] {
         let filter = QueueFilter { metadata: vec![equals("a", value)], ..filter(20) };
-        catalog.assert_passes(&filter, expected).await;
+        catalog.assert_matches(&filter, expected).await;
     }
 }
 
@@ -192,11 +192,11 @@ pub async fn a_metadata_filter_accepts_any_key(catalog: &TestCatalog) {
     catalog.queue(&key("p", "nested"), &nested).await;
     for (n, name) in keys.iter().enumerate() {
         let filter = QueueFilter { metadata: vec![equals(name, "7")], ..filter(20) };
-        catalog.assert_passes(&filter, &[&format!("q{n:02}")]).await;
+        catalog.assert_matches(&filter, &[&format!("q{n:02}")]).await;
     }
     for name in ["b", "x.a", "list[0]", "*", "%"] {
         let filter = QueueFilter { metadata: vec![equals(name, "7")], ..filter(20) };
-        catalog.assert_passes(&filter, &[]).await;
+        catalog.assert_matches(&filter, &[]).await;
     }
 }
 
@@ -212,27 +212,27 @@ pub async fn filters_are_combined(catalog: &TestCatalog) {
     }
     let both = vec![equals("colour", "\"red\""), equals("size", "1")];
     let by_metadata = QueueFilter { metadata: both, ..filter(10) };
-    catalog.assert_passes(&by_metadata, &["a1", "a4", "b5"]).await;
+    catalog.assert_matches(&by_metadata, &["a1", "a4", "b5"]).await;
     let by_name = QueueFilter { name_contains: Some("a".to_owned()), ..by_metadata.clone() };
-    catalog.assert_passes(&by_name, &["a1", "a4"]).await;
-    let behind = QueueFilter { after: Some("a1".to_owned()), ..by_name };
-    catalog.assert_passes(&behind, &["a4"]).await;
+    catalog.assert_matches(&by_name, &["a1", "a4"]).await;
+    let after_a1 = QueueFilter { after: Some("a1".to_owned()), ..by_name };
+    catalog.assert_matches(&after_a1, &["a4"]).await;
     let contradiction = vec![equals("size", "1"), equals("size", "2")];
-    catalog.assert_passes(&QueueFilter { metadata: contradiction, ..filter(10) }, &[]).await;
+    catalog.assert_matches(&QueueFilter { metadata: contradiction, ..filter(10) }, &[]).await;
 
     let read = catalog.get(&key("p", "a1")).await.unwrap();
     catalog.try_update(&read, &metadata(r#"{"colour":"blue","size":1}"#)).await.unwrap();
-    catalog.assert_passes(&by_metadata, &["a4", "b5"]).await;
+    catalog.assert_matches(&by_metadata, &["a4", "b5"]).await;
 }
 
 pub async fn a_filtered_page_is_full_while_more_queues_match(catalog: &TestCatalog) {
     let mut expected = Vec::new();
     for n in 0..500 {
         let name = format!("q{n:03}");
-        let hit = n > 300 && n % 7 == 0;
-        let metadata = metadata(&format!(r#"{{"marked":{hit},"n":{n}}}"#));
+        let matching = n > 300 && n % 7 == 0;
+        let metadata = metadata(&format!(r#"{{"marked":{matching},"n":{n}}}"#));
         catalog.queue(&key("p", &name), &metadata).await;
-        expected.extend(hit.then_some(name));
+        expected.extend(matching.then_some(name));
     }
     let mut filter = QueueFilter { metadata: vec![equals("marked", "true")], ..filter(10) };
     let mut found = Vec::new();
@@ -248,7 +248,7 @@ pub async fn a_filtered_page_is_full_while_more_queues_match(catalog: &TestCatal
     }
     assert_eq!(found, expected);
     let one = QueueFilter { name_contains: Some("499".to_owned()), ..self::filter(1) };
-    catalog.assert_passes(&one, &["q499"]).await;
+    catalog.assert_matches(&one, &["q499"]).await;
 }
 
 pub async fn projects_list_only_their_own_queues(catalog: &TestCatalog) {
@@ -267,15 +267,15 @@ pub async fn projects_list_only_their_own_queues(catalog: &TestCatalog) {
             assert!(record.queue.key.name.as_str().starts_with(&format!("q{n}-")));
         }
     }
-    assert_eq!(catalog.page("nobody", &filter(100)).await, Page::empty());
+    assert_eq!(catalog.page("unknown", &filter(100)).await, Page::empty());
 }
 
 pub async fn deleted_queues_are_not_listed_or_counted(catalog: &TestCatalog) {
     catalog.queues("p", &["a", "b", "c"]).await;
     catalog.delete(&key("p", "b")).await;
-    catalog.assert_passes(&filter(10), &["a", "c"]).await;
+    catalog.assert_matches(&filter(10), &["a", "c"]).await;
     assert_eq!(catalog.catalog.count(&project("p")).await.unwrap(), 2);
     catalog.queues("p", &["b", "a"]).await;
-    catalog.assert_passes(&filter(10), &["a", "b", "c"]).await;
+    catalog.assert_matches(&filter(10), &["a", "b", "c"]).await;
     assert_eq!(catalog.catalog.count(&project("p")).await.unwrap(), 3);
 }

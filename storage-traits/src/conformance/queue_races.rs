@@ -1,4 +1,4 @@
-//! Many callers at once on the catalog.
+//! Concurrent calls to a catalog.
 
 use std::{
     collections::HashSet,
@@ -39,12 +39,12 @@ pub async fn one_of_many_updates_succeeds(catalog: &TestCatalog) {
             async move { catalog.try_update(&read, &to).await }
         })
         .await;
-        let (won, lost): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
-        assert_eq!(won.len(), 1);
-        assert!(lost.iter().all(|r| matches!(r, Err(StoreError::Conflict { .. }))), "{lost:?}");
-        let present = catalog.get(&key).await.unwrap();
-        assert_eq!(won[0].as_ref().unwrap(), &present);
-        read = present;
+        let (succeeded, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!(succeeded.len(), 1);
+        assert!(failed.iter().all(|r| matches!(r, Err(StoreError::Conflict { .. }))), "{failed:?}");
+        let current = catalog.get(&key).await.unwrap();
+        assert_eq!(succeeded[0].as_ref().unwrap(), &current);
+        read = current;
     }
 }
 
@@ -88,16 +88,16 @@ pub async fn one_of_many_deletes_returns_the_queue(catalog: &TestCatalog) {
 pub async fn a_follower_of_the_feed_misses_no_change(catalog: &TestCatalog) {
     const WRITERS: usize = 8;
     const EACH: usize = 40;
-    let start = catalog.present().await;
+    let start = catalog.feed_position().await;
     let written_all = Arc::new(AtomicBool::new(false));
     let follower = {
         let (catalog, written_all) = (catalog.clone(), Arc::clone(&written_all));
         tokio::spawn(async move {
             let (mut token, mut seen) = (start, HashSet::new());
             loop {
-                let last_look = written_all.load(Ordering::SeqCst);
+                let last_read = written_all.load(Ordering::SeqCst);
                 let (keys, next) = catalog.changes_after(token).await;
-                if last_look && keys.is_empty() {
+                if last_read && keys.is_empty() {
                     return seen;
                 }
                 seen.extend(keys);

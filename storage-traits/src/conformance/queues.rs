@@ -1,4 +1,4 @@
-//! Creating, reading, changing and deleting queues.
+//! Creating, reading, updating and deleting queues.
 
 use std::collections::HashSet;
 
@@ -71,7 +71,7 @@ pub async fn projects_and_names_are_compared_exactly(catalog: &TestCatalog) {
     for key in &keys {
         let mark = metadata(&format!(r#"{{"mark":{}}}"#, records.len()));
         let created = catalog.catalog.create(key, &mark, catalog.now()).await.unwrap();
-        assert!(created.new, "{key:?} was there before");
+        assert!(created.new, "{key:?} existed before");
         records.push(created.record);
     }
     for (key, record) in keys.iter().zip(&records) {
@@ -109,7 +109,7 @@ pub async fn an_update_of_an_old_version_is_a_conflict(catalog: &TestCatalog) {
     assert_conflict(&catalog.try_update(&read, &updated.metadata).await);
     assert_eq!(catalog.get(&key).await.as_ref(), Some(&updated));
 
-    // Back to what it was is a change as well.
+    // An update back to the old metadata changes the version too.
     catalog.try_update(&updated, &read.metadata).await.unwrap();
     assert_conflict(&catalog.try_update(&read, &metadata(r#"{"c":1}"#)).await);
 }

@@ -1,4 +1,4 @@
-//! Many callers at once. Each case names what must hold in whatever order their calls are done.
+//! Concurrent calls to a pool. Each case holds in whatever order the calls are applied.
 
 use std::sync::{
     Arc,
@@ -18,10 +18,10 @@ use crate::{
     pool::{DeleteOutcome, ListSpec},
 };
 
-/// More messages than any case here posts.
+/// More messages than any of these cases posts.
 const ENOUGH: usize = 2_000;
 
-/// Checks that all of `found` together are `expected`, each once.
+/// Checks that `found` contains each of `expected` once, and nothing else.
 #[track_caller]
 fn assert_once(found: &[Vec<MessageId>], expected: &[MessageId]) {
     let mut found = found.concat();
@@ -107,14 +107,14 @@ pub async fn a_reader_by_position_misses_no_post(pool: &TestPool) {
         tokio::spawn(async move {
             let mut seen: Vec<Message> = Vec::new();
             loop {
-                let last_look = posted_all.load(Ordering::SeqCst);
+                let last_read = posted_all.load(Ordering::SeqCst);
                 let after = seen.last().map(|message| message.id.sequence);
                 let page = queue.list(&ListSpec { after, ..list_visible(20) }).await;
-                if last_look && page.items.is_empty() {
+                if last_read && page.items.is_empty() {
                     return seen;
                 }
-                let beyond = |m: &Message| after.is_none_or(|after| m.id.sequence > after);
-                assert!(page.items.iter().all(beyond), "the list does not go on");
+                let is_after = |m: &Message| after.is_none_or(|after| m.id.sequence > after);
+                assert!(page.items.iter().all(is_after), "a page repeats earlier messages");
                 seen.extend(page.items);
             }
         })
@@ -165,13 +165,13 @@ pub async fn one_of_many_concurrent_deletes_succeeds(pool: &TestPool) {
     assert_eq!(queue.counts().await, (0, 0));
 }
 
-/// What a claim holds is deleted by its holder while others pop and the claim is released: each
-/// message ends in one way only.
+/// A consumer deletes the messages of its claim while the claim is released and others pop: each
+/// message is removed by one call only.
 pub async fn a_message_is_removed_by_one_of_many_calls(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(120).await;
     let claim = queue.take(120).await;
-    let ended = concurrently(9, |n| {
+    let removed = concurrently(9, |n| {
         let (queue, mut held) = (queue.clone(), ids(&claim.messages));
         async move {
             match n {
@@ -203,7 +203,7 @@ pub async fn a_message_is_removed_by_one_of_many_calls(pool: &TestPool) {
     .await;
     let left = queue.plain().await;
     assert_eq!(queue.counts().await, (left.len() as u64, 0));
-    assert_once(&[ended, vec![left]].concat(), &posted);
+    assert_once(&[removed, vec![left]].concat(), &posted);
 }
 
 pub async fn a_message_of_an_expired_claim_is_claimed_once(pool: &TestPool) {
@@ -329,20 +329,21 @@ pub async fn one_of_many_acknowledgements_is_applied(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(40).await;
     let claim = queue.take(40).await;
-    let answers = concurrently(8, |n| {
+    let all_results = concurrently(8, |n| {
         let (queue, posted) = (queue.clone(), posted.clone());
         async move {
-            let say = |id| if n % 2 == 0 { ack(id) } else { nack(id, MINUTE) };
-            let said: Vec<_> = posted.into_iter().map(say).collect();
-            (n % 2 == 0, queue.acknowledge(claim.id, &said).await)
+            let acknowledgement = |id| if n % 2 == 0 { ack(id) } else { nack(id, MINUTE) };
+            let acknowledgements: Vec<_> = posted.into_iter().map(acknowledgement).collect();
+            (n % 2 == 0, queue.acknowledge(claim.id, &acknowledgements).await)
         }
     })
     .await;
     for (n, id) in posted.iter().enumerate() {
-        let taken = answers.iter().filter(|(_, said)| said[n] == AckResult::Applied).count();
-        assert_eq!(taken, 1, "{id}");
+        let applied =
+            all_results.iter().filter(|(_, results)| results[n] == AckResult::Applied).count();
+        assert_eq!(applied, 1, "{id}");
     }
-    let done = answers.iter().filter(|(done, _)| *done).flat_map(|(_, said)| said);
-    let gone = done.filter(|said| **said == AckResult::Applied).count();
-    assert_eq!(queue.counts().await, ((40 - gone) as u64, 0));
+    let acks = all_results.iter().filter(|(acks, _)| *acks).flat_map(|(_, results)| results);
+    let acked = acks.filter(|results| **results == AckResult::Applied).count();
+    assert_eq!(queue.counts().await, ((40 - acked) as u64, 0));
 }

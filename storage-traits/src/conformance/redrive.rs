@@ -1,16 +1,17 @@
-//! Dead letters that go back to where they came from.
+//! Redrive: dead letters are moved back to their source.
 
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{
     TestPool, TestQueue,
-    builders::{HOUR, MINUTE, claim_spec, concurrently, ids, keyed, limit, message, texts},
+    builders::{HOUR, MINUTE, claim_spec, concurrently, ids, keyed, limit, message, nack, texts},
     dead_letter_rules::{claim_with_dead_letter, dead_letter_to},
 };
 use crate::{
     domain::{
         ClaimSpec, DeadLetter, Message, MessageId, NewMessage,
         StartPoint::{End, Start},
+        Timestamp,
     },
     pool::{RedriveSpec, Redriven},
 };
@@ -19,7 +20,7 @@ fn at_once(n: u32) -> RedriveSpec {
     RedriveSpec { limit: limit(n), rate: None }
 }
 
-fn paced(n: u32, rate: u32) -> RedriveSpec {
+fn at_rate(n: u32, rate: u32) -> RedriveSpec {
     RedriveSpec { limit: limit(n), rate: NonZeroU32::new(rate) }
 }
 
@@ -27,19 +28,21 @@ async fn redrive(dlq: &TestQueue, spec: RedriveSpec) -> Redriven {
     dlq.pool.redrive(&dlq.queue, spec, dlq.now()).await.unwrap()
 }
 
-/// How many were moved and stranded, and whether there are more.
+/// Redrives up to `n` messages at once; returns the numbers of moved and orphaned messages, and
+/// whether there are more.
 async fn outcome(dlq: &TestQueue, n: u32) -> (u64, u64, bool) {
     let Redriven { moved, orphaned, more, last_visible_at } = redrive(dlq, at_once(n)).await;
     assert_eq!(last_visible_at, dlq.now());
     (moved, orphaned, more)
 }
 
-/// Moves all that is free to the dead letters.
-async fn dead_letter_all(reading: &TestQueue, dlq: &TestQueue) {
-    assert_eq!(reading.claim(&claim_with_dead_letter(1_000, 0, dlq)).await, None);
+/// Moves all ready messages of a queue or group to the dead-letter queue.
+async fn dead_letter_all(queue: &TestQueue, dlq: &TestQueue) {
+    assert_eq!(queue.claim(&claim_with_dead_letter(1_000, 0, dlq)).await, None);
 }
 
-fn spread(messages: &[Message], start: crate::domain::Timestamp) -> Vec<i64> {
+/// Returns the visibility times, in milliseconds after `start`.
+fn visible_after(messages: &[Message], start: Timestamp) -> Vec<i64> {
     messages.iter().map(|m| m.visible_at.as_millis() - start.as_millis()).collect()
 }
 
@@ -90,7 +93,7 @@ pub async fn the_oldest_are_moved_first_up_to_the_limit(pool: &TestPool) {
     assert_eq!(outcome(&dlq, 6).await, (0, 0, false));
     assert_eq!(queue.counts().await, (10, 0));
     assert_eq!(dlq.counts().await, (0, 0));
-    // Lines and all are as they should be.
+    // The order of the keys is intact in both queues.
     let claim = queue.take(20).await;
     assert_eq!(claim.messages.len(), 10);
     assert_eq!(dlq.claim(&claim_spec(1)).await, None);
@@ -105,7 +108,7 @@ pub async fn a_dead_letter_of_a_group_is_moved_back_to_that_group(pool: &TestPoo
     assert_eq!(ids(&one.all().await), [queue.id(3), queue.id(4)]);
     assert_eq!(queue.plain().await, posted);
     assert_eq!(ids(&other.all().await), posted);
-    // The next message comes behind, for all.
+    // The next post gets a later sequence, in the queue and in all groups.
     let next = queue.post_n(1).await;
     assert_eq!(next, [queue.id(5)]);
     assert_eq!(ids(&one.pop(3).await), [queue.id(3), queue.id(4), next[0]]);
@@ -119,7 +122,7 @@ pub async fn a_dead_letter_of_the_queue_is_not_moved_to_its_groups(pool: &TestPo
     assert_eq!(outcome(&dlq, 1).await, (1, 0, false));
     assert_eq!(queue.plain().await, [queue.id(2)]);
     assert_eq!(ids(&group.all().await), posted);
-    // A group that starts now finds what the queue has.
+    // A new group gets the message that was moved back.
     assert_eq!(ids(&queue.group("late", Start).await.all().await), [queue.id(2)]);
 }
 
@@ -134,15 +137,15 @@ pub async fn a_redrive_reaches_a_group_that_was_moved(pool: &TestPool) {
 }
 
 pub async fn an_orphaned_dead_letter_stays(pool: &TestPool) {
-    let [queue, gone, dlq] = [pool.queue().await, pool.queue().await, pool.queue().await];
+    let [queue, dropped, dlq] = [pool.queue().await, pool.queue().await, pool.queue().await];
     let group = queue.group("g", End).await;
     dlq.post(vec![message("own")]).await;
-    gone.post(vec![message("gone"), keyed("a", "gone too")]).await;
-    dead_letter_all(&gone, &dlq).await;
+    dropped.post(vec![message("gone"), keyed("a", "gone too")]).await;
+    dead_letter_all(&dropped, &dlq).await;
     queue.post(vec![message("kept")]).await;
     dead_letter_all(&group, &dlq).await;
     dead_letter_all(&queue, &dlq).await;
-    pool.pool.drop_queue(&gone.queue).await.unwrap();
+    pool.pool.drop_queue(&dropped.queue).await.unwrap();
     pool.pool.delete_group(&queue.queue, &"g".parse().unwrap()).await.unwrap();
 
     assert_eq!(outcome(&dlq, 3).await, (0, 3, true));
@@ -159,8 +162,8 @@ pub async fn claimed_and_delayed_dead_letters_stay(pool: &TestPool) {
     queue.post_n(3).await;
     dead_letter_all(&queue, &dlq).await;
     let claim = dlq.take(2).await;
-    let put_off = [super::builders::nack(dlq.id(2), HOUR / 2)];
-    dlq.acknowledge(claim.id, &put_off).await;
+    let postponed = [nack(dlq.id(2), HOUR / 2)];
+    dlq.acknowledge(claim.id, &postponed).await;
     assert_eq!(outcome(&dlq, 10).await, (1, 0, false));
     dlq.advance(MINUTE);
     assert_eq!(outcome(&dlq, 10).await, (1, 0, false));
@@ -171,18 +174,17 @@ pub async fn claimed_and_delayed_dead_letters_stay(pool: &TestPool) {
 
 pub async fn dead_letters_of_a_blocked_key_stay(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
-    queue.post(["1", "2"].map(|body| keyed("busy", body)).to_vec()).await;
+    queue.post(["1", "2"].map(|body| keyed("blocked", body)).to_vec()).await;
     queue.post(vec![keyed("free", "3"), message("4")]).await;
     dead_letter_all(&queue, &dlq).await;
-    let busy =
-        dlq.all().await.into_iter().find(|letter| texts(std::slice::from_ref(letter)) == ["1"]);
+    let blocking =
+        dlq.all().await.into_iter().find(|message| texts(std::slice::from_ref(message)) == ["1"]);
     let claim = loop {
         let claim = dlq.take(1).await;
-        if ids(&claim.messages) == [busy.as_ref().unwrap().id] {
+        if ids(&claim.messages) == [blocking.as_ref().unwrap().id] {
             break claim;
         }
-        dlq.acknowledge(claim.id, &[super::builders::nack(claim.messages[0].id, Duration::ZERO)])
-            .await;
+        dlq.acknowledge(claim.id, &[nack(claim.messages[0].id, Duration::ZERO)]).await;
     };
     assert_eq!(outcome(&dlq, 10).await, (2, 0, false));
     assert_eq!(texts(&dlq.all().await), ["1", "2"]);
@@ -198,21 +200,21 @@ pub async fn a_rate_spreads_the_visibility_times(pool: &TestPool) {
     queue.post_n(10).await;
     dead_letter_all(&queue, &dlq).await;
     let start = queue.now();
-    let done = redrive(&dlq, paced(4, 3)).await;
+    let done = redrive(&dlq, at_rate(4, 3)).await;
     assert_eq!((done.moved, done.last_visible_at), (4, start.plus(Duration::from_secs(1))));
-    assert_eq!(spread(&queue.all().await, start), [0, 333, 666, 1_000]);
+    assert_eq!(visible_after(&queue.all().await, start), [0, 333, 666, 1_000]);
     assert_eq!(queue.take(10).await.messages.len(), 1);
-    // The next call goes on where that one ended, at its own rate.
+    // The next call continues after the last visibility time, at its own rate.
     queue.advance(Duration::from_millis(500));
-    redrive(&dlq, paced(3, 10)).await;
-    assert_eq!(spread(&queue.all().await[4..], start), [1_333, 1_433, 1_533]);
-    // What is not paced does not wait.
+    redrive(&dlq, at_rate(3, 10)).await;
+    assert_eq!(visible_after(&queue.all().await[4..], start), [1_333, 1_433, 1_533]);
+    // A redrive without a rate is visible at once.
     redrive(&dlq, at_once(1)).await;
-    assert_eq!(spread(&queue.all().await[7..], start), [500]);
+    assert_eq!(visible_after(&queue.all().await[7..], start), [500]);
     queue.advance(MINUTE);
-    let done = redrive(&dlq, paced(10, 1)).await;
+    let done = redrive(&dlq, at_rate(10, 1)).await;
     assert_eq!((done.moved, done.more), (2, false));
-    assert_eq!(spread(&queue.all().await[8..], start), [60_500, 61_500]);
+    assert_eq!(visible_after(&queue.all().await[8..], start), [60_500, 61_500]);
     let expiry = queue.all().await[9].expires_at;
     assert_eq!(expiry, start.plus(HOUR + Duration::from_millis(61_500)));
 }
@@ -247,7 +249,7 @@ pub async fn each_dead_letter_is_moved_back_once(pool: &TestPool) {
         async move {
             let mut moved = 0;
             loop {
-                let done = redrive(&dlq, paced(7, 1_000_000)).await;
+                let done = redrive(&dlq, at_rate(7, 1_000_000)).await;
                 moved += done.moved;
                 if done.moved == 0 {
                     return moved;
@@ -264,5 +266,5 @@ pub async fn each_dead_letter_is_moved_back_once(pool: &TestPool) {
     all.extend(sequences(&group.pop(1_000).await));
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), 400, "each has an id of its own");
+    assert_eq!(all.len(), 400, "each message has an id of its own");
 }

@@ -1,10 +1,11 @@
-//! Messages that are retained: groups find them until their ttl ends, whoever is done with them.
+//! Retained messages: new and moved groups get them until their ttl ends, even if the queue and all
+//! groups have removed them.
 
 use super::{
     TestPool, TestQueue,
     builders::{
-        HOUR, MILLISECOND, MINUTE, claim_spec, delayed, ids, just_before, keyed, message, retained,
-        texts,
+        HOUR, MILLISECOND, MINUTE, claim_spec, concurrently, delayed, ids, just_before, keyed,
+        message, retained, terms, texts,
     },
     dead_letter_rules::{claim_with_dead_letter, dead_letter_to},
 };
@@ -16,7 +17,7 @@ use crate::{
     pool::{DeleteOutcome, Rescheduled},
 };
 
-/// What a new group that starts there finds.
+/// Creates a group and returns the ids of its messages.
 async fn found(queue: &TestQueue, name: &str, start: StartPoint) -> Vec<MessageId> {
     ids(&queue.group(name, start).await.all().await)
 }
@@ -83,10 +84,10 @@ pub async fn many_retained_messages_are_copied(pool: &TestPool) {
         posted.extend(queue.post(vec![retained("1"); 300]).await);
         posted.extend(queue.post(vec![message("1"); 100]).await);
     }
-    // The queue keeps some of either kind, in between.
+    // The queue still has some retained and some other messages among the deleted ones.
     queue.delete_many(&posted[100..600], &[]).await;
-    let is_there = |n: &usize| n % 400 < 300 || !(100..600).contains(n);
-    let expected: Vec<_> = (0..1_200).filter(is_there).map(|n| posted[n]).collect();
+    let exists = |n: &usize| n % 400 < 300 || !(100..600).contains(n);
+    let expected: Vec<_> = (0..1_200).filter(exists).map(|n| posted[n]).collect();
     assert_eq!(found(&queue, "g", Start).await, expected);
 }
 
@@ -101,7 +102,7 @@ pub async fn a_retained_message_expires_with_its_ttl(pool: &TestPool) {
     assert_eq!(found(&queue, "after", Start).await, posted[1..]);
     pool.sweep_all().await;
     assert_eq!(found(&queue, "swept", Start).await, posted[1..]);
-    assert_eq!(pool.pool.counters().expired, 0, "the queue itself was done with it");
+    assert_eq!(pool.pool.counters().expired, 0, "the message was not in the queue any more");
 }
 
 pub async fn a_retained_message_is_counted_as_expired_once(pool: &TestPool) {
@@ -171,7 +172,7 @@ pub async fn a_rule_may_retain_dead_letters(pool: &TestPool) {
     let rule = DeadLetter { retained: true, ..dead_letter_to(0, &dlq) };
     let spec = ClaimSpec { dead_letter: Some(rule), ..claim_spec(1) };
     assert_eq!(queue.claim(&spec).await, None);
-    // The queue has retained it all the same.
+    // The source queue still retains the message.
     assert_eq!(found(&queue, "g", Start).await, posted);
     assert_eq!(texts(&dlq.pop(1).await), ["1"]);
     assert_eq!(found(&dlq, "g", Start).await, [dlq.id(1)]);
@@ -191,10 +192,8 @@ pub async fn a_body_is_kept_while_any_group_has_it(pool: &TestPool) {
     group.pop(1).await;
     pool.sweep_all().await;
     assert_eq!(texts(&late.get(&[id]).await), [body.as_str()]);
-    late.claim(&ClaimSpec { terms: super::builders::terms(600, 600), ..claim_spec(1) })
-        .await
-        .unwrap();
-    // What the claim extended outlives what is retained.
+    late.claim(&ClaimSpec { terms: terms(600, 600), ..claim_spec(1) }).await.unwrap();
+    // The message that the claim extended outlives the retained one.
     queue.advance(2 * MINUTE);
     pool.sweep_all().await;
     assert_eq!(texts(&late.get(&[id]).await), [body.as_str()]);
@@ -203,7 +202,7 @@ pub async fn a_body_is_kept_while_any_group_has_it(pool: &TestPool) {
 
 pub async fn posting_and_retaining_is_atomic(pool: &TestPool) {
     let queue = pool.queue().await;
-    super::builders::concurrently(8, |n| {
+    concurrently(8, |n| {
         let queue = queue.clone();
         async move {
             for _ in 0..10 {

@@ -1,4 +1,4 @@
-//! Schedules: messages that are posted now and delivered at a moment of their own.
+//! Schedules: messages that are posted now and become visible at a given time.
 
 use super::{
     TestPool, TestQueue,
@@ -9,7 +9,7 @@ use crate::{
     pool::{DeleteOutcome, ListSpec, Rescheduled},
 };
 
-/// Posts a message of an hour that is to be delivered in a while.
+/// Posts a message with a ttl of an hour that becomes visible after `after`.
 async fn schedule(queue: &TestQueue, after: std::time::Duration) -> MessageId {
     let delivery = Delivery::At(queue.now().plus(after));
     queue.post_one(NewMessage { delivery, ..message("1") }).await
@@ -90,10 +90,10 @@ pub async fn a_scheduled_message_can_be_rescheduled(pool: &TestPool) {
     queue.advance(MINUTE);
     assert_eq!(queue.plain().await, [earlier]);
     queue.advance(HOUR);
-    // It would have expired, had the ttl not been counted from the new time on.
+    // The earlier message has expired: its ttl counts from its new time.
     assert_eq!(queue.plain().await, []);
     queue.advance(4 * HOUR);
-    // A minute after its time.
+    // A minute after the new time of the later message.
     assert_eq!(queue.plain().await, [later]);
     assert_eq!(queue.get_one(later).await.expires_at, start.plus(6 * HOUR));
     assert_eq!(queue.counts().await, (1, 0));
@@ -117,11 +117,11 @@ pub async fn a_message_rescheduled_to_the_past_expires_with_its_ttl(pool: &TestP
     let id = queue.post_one(NewMessage { delivery, ttl: MINUTE, ..message("1") }).await;
     assert_eq!(queue.reschedule(id, queue.now()).await, Rescheduled::Moved);
     queue.advance(MINUTE);
-    for reading in [&queue, &group] {
-        assert_eq!(reading.get(&[id]).await, []);
-        assert_eq!(reading.all().await, []);
-        assert_eq!(reading.counts().await, (0, 0));
-        assert_eq!(reading.claim(&claim_spec(1)).await, None);
+    for queue in [&queue, &group] {
+        assert_eq!(queue.get(&[id]).await, []);
+        assert_eq!(queue.all().await, []);
+        assert_eq!(queue.counts().await, (0, 0));
+        assert_eq!(queue.claim(&claim_spec(1)).await, None);
     }
 }
 
@@ -131,31 +131,31 @@ pub async fn a_visible_message_is_not_rescheduled(pool: &TestPool) {
         (schedule(&queue, MINUTE).await, queue.post_n(1).await, queue.post_n(1).await);
     queue.take(1).await;
     queue.advance(MINUTE / 2);
-    let moment = queue.now().plus(HOUR);
+    let time = queue.now().plus(HOUR);
     for id in [claimed[0], free[0]] {
-        assert_eq!(queue.reschedule(id, moment).await, Rescheduled::Visible);
+        assert_eq!(queue.reschedule(id, time).await, Rescheduled::Visible);
     }
     queue.advance(MINUTE / 2);
-    assert_eq!(queue.reschedule(due, moment).await, Rescheduled::Visible);
+    assert_eq!(queue.reschedule(due, time).await, Rescheduled::Visible);
     assert_eq!(queue.counts().await, (3, 0));
 }
 
 pub async fn a_missing_message_is_not_rescheduled(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
-    let (gone, over) = (schedule(&queue, HOUR).await, schedule(&queue, MINUTE).await);
-    queue.delete(gone, None).await;
-    let moment = queue.now().plus(HOUR);
+    let (deleted, expired) = (schedule(&queue, HOUR).await, schedule(&queue, MINUTE).await);
+    queue.delete(deleted, None).await;
+    let time = queue.now().plus(HOUR);
     queue.advance(HOUR + MINUTE);
-    for id in [gone, over, queue.id(99)] {
-        assert_eq!(queue.reschedule(id, moment).await, Rescheduled::Missing);
+    for id in [deleted, expired, queue.id(99)] {
+        assert_eq!(queue.reschedule(id, time).await, Rescheduled::Missing);
     }
-    let elsewhere = schedule(&other, HOUR).await;
-    assert_eq!(queue.reschedule(elsewhere, moment).await, Rescheduled::Missing);
+    let foreign = schedule(&other, HOUR).await;
+    assert_eq!(queue.reschedule(foreign, time).await, Rescheduled::Missing);
     let unknown = pool.unopened("conformance", "unknown");
-    assert_eq!(unknown.reschedule(unknown.id(1), moment).await, Rescheduled::Missing);
+    assert_eq!(unknown.reschedule(unknown.id(1), time).await, Rescheduled::Missing);
 }
 
-/// What one node has seen become visible, another finds whose clock is a little behind.
+/// A message that became visible by the clock of one node is found by a node whose clock is behind.
 pub async fn a_message_stays_visible_to_a_clock_that_is_behind(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = [schedule(&queue, MINUTE).await, schedule(&queue, MINUTE).await];

@@ -1,4 +1,4 @@
-//! Counting the messages of a queue.
+//! Counts of the messages in a queue.
 
 use std::time::Duration;
 
@@ -94,16 +94,16 @@ pub async fn delayed_messages_are_counted_as_free(pool: &TestPool) {
 
 pub async fn oldest_and_newest_are_the_first_and_last_message(pool: &TestPool) {
     let queue = pool.queue().await;
-    let mut marks = Vec::new();
+    let mut positions = Vec::new();
     for delay in [Duration::ZERO, Duration::ZERO, MINUTE] {
         let id = queue.post_one(delayed("1", delay)).await;
-        marks.push(MessagePosition { id, posted_at: queue.now() });
+        positions.push(MessagePosition { id, posted_at: queue.now() });
         let stats = queue.stats().await;
-        assert_eq!((stats.oldest, stats.newest), (Some(marks[0]), marks.last().copied()));
+        assert_eq!((stats.oldest, stats.newest), (Some(positions[0]), positions.last().copied()));
         queue.advance(Duration::from_millis(1_001));
     }
     queue.take(2).await;
-    let (oldest, newest) = (Some(marks[0]), marks.last().copied());
+    let (oldest, newest) = (Some(positions[0]), positions.last().copied());
     let stats = Stats { free: 1, claimed: 2, oldest, newest, completed_last_minute: 0 };
     assert_eq!(queue.stats().await, stats);
 }
@@ -111,44 +111,44 @@ pub async fn oldest_and_newest_are_the_first_and_last_message(pool: &TestPool) {
 pub async fn completed_messages_of_the_last_minute_are_counted(pool: &TestPool) {
     let [queue, dlq] = [pool.queue().await, pool.queue().await];
     let group = queue.group("g", StartPoint::End).await;
-    // To the start of one of the clock's minutes.
+    // Advance to the start of a minute of the clock.
     let left = 60_000 - queue.now().as_millis().rem_euclid(60_000);
     queue.advance(Duration::from_millis(left.unsigned_abs()));
-    let handled = async |reading: &TestQueue| reading.stats().await.completed_last_minute;
+    let completed = async |queue: &TestQueue| queue.stats().await.completed_last_minute;
     let posted = queue.post_n(40).await;
     let claim = queue.take(10).await;
     queue.acknowledge(claim.id, &[ack(posted[0]), nack(posted[1], Duration::ZERO)]).await;
     queue.delete(posted[2], Some(claim.id)).await;
     queue.delete(posted[2], None).await;
     queue.delete_many(&posted[3..5], &[]).await;
-    assert_eq!(handled(&queue).await, 4);
+    assert_eq!(completed(&queue).await, 4);
     queue.advance(MINUTE / 2);
     assert_eq!(queue.pop(6).await.len(), 6);
-    assert_eq!(handled(&queue).await, 10);
-    assert_eq!(handled(&group).await, 0);
-    // A minute later, and half way through it, and at its end.
+    assert_eq!(completed(&queue).await, 10);
+    assert_eq!(completed(&group).await, 0);
+    // At the start, in the middle and at the end of the next minute.
     queue.advance(MINUTE / 2);
-    assert_eq!(handled(&queue).await, 10);
+    assert_eq!(completed(&queue).await, 10);
     queue.advance(MINUTE / 2);
-    assert_eq!(handled(&queue).await, 5);
+    assert_eq!(completed(&queue).await, 5);
     group.delete(posted[0], None).await;
-    assert_eq!((handled(&queue).await, handled(&group).await), (5, 1));
+    assert_eq!((completed(&queue).await, completed(&group).await), (5, 1));
     queue.pop(1).await;
-    assert_eq!(handled(&queue).await, 6);
+    assert_eq!(completed(&queue).await, 6);
     queue.advance(just_before(MINUTE / 2));
-    assert_eq!(handled(&queue).await, 1);
+    assert_eq!(completed(&queue).await, 1);
     queue.advance(MILLISECOND);
-    assert_eq!(handled(&queue).await, 1);
+    assert_eq!(completed(&queue).await, 1);
     queue.advance(MINUTE);
-    assert_eq!(handled(&queue).await, 0);
-    // Nobody has handled what time or a rule takes away.
+    assert_eq!(completed(&queue).await, 0);
+    // Messages that expire, are purged or are dead-lettered are not completed.
     queue.claim(&claim_with_dead_letter(100, 0, &dlq)).await;
     group.purge().await;
     queue.post_n_with(3, MINUTE, Duration::ZERO).await;
     queue.advance(MINUTE);
     pool.sweep_all().await;
-    for reading in [&queue, &dlq, &group] {
-        assert_eq!(handled(reading).await, 0);
+    for queue in [&queue, &dlq, &group] {
+        assert_eq!(completed(queue).await, 0);
     }
 }
 

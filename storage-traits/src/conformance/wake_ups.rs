@@ -1,5 +1,5 @@
-//! Wake-ups: who waits is told, in real time. The clock of these cases is moved by hand after they
-//! were woken, to where it has been all along for the store.
+//! Wake-ups: watches are woken in real time. After a wake-up that the time brought about, a case
+//! advances its manual clock to the time that has passed for the store.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,8 +14,8 @@ use crate::{
     pool::WatchFor::{Claimable, Posts},
 };
 
-/// Long enough for a wake-up that is wrong to come.
-const MOMENT: Duration = Duration::from_millis(60);
+/// Time for which a case waits to detect a wake-up that must not occur.
+const WRONG_WAKE_UP: Duration = Duration::from_millis(60);
 const DELAY: Duration = Duration::from_millis(150);
 
 pub async fn a_post_wakes_a_consumer(pool: &TestPool) {
@@ -32,14 +32,14 @@ pub async fn a_ready_message_wakes_a_consumer_at_once(pool: &TestPool) {
     queue.post_n(1).await;
     assert!(queue.watch(Claimable).await.wait(DEADLINE).await);
     queue.claim(&ClaimSpec { terms: terms(1, 0), ..claim_spec(1) }).await.unwrap();
-    // Free since a while, though nobody has looked.
+    // The claim has expired, and no call has applied that yet.
     queue.advance(MINUTE);
     assert!(queue.watch(Claimable).await.wait(DEADLINE).await);
 }
 
 pub async fn a_post_wakes_every_reader(pool: &TestPool) {
     let queue = pool.queue().await;
-    // What was there before is no reason to wake up.
+    // Messages posted before the watch do not wake it.
     queue.post_n(1).await;
     let mut watches = [queue.watch(Posts).await, queue.watch(Posts).await];
     queue.post_n(1).await;
@@ -65,19 +65,19 @@ pub async fn an_idle_queue_wakes_no_watch(pool: &TestPool) {
     let queue = pool.queue().await;
     queue.post_n(1).await;
     queue.take(1).await;
-    let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
-    assert!(!claimer.wait(MOMENT).await);
-    assert!(!reader.wait(MOMENT).await);
+    let (mut consumer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
+    assert!(!consumer.wait(WRONG_WAKE_UP).await);
+    assert!(!reader.wait(WRONG_WAKE_UP).await);
 }
 
 pub async fn a_post_to_another_queue_wakes_no_watch(pool: &TestPool) {
     let [queue, other] = [pool.queue().await, pool.queue().await];
-    let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
-    let mut elsewhere = other.watch(Claimable).await;
+    let (mut consumer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
+    let mut other_watch = other.watch(Claimable).await;
     other.post_n(5).await;
-    assert!(elsewhere.wait(DEADLINE).await);
-    assert!(!claimer.wait(MOMENT).await);
-    assert!(!reader.wait(MOMENT).await);
+    assert!(other_watch.wait(DEADLINE).await);
+    assert!(!consumer.wait(WRONG_WAKE_UP).await);
+    assert!(!reader.wait(WRONG_WAKE_UP).await);
 }
 
 pub async fn a_release_wakes_a_consumer(pool: &TestPool) {
@@ -106,8 +106,9 @@ pub async fn a_nack_wakes_a_consumer(pool: &TestPool) {
 pub async fn the_end_of_a_delay_wakes_a_consumer(pool: &TestPool) {
     let queue = pool.queue().await;
     let id = queue.post_one(delayed("1", DELAY)).await;
-    let mut watch = queue.watch(Claimable).await;
+    // Before the watch exists, because its timer ends the delay in real time.
     assert_eq!(queue.claim(&claim_spec(1)).await, None);
+    let mut watch = queue.watch(Claimable).await;
     assert!(watch.wait(DEADLINE).await);
     queue.advance(DELAY);
     assert_eq!(ids(&queue.take(1).await.messages), [id]);
@@ -134,9 +135,9 @@ pub async fn an_expired_claim_wakes_a_consumer(pool: &TestPool) {
 
 pub async fn a_dropped_queue_wakes_its_watches(pool: &TestPool) {
     let queue = pool.queue().await;
-    let (mut claimer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
+    let (mut consumer, mut reader) = (queue.watch(Claimable).await, queue.watch(Posts).await);
     pool.pool.drop_queue(&queue.queue).await.unwrap();
-    assert!(claimer.wait(DEADLINE).await);
+    assert!(consumer.wait(DEADLINE).await);
     assert!(reader.wait(DEADLINE).await);
 }
 
@@ -147,16 +148,16 @@ pub async fn an_unknown_queue_wakes_its_watches_at_once(pool: &TestPool) {
         for what in [Claimable, Posts] {
             let mut watch = queue.watch(what).await;
             assert!(watch.wait(DEADLINE).await);
-            // Once is enough.
-            assert!(!watch.wait(MOMENT).await);
+            // The watch is woken once.
+            assert!(!watch.wait(WRONG_WAKE_UP).await);
         }
     }
 }
 
-/// Each waits once for one message; none waits in vain, and none of the messages is left.
+/// Each consumer claims one message: every consumer is woken and every message is claimed.
 pub async fn waiting_consumers_get_every_message(pool: &TestPool) {
     let queue = pool.queue().await;
-    let claimers = {
+    let consumers = {
         let queue = queue.clone();
         tokio::spawn(concurrently(24, move |_| {
             let queue = queue.clone();
@@ -166,7 +167,7 @@ pub async fn waiting_consumers_get_every_message(pool: &TestPool) {
                     if let Some(claim) = queue.claim(&claim_spec(1)).await {
                         return claim.messages[0].id;
                     }
-                    assert!(watch.wait(MINUTE).await, "a claimer was not woken");
+                    assert!(watch.wait(MINUTE).await, "a consumer was not woken");
                 }
             }
         }))
@@ -175,6 +176,6 @@ pub async fn waiting_consumers_get_every_message(pool: &TestPool) {
     for batch in [1, 5, 2, 9, 1, 1, 5] {
         posted.extend(queue.post(vec![message("1"); batch]).await);
     }
-    let claimed: BTreeSet<_> = claimers.await.unwrap().into_iter().collect();
+    let claimed: BTreeSet<_> = consumers.await.unwrap().into_iter().collect();
     assert_eq!(claimed, posted);
 }

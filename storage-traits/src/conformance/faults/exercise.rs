@@ -1,4 +1,4 @@
-//! Each thing that a pool does, at least once.
+//! Calls every method of a pool, in all its variants, at least once.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -15,29 +15,29 @@ use crate::{
     pool::{RedriveSpec, Redriven, Rescheduled, WatchFor},
 };
 
-/// What most consumers do, which the pool does by shorter ways than the rest.
-async fn use_it_plainly(queue: &TestQueue) {
+/// Uses the pool as most consumers do, for which it has faster paths.
+async fn use_fast_paths(queue: &TestQueue) {
     let posted = queue.post_n(9).await;
     let (first, second) = (queue.take(3).await, queue.take(3).await);
     let all: Vec<_> = first.messages.iter().map(|message| ack(message.id)).collect();
     queue.acknowledge(first.id, &all).await;
-    let part: Vec<_> = second.messages[..2].iter().map(|message| message.id).collect();
-    assert_eq!(queue.delete_many(&part, &[]).await, Some(2));
+    let two: Vec<_> = second.messages[..2].iter().map(|message| message.id).collect();
+    assert_eq!(queue.delete_many(&two, &[]).await, Some(2));
     assert_eq!(queue.plain().await, posted[6..]);
     assert_eq!(queue.plain().await, posted[6..]);
     queue.delete(posted[5], Some(second.id)).await;
     queue.pop(3).await;
 }
 
-/// Uses a pool in all ways; answers its queues. The clock goes on by some minutes.
+/// Calls every method of a pool and returns its queues. Advances the clock by some minutes.
 pub async fn exercise(pool: &TestPool) -> Vec<TestQueue> {
     let queues = [pool.queue().await, pool.queue().await, pool.queue().await, pool.queue().await];
-    let [plain, lines, groups, dlq] = &queues;
-    use_it_plainly(plain).await;
+    let [plain, keyed, groups, dlq] = &queues;
+    use_fast_paths(plain).await;
     use_messages(plain).await;
-    use_lines(lines).await;
+    use_ordering_keys(keyed).await;
     use_groups(groups, dlq).await;
-    use_letters(plain, dlq).await;
+    use_dead_letters(plain, dlq).await;
     let dropped = pool.queue().await;
     dropped.post_n(3).await;
     dropped.group("g", StartPoint::Start).await;
@@ -60,8 +60,8 @@ async fn use_messages(queue: &TestQueue) {
             retained("5"),
         ])
         .await;
-    let hidden = queue.post_one(delayed("6", 10 * MINUTE)).await;
-    assert_eq!(queue.reschedule(hidden, queue.now()).await, Rescheduled::Moved);
+    let delayed_id = queue.post_one(delayed("6", 10 * MINUTE)).await;
+    assert_eq!(queue.reschedule(delayed_id, queue.now()).await, Rescheduled::Moved);
     assert_eq!(everything(queue).await.len(), 25);
     assert_eq!(queue.get(&ids).await.len(), 20);
     let claim = queue.take(5).await;
@@ -69,12 +69,12 @@ async fn use_messages(queue: &TestQueue) {
     assert_eq!(queue.get_claim(claim.id).await.unwrap().messages.len(), 5);
     queue.delete(claim.messages[0].id, Some(claim.id)).await;
     queue.delete_many(&[claim.messages[1].id], &[claim.id]).await;
-    let said = [
+    let acknowledgements = [
         ack(claim.messages[2].id),
         nack(claim.messages[3].id, MINUTE),
         nack(claim.messages[4].id, Duration::ZERO),
     ];
-    queue.acknowledge(claim.id, &said).await;
+    queue.acknowledge(claim.id, &acknowledgements).await;
     queue.release(queue.take(3).await.id).await;
     queue.take(3).await;
     queue.advance(2 * MINUTE);
@@ -83,7 +83,7 @@ async fn use_messages(queue: &TestQueue) {
     assert!(queue.counts().await.0 > 10);
 }
 
-async fn use_lines(queue: &TestQueue) {
+async fn use_ordering_keys(queue: &TestQueue) {
     queue
         .post(vec![
             keyed("a", "1"),
@@ -126,7 +126,7 @@ async fn use_groups(queue: &TestQueue, dlq: &TestQueue) {
     assert!(queue.pool.delete_group(&queue.queue, &name).await.unwrap());
 }
 
-async fn use_letters(queue: &TestQueue, dlq: &TestQueue) {
+async fn use_dead_letters(queue: &TestQueue, dlq: &TestQueue) {
     queue.post_n(5).await;
     queue.release(queue.take(10).await.id).await;
     queue.claim(&claim_with_dead_letter(10, 1, dlq)).await;

@@ -1,4 +1,5 @@
-//! Clients that post, claim and acknowledge one call after the other, and what they saw.
+//! Clients that post, claim and acknowledge, one call after the other, and a record of their
+//! results.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,32 +25,32 @@ use crate::{
     domain::AckResult,
 };
 
-/// Between two calls of one client: enough of them to be hit by whatever happens, few enough to
-/// leave the machine to the servers.
+/// Interval between two calls of one client: short enough that any failure affects some calls, long
+/// enough to leave the machine to the servers.
 const PACE: Duration = Duration::from_millis(4);
 
-/// A message that was posted.
+/// Post of one message.
 pub struct Post {
     pub body: String,
-    /// When it was acknowledged; `None` if it was not.
+    /// Time at which the post succeeded; `None` if it failed.
     pub acknowledged: Option<Instant>,
 }
 
-/// What the clients saw.
+/// Results of the clients' calls.
 #[derive(Default)]
 pub struct Story {
     pub posts: Vec<Post>,
-    /// Messages that may be acknowledged.
-    tried: HashSet<String>,
-    /// Messages that were acknowledged.
-    taken: Vec<String>,
-    /// Calls that were answered with an error.
+    /// Bodies of claimed messages, which may have been acknowledged.
+    claimed: HashSet<String>,
+    /// Bodies of messages that were acknowledged.
+    acknowledged: Vec<String>,
+    /// Number of calls that returned an error.
     pub refused: usize,
-    /// How long the slowest call took.
+    /// Duration of the slowest call.
     pub slowest: Duration,
 }
 
-/// Clients at work.
+/// Running clients.
 pub struct Load {
     stop: Arc<AtomicBool>,
     posted: watch::Sender<usize>,
@@ -67,7 +68,8 @@ struct Client {
 }
 
 impl Load {
-    /// Eight clients post to these queues in turn, and `consumers` more empty them.
+    /// Starts eight clients that post to the queues in turn, and `consumers` clients that claim and
+    /// acknowledge.
     pub fn start(queues: &[TestQueue], consumers: usize) -> Self {
         let mut load = Self {
             stop: Arc::default(),
@@ -89,26 +91,26 @@ impl Load {
         load
     }
 
-    /// Waits until so many more posts were acknowledged.
+    /// Waits until `count` more posts have succeeded.
     pub async fn acknowledges(&self, count: usize) {
         let goal = *self.posted.borrow() + count;
         soon(self.posted.subscribe().wait_for(|posted| *posted >= goal)).await.unwrap();
     }
 
-    /// Waits until so many more calls were refused.
+    /// Waits until `count` more calls have failed.
     pub async fn refuses(&self, count: usize) {
         let goal = *self.refused.borrow() + count;
         soon(self.refused.subscribe().wait_for(|refused| *refused >= goal)).await.unwrap();
     }
 
-    /// Ends the clients.
+    /// Stops the clients and returns their results.
     pub async fn stop(self) -> Story {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Story::default();
         for story in soon(self.tasks.join_all()).await {
             all.posts.extend(story.posts);
-            all.tried.extend(story.tried);
-            all.taken.extend(story.taken);
+            all.claimed.extend(story.claimed);
+            all.acknowledged.extend(story.acknowledged);
             all.refused += story.refused;
             all.slowest = all.slowest.max(story.slowest);
         }
@@ -133,13 +135,13 @@ impl Client {
 
     async fn call<T>(&mut self, call: impl Future<Output = crate::Result<T>>) -> Option<T> {
         let start = Instant::now();
-        let answer = answered(call.await);
+        let result = answered(call.await);
         self.story.slowest = self.story.slowest.max(start.elapsed());
-        if answer.is_none() {
+        if result.is_none() {
             self.story.refused += 1;
             self.refused.send_modify(|count| *count += 1);
         }
-        answer
+        result
     }
 
     async fn post(&mut self, queue: &TestQueue, n: usize) {
@@ -153,21 +155,21 @@ impl Client {
 
     async fn consume(&mut self, queue: &TestQueue) {
         let Some(Some(claim)) = self.call(queue.try_claim(&claim_spec(5))).await else { return };
-        self.story.tried.extend(claim.messages.iter().map(text));
+        self.story.claimed.extend(claim.messages.iter().map(text));
         let all: Vec<_> = claim.messages.iter().map(|message| ack(message.id)).collect();
         let acknowledging = queue.pool.acknowledge(&queue.queue, claim.id, &all, queue.now());
-        let Some(answers) = self.call(acknowledging).await else { return };
-        for (message, answer) in claim.messages.iter().zip(answers) {
-            if answer == AckResult::Applied {
-                self.story.taken.push(text(message));
+        let Some(results) = self.call(acknowledging).await else { return };
+        for (message, result) in claim.messages.iter().zip(results) {
+            if result == AckResult::Applied {
+                self.story.acknowledged.push(text(message));
             }
         }
     }
 }
 
 impl Story {
-    /// The acknowledged posts that are neither in the queues nor were handled. Nothing may be there
-    /// twice.
+    /// Returns the successful posts whose messages are neither in the queues nor were claimed.
+    /// Panics if a message is stored twice.
     pub async fn lost(&self, queues: &[TestQueue]) -> Vec<&Post> {
         let stored = stored(queues).await;
         for post in &self.posts {
@@ -175,26 +177,26 @@ impl Story {
             assert!(copies <= 1, "{} is stored {copies} times", post.body);
         }
         let is_lost = |post: &&Post| {
-            let is_there = stored.contains_key(&post.body) || self.tried.contains(&post.body);
-            post.acknowledged.is_some() && !is_there
+            let is_known = stored.contains_key(&post.body) || self.claimed.contains(&post.body);
+            post.acknowledged.is_some() && !is_known
         };
         self.posts.iter().filter(is_lost).collect()
     }
 
-    /// Checks that nothing acknowledged was lost: each post is stored once or was handled once, and
-    /// what was handled is gone.
+    /// Checks that no successful post was lost, that no message was acknowledged twice, and that
+    /// acknowledged messages are removed.
     pub async fn assert_whole(&self, queues: &[TestQueue]) {
         let lost: Vec<_> = self.lost(queues).await.iter().map(|post| &post.body).collect();
-        assert!(lost.is_empty(), "{} were lost: {lost:?}", lost.len());
+        assert!(lost.is_empty(), "{} messages were lost: {lost:?}", lost.len());
         let stored = stored(queues).await;
-        let mut handled = HashSet::new();
-        for body in &self.taken {
-            assert!(handled.insert(body), "{body} was handled twice");
-            assert!(!stored.contains_key(body), "{body} is back");
+        let mut processed = HashSet::new();
+        for body in &self.acknowledged {
+            assert!(processed.insert(body), "{body} was acknowledged twice");
+            assert!(!stored.contains_key(body), "{body} is stored again");
         }
     }
 
-    /// Checks that what one client posted to a queue after the other is there in this order.
+    /// Checks that the messages of each client are in a queue in the order in which it posted them.
     pub async fn assert_in_order(&self, queues: &[TestQueue]) {
         for queue in queues {
             let mut last: HashMap<String, usize> = HashMap::new();
@@ -208,19 +210,20 @@ impl Story {
         }
     }
 
-    /// The longest time without an acknowledged post.
+    /// Returns the longest time without a successful post.
     pub fn longest_gap(&self) -> Duration {
         let mut times: Vec<_> = self.posts.iter().filter_map(|post| post.acknowledged).collect();
         times.sort_unstable();
         times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
     }
 
+    /// Returns the number of successful posts.
     pub fn acknowledged(&self) -> usize {
         self.posts.iter().filter(|post| post.acknowledged.is_some()).count()
     }
 }
 
-/// How often each body is in the queues.
+/// Returns how often each body occurs in the queues.
 async fn stored(queues: &[TestQueue]) -> HashMap<String, usize> {
     let mut stored = HashMap::new();
     for queue in queues {

@@ -1,5 +1,5 @@
-//! For tests of what a backend does when its servers fail: clients at work, and short words for what
-//! such tests say often. Not a part of the specification.
+//! Support for tests of a backend whose servers fail: clients that cause load, and shorthands. Not
+//! part of the specification.
 
 mod exercise;
 mod load;
@@ -19,16 +19,18 @@ pub use load::{Load, Post, Story};
 use super::{TestPool, TestQueue};
 use crate::{Result, StoreError, domain::Message, pool::ListSpec};
 
-/// The same queue, as another node sees it.
+/// Returns the same queue, accessed through another node.
 pub fn through(node: &TestPool, queue: &TestQueue) -> TestQueue {
     TestQueue { pool: Arc::clone(&node.pool), ..queue.clone() }
 }
 
+/// Returns the body of a message.
 pub fn text(message: &Message) -> String {
     String::from_utf8(message.body.as_bytes().to_vec()).unwrap()
 }
 
-/// What a call answered; `None` if the servers could not be reached. Nothing else may go wrong.
+/// Returns the result of a call; `None` if the servers could not be reached. Panics on other
+/// errors.
 #[track_caller]
 pub fn answered<T>(result: Result<T>) -> Option<T> {
     match result {
@@ -38,22 +40,22 @@ pub fn answered<T>(result: Result<T>) -> Option<T> {
     }
 }
 
-/// Posts until that works; answers how long it took.
+/// Posts until a post succeeds; returns how long that took.
 pub async fn until_it_works(queue: &TestQueue) -> Duration {
     let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(10)));
     while answered(queue.try_post(vec![message("\"again\"")]).await).is_none() {
-        assert!(start.elapsed() < DEADLINE, "it never works again");
+        assert!(start.elapsed() < DEADLINE, "no post succeeded in time");
         ticks.tick().await;
     }
     start.elapsed()
 }
 
-/// What a future answers, in time.
+/// Returns the result of a future; panics if it takes longer than [`DEADLINE`].
 pub async fn soon<F: IntoFuture>(future: F) -> F::Output {
-    timeout(DEADLINE, future).await.expect("it takes too long")
+    timeout(DEADLINE, future).await.expect("the future takes too long")
 }
 
-/// All that is in a queue, read page by page.
+/// Returns all messages of a queue, read page by page.
 pub async fn everything(queue: &TestQueue) -> Vec<Message> {
     let mut all: Vec<Message> = Vec::new();
     loop {
@@ -66,16 +68,16 @@ pub async fn everything(queue: &TestQueue) -> Vec<Message> {
     }
 }
 
-/// All that is in a queue, which must be what it counts.
+/// Returns all messages of a queue, and checks that its counts agree with them.
 pub async fn counted(queue: &TestQueue) -> Vec<Message> {
     let all = everything(queue).await;
-    assert!(all.is_sorted_by(|a, b| a.id.sequence < b.id.sequence), "a position is there twice");
-    // A claim that has lapsed stays written on its messages.
+    assert!(all.is_sorted_by(|a, b| a.id.sequence < b.id.sequence), "a position occurs twice");
+    // A message keeps the id of a claim that has expired, so `claim` does not tell claimed ones.
     let claimed = ListSpec { include_free: false, include_delayed: false, ..list_all(100_000) };
     let held = queue.list(&claimed).await.items.len() as u64;
     let stats = queue.stats().await;
     assert_eq!((stats.free, stats.claimed), (all.len() as u64 - held, held));
-    assert_eq!(stats.oldest.map(|mark| mark.id), all.first().map(|message| message.id));
-    assert_eq!(stats.newest.map(|mark| mark.id), all.last().map(|message| message.id));
+    assert_eq!(stats.oldest.map(|position| position.id), all.first().map(|message| message.id));
+    assert_eq!(stats.newest.map(|position| position.id), all.last().map(|message| message.id));
     all
 }
