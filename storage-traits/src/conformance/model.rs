@@ -1,4 +1,5 @@
-//! Random steps, done by the pool under test and by the reference: every answer must be the same.
+//! Model-based cases: random steps on the pool under test and on the reference pool must have equal
+//! results.
 
 use std::{fmt::Debug, num::NonZeroU32, time::Duration};
 
@@ -25,23 +26,23 @@ use crate::{
 const CASES: u32 = 64;
 const STEPS: usize = 120;
 
-/// A message: which of the two queues, and where in it.
+/// Message: index of one of the two queues, and sequence.
 type Pick = (usize, i64);
 
-/// A claim that was made before: the last one is 0, the one before is 1.
+/// Earlier claim: 0 is the last one, 1 the one before it.
 type Back = usize;
 
-/// A message that is to be posted, in seconds.
+/// Message to post; times in seconds.
 #[derive(Debug, Clone)]
 struct Draft {
     ttl: u64,
     delay: u64,
-    /// Whether the delay is written as a moment.
+    /// Whether the delay is given as a time.
     scheduled: bool,
-    /// Which of a few deduplication ids, and its window.
+    /// One of a few deduplication ids, and its window.
     deduplication: Option<(u8, u64)>,
     retained: bool,
-    /// Which of a few ordering keys, where there are any.
+    /// One of a few ordering keys, if the case uses them.
     key: Option<u8>,
 }
 
@@ -71,8 +72,8 @@ pub async fn every_result_equals_that_of_the_reference(pool: &TestPool) {
     run(pool, false).await;
 }
 
-/// The same with ordering keys, and without dead letters. Which line is served next is the pool's
-/// affair; that it may be, and that no claim is smaller than it could be, is not.
+/// Uses ordering keys, and no dead letters. A pool may choose the key to serve next within limits;
+/// the case checks that the choice is allowed, and that no claim is smaller than it could be.
 pub async fn with_ordering_keys_every_result_is_allowed(pool: &TestPool) {
     run(pool, true).await;
 }
@@ -92,7 +93,7 @@ async fn run(pool: &TestPool, keyed: bool) {
     outcome.unwrap_or_else(|difference| panic!("{difference}"));
 }
 
-/// The same in every run, unless another is asked for by a number in `MODEL_SEED`.
+/// Returns the seed: the same in every run, unless `MODEL_SEED` is set to another number.
 #[expect(clippy::disallowed_methods, reason = "a suite has no configuration")]
 fn seed() -> [u8; 32] {
     let number = std::env::var("MODEL_SEED").map_or(0, |seed| seed.parse::<u64>().unwrap());
@@ -154,10 +155,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 fn list_spec() -> impl Strategy<Value = ListSpec> {
-    let whose = option::weighted(0.3, (0..2_usize).prop_map(client_number));
+    let hidden = option::weighted(0.3, (0..2_usize).prop_map(client_number));
     let after = option::of((0..16_i64).prop_map(|n| Sequence::new(n).unwrap()));
-    let free = prop_oneof![4 => Just(true), 1 => Just(false)];
-    (after, 1..8_u32, whose, free, any::<bool>(), any::<bool>()).prop_map(
+    let ready = prop_oneof![4 => Just(true), 1 => Just(false)];
+    (after, 1..8_u32, hidden, ready, any::<bool>(), any::<bool>()).prop_map(
         |(after, n, hide_client, include_free, include_claimed, include_delayed)| {
             let limit = limit(n);
             ListSpec { after, limit, hide_client, include_free, include_claimed, include_delayed }
@@ -169,8 +170,8 @@ fn client_number(n: usize) -> ClientId {
     client(["first", "second"][n])
 }
 
-/// Does the steps on two fresh queues of the pool and on a group of the first, and on the same of a
-/// reference.
+/// Takes the steps on two new queues of the pool and on a group of the first, and on the same of a
+/// reference pool, and compares the results.
 async fn compare(pool: &TestPool, keyed: bool, steps: &[(usize, Step)]) {
     let reference = ReferencePool::default();
     let queues = [pool.queue().await, pool.queue().await];
@@ -178,43 +179,43 @@ async fn compare(pool: &TestPool, keyed: bool, steps: &[(usize, Step)]) {
         reference.open_queue(&queue.queue).await.unwrap();
     }
     let name: GroupName = "group".parse().unwrap();
-    let mut readings = Vec::new();
+    let mut groups = Vec::new();
     for pool in [&*pool.pool, &reference as &dyn MessagePool] {
         let (of, settings) = (&queues[0].queue, Metadata::default());
         let created = pool.create_group(of, &name, StartPoint::Start, &settings, queues[0].now());
-        readings.push(created.await.unwrap().0.as_queue);
+        groups.push(created.await.unwrap().0.as_queue);
     }
-    let mut world = World { queues, keyed, claims: Vec::new(), now: pool.now() };
+    let mut run = Run { queues, keyed, claims: Vec::new(), now: pool.now() };
     for (n, (queue, step)) in steps.iter().enumerate() {
         if let Step::Advance { millis } = step {
             pool.advance(Duration::from_millis(*millis));
-            world.now = pool.now();
+            run.now = pool.now();
         }
         if let Step::Claim { .. } = step {
-            world.claims.push(ClaimId::from_bytes((n as u128).to_be_bytes()));
+            run.claims.push(ClaimId::from_bytes((n as u128).to_be_bytes()));
         }
         if let Step::Seek { to } = step {
             for (n, pool) in [&*pool.pool, &reference as &dyn MessagePool].into_iter().enumerate() {
-                let moved = pool.seek_group(&world.queues[0].queue, &name, *to, world.now).await;
-                readings[n] = moved.unwrap().unwrap().as_queue;
+                let moved = pool.seek_group(&run.queues[0].queue, &name, *to, run.now).await;
+                groups[n] = moved.unwrap().unwrap().as_queue;
             }
         }
-        let answer = world.answer(&*pool.pool, &readings[0], *queue, step).await;
+        let result = run.take(&*pool.pool, &groups[0], *queue, step).await;
         let chooses = keyed && matches!(step, Step::Claim { .. } | Step::Pop { .. });
-        let taken = if chooses { world.named(&answer) } else { Vec::new() };
-        let on = world.on(&readings[1], *queue);
-        reference.prefer(on, taken).unwrap();
-        let expected = world.answer(&reference, &readings[1], *queue, step).await;
+        let chosen = if chooses { run.ids_in(&result) } else { Vec::new() };
+        let on = run.target(&groups[1], *queue);
+        reference.prefer(on, chosen).unwrap();
+        let expected = run.take(&reference, &groups[1], *queue, step).await;
         reference.prefer(on, Vec::new()).unwrap();
-        assert_eq!(answer, expected, "step {n}: {step:?} on queue {queue}");
+        assert_eq!(result, expected, "step {n}: {step:?} on queue {queue}");
     }
     for n in 0..3 {
         let list = Step::List { spec: list_all(1_000) };
-        let answer = world.answer(&*pool.pool, &readings[0], n, &list).await;
-        let expected = world.answer(&reference, &readings[1], n, &list).await;
-        assert_eq!(answer, expected, "in the end, on queue {n}");
+        let result = run.take(&*pool.pool, &groups[0], n, &list).await;
+        let expected = run.take(&reference, &groups[1], n, &list).await;
+        assert_eq!(result, expected, "after the last step, on queue {n}");
     }
-    for queue in &world.queues {
+    for queue in &run.queues {
         pool.pool.drop_queue(&queue.queue).await.unwrap();
     }
 }
@@ -234,32 +235,32 @@ impl Draft {
     }
 }
 
-struct World {
+struct Run {
     queues: [TestQueue; 2],
     keyed: bool,
     claims: Vec<ClaimId>,
     now: Timestamp,
 }
 
-impl World {
+impl Run {
     fn id(&self, (queue, sequence): Pick) -> MessageId {
         self.queues[queue].id(sequence)
     }
 
-    /// The ids of the picks, each once.
+    /// Returns the ids of the picks without duplicates.
     fn ids(&self, picks: &[Pick]) -> Vec<MessageId> {
         let first = |n: &usize| !picks[..*n].contains(&picks[*n]);
         (0..picks.len()).filter(first).map(|n| self.id(picks[n])).collect()
     }
 
-    fn on<'q>(&'q self, reading: &'q QueueRef, queue: usize) -> &'q QueueRef {
-        self.queues.get(queue).map_or(reading, |queue| &queue.queue)
+    fn target<'q>(&'q self, group: &'q QueueRef, queue: usize) -> &'q QueueRef {
+        self.queues.get(queue).map_or(group, |queue| &queue.queue)
     }
 
-    /// The messages that an answer is about.
-    fn named(&self, answer: &str) -> Vec<MessageId> {
+    /// Returns the ids of the messages in a result.
+    fn ids_in(&self, result: &str) -> Vec<MessageId> {
         let all = self.queues.iter().flat_map(|queue| (1..500).map(|n| queue.id(n)));
-        all.filter(|id| answer.contains(&format!("id: {id:?}"))).collect()
+        all.filter(|id| result.contains(&format!("id: {id:?}"))).collect()
     }
 
     fn claim(&self, back: Back) -> ClaimId {
@@ -267,30 +268,30 @@ impl World {
         self.claims.iter().rev().nth(back).copied().unwrap_or(unknown)
     }
 
-    /// Does one step and answers what the pool said.
-    async fn answer(
+    /// Takes one step and returns the result as text.
+    async fn take(
         &self,
         pool: &dyn MessagePool,
-        reading: &QueueRef,
+        group: &QueueRef,
         queue: usize,
         step: &Step,
     ) -> String {
-        let (now, on) = (self.now, self.on(reading, queue));
+        let (now, on) = (self.now, self.target(group, queue));
         let other = &self.queues[usize::from(queue != 1)].queue;
         match step {
             Step::Post { client, drafts } => {
                 let messages = drafts.iter().map(|draft| draft.at(now, self.keyed)).collect();
-                said(pool.post(on, &client_number(*client), messages, now).await)
+                render(pool.post(on, &client_number(*client), messages, now).await)
             }
-            Step::List { spec } => said(pool.list(on, spec, now).await),
-            Step::Get { picks } => said(pool.get(on, &self.ids(picks), now).await),
+            Step::List { spec } => render(pool.list(on, spec, now).await),
+            Step::Get { picks } => render(pool.get(on, &self.ids(picks), now).await),
             Step::Delete { pick, claim } => {
                 let claim = claim.map(|back| self.claim(back));
-                said(pool.delete(on, self.id(*pick), claim, now).await)
+                render(pool.delete(on, self.id(*pick), claim, now).await)
             }
             Step::DeleteMany { picks, claims } => {
                 let claims: Vec<_> = claims.iter().map(|back| self.claim(*back)).collect();
-                said(pool.delete_many(on, &self.ids(picks), &claims, now).await)
+                render(pool.delete_many(on, &self.ids(picks), &claims, now).await)
             }
             Step::Claim { terms, limit: n, dead_letter } => {
                 let dead_letter =
@@ -303,43 +304,43 @@ impl World {
                         }
                     });
                 let (id, terms, limit) = (self.claim(0), *terms, limit(*n));
-                said(pool.claim(on, &ClaimSpec { id, terms, limit, dead_letter }, now).await)
+                render(pool.claim(on, &ClaimSpec { id, terms, limit, dead_letter }, now).await)
             }
-            Step::GetClaim { claim } => said(pool.get_claim(on, self.claim(*claim), now).await),
+            Step::GetClaim { claim } => render(pool.get_claim(on, self.claim(*claim), now).await),
             Step::Renew { claim, terms } => {
-                said(pool.renew(on, self.claim(*claim), *terms, now).await)
+                render(pool.renew(on, self.claim(*claim), *terms, now).await)
             }
-            Step::Release { claim } => said(pool.release(on, self.claim(*claim), now).await),
+            Step::Release { claim } => render(pool.release(on, self.claim(*claim), now).await),
             Step::Acknowledge { claim, picks } => {
                 let acknowledgement = |(pick, retry): &(Pick, Option<u64>)| match retry {
                     None => ack(self.id(*pick)),
                     Some(retry) => nack(self.id(*pick), Duration::from_secs(*retry)),
                 };
                 let all: Vec<_> = picks.iter().map(acknowledgement).collect();
-                said(pool.acknowledge(on, self.claim(*claim), &all, now).await)
+                render(pool.acknowledge(on, self.claim(*claim), &all, now).await)
             }
             Step::Reschedule { pick, seconds } => {
-                let moment = now.plus(Duration::from_secs(*seconds));
-                said(pool.reschedule(on, self.id(*pick), moment, now).await)
+                let time = now.plus(Duration::from_secs(*seconds));
+                render(pool.reschedule(on, self.id(*pick), time, now).await)
             }
             Step::Redrive { limit: n, rate } => {
                 let rate = rate.and_then(NonZeroU32::new);
-                said(pool.redrive(on, RedriveSpec { limit: limit(*n), rate }, now).await)
+                render(pool.redrive(on, RedriveSpec { limit: limit(*n), rate }, now).await)
             }
-            Step::Pop { limit: n } => said(pool.pop(on, limit(*n), now).await),
-            Step::Purge => said(pool.purge(on, now).await),
-            Step::Stats => said(pool.stats(on, now).await),
-            // Nobody is asked, so nobody tidies up.
+            Step::Pop { limit: n } => render(pool.pop(on, limit(*n), now).await),
+            Step::Purge => render(pool.purge(on, now).await),
+            Step::Stats => render(pool.stats(on, now).await),
+            // No call, so that the pool does not apply what is due.
             Step::Advance { .. } | Step::Seek { .. } => String::new(),
-            // What a sweep handles is its own affair.
-            Step::Sweep => said(pool.sweep(now).await.map(drop)),
+            // The amount of work in a sweep is not specified.
+            Step::Sweep => render(pool.sweep(now).await.map(drop)),
         }
     }
 }
 
-fn said<T: Debug>(answer: Result<T>) -> String {
-    match answer {
-        Ok(answer) => format!("{answer:?}"),
+fn render<T: Debug>(result: Result<T>) -> String {
+    match result {
+        Ok(result) => format!("{result:?}"),
         Err(StoreError::NotFound { .. }) => "not found".to_owned(),
         Err(error) => panic!("{error}"),
     }

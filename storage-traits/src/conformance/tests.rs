@@ -1,5 +1,4 @@
-//! The suite, run on the plainest stores there can be: so that a case which fails elsewhere is
-//! known to be one that can be passed.
+//! The suite, run on the reference stores, which shows that every case can be passed.
 
 use std::{
     collections::BTreeMap,
@@ -103,9 +102,9 @@ impl QueueCatalog for ReferenceCatalog {
         _now: Timestamp,
     ) -> Result<QueueRecord> {
         let (mut state, key) = (self.state()?, &read.queue.key);
-        let same_life = |record: &&mut QueueRecord| record.queue == read.queue;
+        let same_incarnation = |record: &&mut QueueRecord| record.queue == read.queue;
         let missing = || StoreError::not_found("queue", key);
-        let record = state.queues.get_mut(key).filter(same_life).ok_or_else(missing)?;
+        let record = state.queues.get_mut(key).filter(same_incarnation).ok_or_else(missing)?;
         if record.version != read.version {
             return Err(StoreError::Conflict { kind: "queue", key: key.to_string() });
         }
@@ -118,9 +117,9 @@ impl QueueCatalog for ReferenceCatalog {
 
     async fn delete(&self, key: &QueueKey, _now: Timestamp) -> Result<Option<QueueRef>> {
         let mut state = self.state()?;
-        let gone = state.queues.remove(key);
-        state.changes.extend(gone.is_some().then(|| key.clone()));
-        Ok(gone.map(|record| record.queue))
+        let deleted = state.queues.remove(key);
+        state.changes.extend(deleted.is_some().then(|| key.clone()));
+        Ok(deleted.map(|record| record.queue))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use super::everything;
+use super::helpers::everything;
 use crate::{
     conformance::{
         TestPool, TestQueue,

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use super::{answered, everything, soon, text};
+use super::helpers::{answered, everything, soon, text};
 use crate::{
     conformance::{
         TestQueue,

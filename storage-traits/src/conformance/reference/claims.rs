@@ -1,6 +1,6 @@
 use async_trait::async_trait;
 
-use super::{Held, Queue, ReferencePool};
+use super::{ClaimState, Queue, ReferencePool};
 use crate::{
     Limit, Result, StoreError,
     domain::{
@@ -22,16 +22,17 @@ impl ClaimStore for ReferencePool {
         if !state.queues.contains_key(&queue.incarnation) {
             return Ok(None);
         }
-        let own = |of: Incarnation| of == queue.incarnation || state.source(queue) == Some(of);
-        let rule = spec.dead_letter.as_ref().filter(|rule| !own(rule.queue.incarnation));
+        let is_source =
+            |of: Incarnation| of == queue.incarnation || state.source(queue) == Some(of);
+        let rule = spec.dead_letter.as_ref().filter(|rule| !is_source(rule.queue.incarnation));
         if let Some(rule) = rule.filter(|rule| !state.queues.contains_key(&rule.queue.incarnation))
         {
             return Err(StoreError::not_found("queue", &rule.queue.key));
         }
         let source = state.queues.get_mut(&queue.incarnation).unwrap();
-        let (mut taken, mut served, mut dead) = (Vec::new(), Vec::new(), Vec::new());
-        for message in source.free(now) {
-            if taken.len() == spec.limit.get() {
+        let (mut claimed, mut served, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+        for message in source.claimable(now) {
+            if claimed.len() == spec.limit.get() {
                 break;
             }
             match rule {
@@ -39,12 +40,12 @@ impl ClaimStore for ReferencePool {
                     dead.push((rule, message));
                 }
                 _ => {
-                    taken.push(message.id);
+                    claimed.push(message.id);
                     served.push(message);
                 }
             }
         }
-        source.served(&served);
+        source.rotate_to_back(&served);
         for (rule, message) in dead {
             let (old, ttl) = (message.id, rule.ttl.unwrap_or(message.ttl));
             let (visible_at, expires_at) = (now, now.plus(ttl));
@@ -55,17 +56,17 @@ impl ClaimStore for ReferencePool {
             state.queues.get_mut(&queue.incarnation).unwrap().remove(&[old]);
             state.counters.dead_lettered += 1;
         }
-        if taken.is_empty() {
+        if claimed.is_empty() {
             return Ok(None);
         }
         let source = state.queues.get_mut(&queue.incarnation).unwrap();
-        for message in source.messages.iter_mut().filter(|message| taken.contains(&message.id)) {
+        for message in source.messages.iter_mut().filter(|message| claimed.contains(&message.id)) {
             message.claim = Some(spec.id);
             message.claim_count += 1;
         }
         source.extend(spec.id, spec.terms, now);
         let (id, ttl) = (spec.id, spec.terms.ttl);
-        source.claims.push(Held { id, renewed_at: now, ttl });
+        source.claims.push(ClaimState { id, renewed_at: now, ttl });
         Ok(Some(Claim { id, renewed_at: now, ttl, messages: source.held_by(id) }))
     }
 
@@ -114,18 +115,19 @@ impl ClaimStore for ReferencePool {
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
     ) -> Result<Vec<AckResult>> {
-        let one = |queue: &mut Queue, said: &Acknowledgement| {
-            let held = queue.find(said.id, now).and_then(|m| queue.holder(m, now));
+        let one = |queue: &mut Queue, acknowledgement: &Acknowledgement| {
+            let held = queue.find(acknowledgement.id, now).and_then(|m| queue.holder(m, now));
             if held != Some(id) {
                 return AckResult::NotHeld;
             }
-            match said.outcome {
+            match acknowledgement.outcome {
                 AckOutcome::Ack => {
-                    queue.remove(&[said.id]);
-                    queue.recent.add(1, now);
+                    queue.remove(&[acknowledgement.id]);
+                    queue.completed.add(1, now);
                 }
                 AckOutcome::Nack { delay } => {
-                    let message = queue.messages.iter_mut().find(|m| m.id == said.id).unwrap();
+                    let message =
+                        queue.messages.iter_mut().find(|m| m.id == acknowledgement.id).unwrap();
                     message.claim = None;
                     if !delay.is_zero() {
                         message.visible_at = now.plus(delay);
@@ -134,17 +136,19 @@ impl ClaimStore for ReferencePool {
             }
             AckResult::Applied
         };
-        self.with(queue, |queue| acknowledgements.iter().map(|said| one(queue, said)).collect())
+        self.with(queue, |queue| {
+            acknowledgements.iter().map(|acknowledgement| one(queue, acknowledgement)).collect()
+        })
     }
 
     async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
         self.with(queue, |queue| {
-            let mut popped = queue.free(now);
+            let mut popped = queue.claimable(now);
             popped.truncate(limit.get());
-            queue.served(&popped);
+            queue.rotate_to_back(&popped);
             popped.sort_by_key(|message| message.id);
             queue.remove(&popped.iter().map(|message| message.id).collect::<Vec<_>>());
-            queue.recent.add(popped.len() as u64, now);
+            queue.completed.add(popped.len() as u64, now);
             popped
         })
     }

@@ -13,16 +13,21 @@ use crate::{
 };
 
 impl State {
-    /// A new reading with what the queue has from a point on.
-    fn read_from(&mut self, queue: &QueueRef, start: StartPoint, now: Timestamp) -> QueueRef {
+    /// Creates the delivery state of a group that starts at a point of the queue.
+    fn create_delivery_state(
+        &mut self,
+        queue: &QueueRef,
+        start: StartPoint,
+        now: Timestamp,
+    ) -> QueueRef {
         let wanted = |message: &&Message| match start {
             StartPoint::Start => true,
             StartPoint::End => false,
             StartPoint::Time(time) => message.posted_at >= time,
             StartPoint::Sequence(sequence) => message.id.sequence >= sequence,
         };
-        let fresh = |message: &Message| Message {
-            // What waits for a retry waits in the queue alone.
+        let unclaimed = |message: &Message| Message {
+            // The delay of a retry applies to the queue only.
             visible_at: if message.claim_count > 0 {
                 message.posted_at
             } else {
@@ -33,24 +38,24 @@ impl State {
             ..message.clone()
         };
         let source = &self.queues[&queue.incarnation];
-        let there = |message: &&Message| source.find(message.id, now).is_some();
-        let retained = self.logs.get(&queue.incarnation).into_iter().flatten();
-        let done = retained.filter(|message| !there(message) && message.expires_at > now);
-        let all = source.unexpired(now).chain(done);
-        let mut messages: Vec<_> = all.filter(wanted).map(fresh).collect();
+        let in_queue = |message: &&Message| source.find(message.id, now).is_some();
+        let retained = self.retained.get(&queue.incarnation).into_iter().flatten();
+        let removed = retained.filter(|message| !in_queue(message) && message.expires_at > now);
+        let all = source.unexpired(now).chain(removed);
+        let mut messages: Vec<_> = all.filter(wanted).map(unclaimed).collect();
         messages.sort_by_key(|message| message.id);
-        let reading = Queue { messages, posted: source.posted, ..Queue::default() };
+        let state = Queue { messages, last_sequence: source.last_sequence, ..Queue::default() };
         let incarnation = Incarnation::generate(now);
-        self.queues.insert(incarnation, reading);
+        self.queues.insert(incarnation, state);
         QueueRef { incarnation, ..queue.clone() }
     }
 
-    /// The queue that a group reads.
-    pub(super) fn source(&self, reading: &QueueRef) -> Option<Incarnation> {
-        self.groups.iter().find(|(_, group)| group.as_queue == *reading).map(|((of, _), _)| *of)
+    /// Returns the queue of a group.
+    pub(super) fn source(&self, group: &QueueRef) -> Option<Incarnation> {
+        self.groups.iter().find(|(_, found)| found.as_queue == *group).map(|((of, _), _)| *of)
     }
 
-    /// Where a message of a queue, or of a group's reading, comes from.
+    /// Returns the origin of a dead letter of a queue or a group.
     pub(super) fn origin(&self, of: &QueueRef, ttl: Duration) -> Origin {
         let group = self.groups.iter().find(|(_, group)| group.as_queue == *of);
         match group {
@@ -61,8 +66,8 @@ impl State {
 }
 
 impl ReferencePool {
-    /// The copies that groups have of messages which nobody has seen yet, by reading; those that the
-    /// queue retains stand under the queue.
+    /// Returns the copies of scheduled messages in the groups of a queue, by the incarnation of the
+    /// group. The incarnation of the queue stands for the copy in its retention log.
     pub(super) fn scheduled_copies(
         &self,
         queue: &QueueRef,
@@ -77,8 +82,8 @@ impl ReferencePool {
         let mut copies = Vec::new();
         for id in ids.iter().filter(|id| scheduled(&queue.incarnation, id)) {
             let groups = state.groups.iter().filter(|((of, _), _)| *of == queue.incarnation);
-            let readings = groups.map(|(_, group)| group.as_queue.incarnation);
-            copies.extend(readings.filter(|of| scheduled(of, id)).map(|of| (of, *id)));
+            let incarnations = groups.map(|(_, group)| group.as_queue.incarnation);
+            copies.extend(incarnations.filter(|of| scheduled(of, id)).map(|of| (of, *id)));
             copies.push((queue.incarnation, *id));
         }
         Ok(copies)
@@ -86,11 +91,11 @@ impl ReferencePool {
 
     pub(super) fn remove_copies(&self, copies: &[(Incarnation, MessageId)]) -> Result<()> {
         let mut state = self.state()?;
-        for (reading, id) in copies {
-            if *reading == id.incarnation {
-                state.logs.entry(*reading).or_default().retain(|message| message.id != *id);
+        for (group, id) in copies {
+            if *group == id.incarnation {
+                state.retained.entry(*group).or_default().retain(|message| message.id != *id);
             } else {
-                state.queues.get_mut(reading).unwrap().remove(&[*id]);
+                state.queues.get_mut(group).unwrap().remove(&[*id]);
             }
         }
         Ok(())
@@ -102,11 +107,11 @@ impl ReferencePool {
         change: impl Fn(&mut Message),
     ) -> Result<()> {
         let mut state = self.state()?;
-        for (reading, id) in copies {
-            let messages = if *reading == id.incarnation {
-                state.logs.entry(*reading).or_default()
+        for (group, id) in copies {
+            let messages = if *group == id.incarnation {
+                state.retained.entry(*group).or_default()
             } else {
-                &mut state.queues.get_mut(reading).unwrap().messages
+                &mut state.queues.get_mut(group).unwrap().messages
             };
             messages.iter_mut().filter(|message| message.id == *id).for_each(&change);
         }
@@ -128,14 +133,14 @@ impl GroupStore for ReferencePool {
         if !state.queues.contains_key(&queue.incarnation) || state.source(queue).is_some() {
             return Err(StoreError::not_found("queue", &queue.key));
         }
-        let place = (queue.incarnation, name.clone());
-        if let Some(group) = state.groups.get(&place) {
+        let key = (queue.incarnation, name.clone());
+        if let Some(group) = state.groups.get(&key) {
             return Ok((group.clone(), false));
         }
-        let reading = state.read_from(queue, start, now);
+        let as_queue = state.create_delivery_state(queue, start, now);
         let settings = settings.clone();
-        let group = Group { name: name.clone(), as_queue: reading, settings, created_at: now };
-        state.groups.insert(place, group.clone());
+        let group = Group { name: name.clone(), as_queue, settings, created_at: now };
+        state.groups.insert(key, group.clone());
         Ok((group, true))
     }
 
@@ -153,7 +158,7 @@ impl GroupStore for ReferencePool {
         let own = |(of, name): &(Incarnation, GroupName)| {
             *of == queue.incarnation && after.is_none_or(|after| name > after)
         };
-        let groups = state.groups.iter().filter(|(place, _)| own(place));
+        let groups = state.groups.iter().filter(|(key, _)| own(key));
         Ok(Page::cut(groups.map(|(_, group)| group.clone()).collect(), limit))
     }
 
@@ -165,11 +170,11 @@ impl GroupStore for ReferencePool {
         now: Timestamp,
     ) -> Result<Option<Group>> {
         let mut state = self.state()?;
-        let place = (queue.incarnation, name.clone());
-        let Some(mut group) = state.groups.get(&place).cloned() else { return Ok(None) };
+        let key = (queue.incarnation, name.clone());
+        let Some(mut group) = state.groups.get(&key).cloned() else { return Ok(None) };
         state.drop_queue(group.as_queue.incarnation);
-        group.as_queue = state.read_from(queue, to, now);
-        state.groups.insert(place, group.clone());
+        group.as_queue = state.create_delivery_state(queue, to, now);
+        state.groups.insert(key, group.clone());
         Ok(Some(group))
     }
 

@@ -21,7 +21,7 @@ impl PoolMaintenance for ReferencePool {
         let mut state = self.state()?;
         state.drop_queue(queue.incarnation);
         let own = |(of, _): &(Incarnation, GroupName)| *of == queue.incarnation;
-        let groups: Vec<_> = state.groups.extract_if(.., |place, _| own(place)).collect();
+        let groups: Vec<_> = state.groups.extract_if(.., |key, _| own(key)).collect();
         for (_, group) in groups {
             state.drop_queue(group.as_queue.incarnation);
         }
@@ -30,7 +30,7 @@ impl PoolMaintenance for ReferencePool {
 
     async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats> {
         self.with(queue, |queue| {
-            let mark = |message: &Message| MessagePosition {
+            let position = |message: &Message| MessagePosition {
                 id: message.id,
                 posted_at: message.posted_at,
             };
@@ -39,21 +39,21 @@ impl PoolMaintenance for ReferencePool {
             Stats {
                 free: queue.unexpired(now).count() as u64 - claimed,
                 claimed,
-                oldest: queue.unexpired(now).next().map(mark),
-                newest: queue.unexpired(now).next_back().map(mark),
-                completed_last_minute: queue.recent.last_minute(now),
+                oldest: queue.unexpired(now).next().map(position),
+                newest: queue.unexpired(now).next_back().map(position),
+                completed_last_minute: queue.completed.last_minute(now),
             }
         })
     }
 
     async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
-        self.state()?.logs.remove(&queue.incarnation);
+        self.state()?.retained.remove(&queue.incarnation);
         self.with(queue, |queue| {
-            let free = |message: &&Message| queue.holder(message, now).is_none();
-            let gone: Vec<_> =
-                queue.unexpired(now).filter(free).map(|message| message.id).collect();
-            queue.remove(&gone);
-            gone.len() as u64
+            let unclaimed = |message: &&Message| queue.holder(message, now).is_none();
+            let deleted: Vec<_> =
+                queue.unexpired(now).filter(unclaimed).map(|message| message.id).collect();
+            queue.remove(&deleted);
+            deleted.len() as u64
         })
     }
 
@@ -68,11 +68,11 @@ impl PoolMaintenance for ReferencePool {
         let more = due.len() > STEP;
         due.truncate(STEP);
         for (of, id) in &due {
-            // Of a message that expires in groups as well, the queue is counted.
+            // A message that expires in groups too is counted once, for the queue.
             state.counters.expired += u64::from(*of == id.incarnation);
             state.queues.get_mut(of).unwrap().remove(&[*id]);
         }
-        for log in state.logs.values_mut() {
+        for log in state.retained.values_mut() {
             log.retain(|message| message.expires_at > now);
         }
         Ok(Swept { processed: due.len() as u64, more })

@@ -55,7 +55,7 @@ impl MessageStore for ReferencePool {
             );
             if let Some(d) = deduplication {
                 let found = state.queues.get_mut(&queue.incarnation).unwrap();
-                found.seen.insert(d.id, (id, now.plus(d.window)));
+                found.deduplication.insert(d.id, (id, now.plus(d.window)));
             }
             posted.push(Posted { id, duplicate: false });
         }
@@ -116,7 +116,7 @@ impl MessageStore for ReferencePool {
                 return DeleteOutcome::Refused(refusal);
             }
             queue.remove(&[id]);
-            queue.recent.add(1, now);
+            queue.completed.add(1, now);
             DeleteOutcome::Deleted
         })?;
         if outcome == DeleteOutcome::Deleted {
@@ -139,7 +139,7 @@ impl MessageStore for ReferencePool {
             else {
                 return Rescheduled::Missing;
             };
-            // What is claimed is visible.
+            // A claimed message is visible too.
             if message.visible_at <= now {
                 return Rescheduled::Visible;
             }
@@ -171,7 +171,7 @@ impl MessageStore for ReferencePool {
             let before = queue.unexpired(now).count();
             queue.remove(ids);
             let deleted = (before - queue.unexpired(now).count()) as u64;
-            queue.recent.add(deleted, now);
+            queue.completed.add(deleted, now);
             Some(deleted)
         })?;
         if deleted.is_some() {

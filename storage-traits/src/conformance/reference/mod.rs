@@ -1,4 +1,4 @@
-//! The contract of a pool in its plainest form: lists that are walked from end to end.
+//! Reference model of the message pool contract: lists in memory that are scanned from end to end.
 
 mod claims;
 mod groups;
@@ -24,7 +24,7 @@ use crate::{
     support::WatchRegistry,
 };
 
-/// A pool in memory that is slow and obviously right: what others are compared with.
+/// Pool in memory, simple and slow, with which other pools are compared.
 #[derive(Clone, Default)]
 pub struct ReferencePool(Arc<Mutex<State>>, WatchRegistry);
 
@@ -32,45 +32,47 @@ pub struct ReferencePool(Arc<Mutex<State>>, WatchRegistry);
 struct State {
     closed: bool,
     queues: HashMap<Incarnation, Queue>,
-    /// By queue and name.
+    /// Groups by the incarnation of their queue and their name.
     groups: BTreeMap<(Incarnation, GroupName), Group>,
-    /// What queues retain.
-    logs: HashMap<Incarnation, Vec<Message>>,
+    /// Retention logs: the messages that each queue retains.
+    retained: HashMap<Incarnation, Vec<Message>>,
     dropped: HashSet<Incarnation>,
     counters: EventCounts,
 }
 
+/// Delivery state of a queue or a group.
 #[derive(Default)]
 struct Queue {
-    posted: i64,
+    /// Sequence of the last message.
+    last_sequence: i64,
     messages: Vec<Message>,
-    claims: Vec<Held>,
-    /// The ordering keys that can be claimed from, and the lack of one, in turn.
-    turns: Vec<Option<OrderingKey>>,
-    /// What comes before its turn.
+    claims: Vec<ClaimState>,
+    /// Round-robin order of the available ordering keys; `None` stands for messages without a key.
+    rotation: Vec<Option<OrderingKey>>,
+    /// Messages to claim first, out of the rotation.
     preferred: Vec<MessageId>,
-    /// What was posted with a deduplication id, and until when that counts.
-    seen: HashMap<DeduplicationId, (MessageId, Timestamp)>,
-    recent: SlidingMinuteCounter,
-    /// From when on the next redriven message may be visible, in milliseconds.
-    pace: i64,
+    /// The message of each deduplication id, and the end of its window.
+    deduplication: HashMap<DeduplicationId, (MessageId, Timestamp)>,
+    completed: SlidingMinuteCounter,
+    /// First time that redrives with a rate left unused, in milliseconds.
+    redrive_next_free: i64,
 }
 
-struct Held {
+struct ClaimState {
     id: ClaimId,
     renewed_at: Timestamp,
     ttl: Duration,
 }
 
 impl Queue {
-    /// The claim, if it is alive.
-    fn claim(&mut self, id: ClaimId, now: Timestamp) -> Option<&mut Held> {
+    /// Returns a claim that has not expired.
+    fn claim(&mut self, id: ClaimId, now: Timestamp) -> Option<&mut ClaimState> {
         self.claims.iter_mut().find(|held| held.id == id && held.renewed_at.plus(held.ttl) > now)
     }
 
-    /// The live claim that holds a message.
+    /// Returns the claim that holds a message and has not expired.
     fn holder(&self, message: &Message, now: Timestamp) -> Option<ClaimId> {
-        let alive = |held: &&Held| held.renewed_at.plus(held.ttl) > now;
+        let alive = |held: &&ClaimState| held.renewed_at.plus(held.ttl) > now;
         self.claims.iter().filter(alive).map(|held| held.id).find(|id| message.claim == Some(*id))
     }
 
@@ -82,50 +84,54 @@ impl Queue {
         self.unexpired(now).find(|message| message.id == id)
     }
 
-    /// The messages that may be claimed, side by side in their turn, each side oldest first.
-    fn free(&mut self, now: Timestamp) -> Vec<Message> {
-        let free = |m: &&Message| m.visible_at <= now && self.holder(m, now).is_none();
-        let waits = |m: &Message| m.visible_at > now && m.claim_count > 0;
-        let busy = |m: &&Message| self.holder(m, now).is_some() || waits(m);
+    /// Returns the messages that can be claimed: by key in the order of the rotation, oldest first
+    /// within each key.
+    fn claimable(&mut self, now: Timestamp) -> Vec<Message> {
+        let ready = |m: &&Message| m.visible_at <= now && self.holder(m, now).is_none();
+        let waits_for_retry = |m: &Message| m.visible_at > now && m.claim_count > 0;
+        let blocks = |m: &&Message| self.holder(m, now).is_some() || waits_for_retry(m);
         let keyed = |m: &Message| m.ordering_key.clone();
-        let busy: HashSet<_> = self.unexpired(now).filter(busy).filter_map(keyed).collect();
-        let is_open = |m: &&Message| m.ordering_key.as_ref().is_none_or(|key| !busy.contains(key));
-        let mut free: Vec<_> = self.unexpired(now).filter(free).filter(is_open).cloned().collect();
-        if !self.turns.contains(&None) {
-            self.turns.insert(0, None);
+        let blocked: HashSet<_> = self.unexpired(now).filter(blocks).filter_map(keyed).collect();
+        let is_available =
+            |m: &&Message| m.ordering_key.as_ref().is_none_or(|key| !blocked.contains(key));
+        let mut claimable: Vec<_> =
+            self.unexpired(now).filter(ready).filter(is_available).cloned().collect();
+        if !self.rotation.contains(&None) {
+            self.rotation.insert(0, None);
         }
-        let open: HashSet<_> = free.iter().map(|m| m.ordering_key.clone()).collect();
-        // What opens goes to the end; the messages without a key are always open.
-        self.turns.retain(|key| key.is_none() || open.contains(key));
-        for message in &free {
-            if !self.turns.contains(&message.ordering_key) {
-                self.turns.push(message.ordering_key.clone());
+        let available: HashSet<_> = claimable.iter().map(|m| m.ordering_key.clone()).collect();
+        // A key that becomes available goes to the end. Messages without a key are never blocked.
+        self.rotation.retain(|key| key.is_none() || available.contains(key));
+        for message in &claimable {
+            if !self.rotation.contains(&message.ordering_key) {
+                self.rotation.push(message.ordering_key.clone());
             }
         }
-        free.sort_by_key(|m| {
-            let turn = self.turns.iter().position(|key| *key == m.ordering_key);
-            (turn, m.id)
+        claimable.sort_by_key(|m| {
+            let position = self.rotation.iter().position(|key| *key == m.ordering_key);
+            (position, m.id)
         });
         let preferred = |m: &Message| self.preferred.contains(&m.id);
-        for pair in free.windows(2).filter(|pair| pair[0].ordering_key == pair[1].ordering_key) {
+        for pair in claimable.windows(2).filter(|pair| pair[0].ordering_key == pair[1].ordering_key)
+        {
             assert!(preferred(&pair[0]) || !preferred(&pair[1]), "{pair:?} is out of order");
         }
-        // Stable: what is alike stays in its turn.
-        free.sort_by_key(|m| !preferred(m));
-        free
+        // A stable sort, which keeps the rotation among the others.
+        claimable.sort_by_key(|m| !preferred(m));
+        claimable
     }
 
-    /// Sends the sides that messages were taken from to the end.
-    fn served(&mut self, taken: &[Message]) {
-        for message in taken {
-            self.turns.retain(|key| *key != message.ordering_key);
-            self.turns.push(message.ordering_key.clone());
+    /// Moves the keys of messages that were served to the end of the rotation.
+    fn rotate_to_back(&mut self, served: &[Message]) {
+        for message in served {
+            self.rotation.retain(|key| *key != message.ordering_key);
+            self.rotation.push(message.ordering_key.clone());
         }
     }
 
-    /// The message that was posted with this id, if its window is open.
+    /// Returns the message with a deduplication id whose window has not ended.
     fn duplicate(&self, id: &DeduplicationId, now: Timestamp) -> Option<MessageId> {
-        self.seen.get(id).filter(|(_, until)| *until > now).map(|(id, _)| *id)
+        self.deduplication.get(id).filter(|(_, until)| *until > now).map(|(id, _)| *id)
     }
 
     fn remove(&mut self, ids: &[MessageId]) {
@@ -136,7 +142,7 @@ impl Queue {
         self.messages.iter().filter(|message| message.claim == Some(id)).cloned().collect()
     }
 
-    /// Lets the messages of a claim live on with it.
+    /// Extends the messages of a claim that would expire before it.
     fn extend(&mut self, id: ClaimId, terms: ClaimTerms, now: Timestamp) {
         for message in self.messages.iter_mut().filter(|message| message.claim == Some(id)) {
             if message.expires_at < now.plus(terms.ttl) {
@@ -148,36 +154,36 @@ impl Queue {
 }
 
 impl State {
-    /// Puts a message at the end of a queue, and of its groups.
+    /// Appends a message to a queue and to its groups.
     fn push(&mut self, to: &QueueRef, mut message: Message, retained: bool) -> MessageId {
         let queue = self.queues.get_mut(&to.incarnation).unwrap();
-        queue.posted += 1;
-        let sequence = Sequence::new(queue.posted).unwrap();
+        queue.last_sequence += 1;
+        let sequence = Sequence::new(queue.last_sequence).unwrap();
         message.id = MessageId { incarnation: to.incarnation, sequence };
         queue.messages.push(message.clone());
         if retained {
-            self.logs.entry(to.incarnation).or_default().push(message.clone());
+            self.retained.entry(to.incarnation).or_default().push(message.clone());
         }
         let groups = self.groups.iter().filter(|((of, _), _)| *of == to.incarnation);
         for (_, group) in groups {
-            let reading = self.queues.get_mut(&group.as_queue.incarnation).unwrap();
-            reading.posted += 1;
-            reading.messages.push(message.clone());
+            let group = self.queues.get_mut(&group.as_queue.incarnation).unwrap();
+            group.last_sequence += 1;
+            group.messages.push(message.clone());
         }
         message.id
     }
 
-    /// Forgets a queue or the reading of a group.
+    /// Removes a queue or the delivery state of a group.
     fn drop_queue(&mut self, queue: Incarnation) {
         self.queues.remove(&queue);
-        self.logs.remove(&queue);
+        self.retained.remove(&queue);
         self.dropped.insert(queue);
     }
 }
 
 impl ReferencePool {
-    /// Lets the next claim or pop take these messages, as another pool did, if it may: whose turn it
-    /// is depends on when a pool noticed that time has opened a line.
+    /// Makes the next claim or pop select these messages first, as another pool did, if they are
+    /// claimable: the rotation depends on when a pool noticed that a key became available.
     pub(super) fn prefer(&self, queue: &QueueRef, ids: Vec<MessageId>) -> Result<()> {
         self.with(queue, |queue| queue.preferred = ids)
     }
@@ -190,7 +196,7 @@ impl ReferencePool {
         Ok(state)
     }
 
-    /// What `f` says of the queue; what it says of an empty one if the pool does not know it.
+    /// Calls `f` on the queue, or on an empty one if the pool does not know it.
     fn with<T>(&self, queue: &QueueRef, f: impl FnOnce(&mut Queue) -> T) -> Result<T> {
         let mut state = self.state()?;
         Ok(f(state.queues.get_mut(&queue.incarnation).unwrap_or(&mut Queue::default())))

@@ -18,47 +18,48 @@ impl DeadLetterStore for ReferencePool {
     ) -> Result<Redriven> {
         let mut state = self.state()?;
         let mut done = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
-        let Some(dlqs) = state.queues.get_mut(&queue.incarnation) else { return Ok(done) };
-        let before = Timestamp::from_millis(dlqs.pace);
+        let Some(dlq) = state.queues.get_mut(&queue.incarnation) else { return Ok(done) };
+        let before = Timestamp::from_millis(dlq.redrive_next_free);
         let schedule = RedriveSchedule::new(spec.rate, before, now);
-        let mut found = dlqs.free(now);
-        found.retain(|message| message.origin.is_some());
-        found.sort_by_key(|message| message.id);
-        done.more = found.len() > spec.limit.get();
-        found.truncate(spec.limit.get());
-        for message in found {
+        let mut dead_letters = dlq.claimable(now);
+        dead_letters.retain(|message| message.origin.is_some());
+        dead_letters.sort_by_key(|message| message.id);
+        done.more = dead_letters.len() > spec.limit.get();
+        dead_letters.truncate(spec.limit.get());
+        for message in dead_letters {
             let origin = message.origin.clone().unwrap();
-            let reading = match origin.group {
+            let source_incarnation = match origin.group {
                 None => Some(origin.queue),
                 Some(name) => {
                     state.groups.get(&(origin.queue, name)).map(|group| group.as_queue.incarnation)
                 }
             };
-            let reading = reading.filter(|reading| state.queues.contains_key(reading));
-            let dlqs = state.queues.get_mut(&queue.incarnation).unwrap();
-            let Some(reading) = reading else {
-                let all = dlqs.messages.iter_mut();
+            let source_incarnation = source_incarnation
+                .filter(|source_incarnation| state.queues.contains_key(source_incarnation));
+            let dlq = state.queues.get_mut(&queue.incarnation).unwrap();
+            let Some(source_incarnation) = source_incarnation else {
+                let all = dlq.messages.iter_mut();
                 all.filter(|m| m.id == message.id).for_each(|m| m.origin = None);
                 done.orphaned += 1;
                 continue;
             };
-            dlqs.remove(&[message.id]);
+            dlq.remove(&[message.id]);
             let source = state.queues.get_mut(&origin.queue).unwrap();
-            source.posted += 1;
-            let (posted, visible_at) = (source.posted, schedule.visible_at(done.moved));
+            source.last_sequence += 1;
+            let (sequence, visible_at) = (source.last_sequence, schedule.visible_at(done.moved));
             let id =
-                MessageId { incarnation: origin.queue, sequence: Sequence::new(posted).unwrap() };
+                MessageId { incarnation: origin.queue, sequence: Sequence::new(sequence).unwrap() };
             let (expires_at, ttl) = (visible_at.plus(origin.ttl), origin.ttl);
             let moved = Message { id, posted_at: now, visible_at, expires_at, ttl, ..message };
             let moved = Message { claim: None, claim_count: 0, origin: None, ..moved };
-            let home = state.queues.get_mut(&reading).unwrap();
-            home.posted = posted;
-            home.messages.push(moved);
+            let destination = state.queues.get_mut(&source_incarnation).unwrap();
+            destination.last_sequence = sequence;
+            destination.messages.push(moved);
             done.moved += 1;
             done.last_visible_at = visible_at;
         }
         let next = schedule.next_free(done.moved, before);
-        state.queues.get_mut(&queue.incarnation).unwrap().pace = next.as_millis();
+        state.queues.get_mut(&queue.incarnation).unwrap().redrive_next_free = next.as_millis();
         Ok(done)
     }
 }
