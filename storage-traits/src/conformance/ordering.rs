@@ -73,7 +73,8 @@ pub async fn a_claimed_message_blocks_its_key(pool: &TestPool) {
 pub async fn a_blocked_key_does_not_block_other_messages(pool: &TestPool) {
     let queue = pool.queue().await;
     post(&queue, "a a b - b").await;
-    assert_eq!(claim_texts(&queue, 1).await, ["3"]); // messages without a key come first in the rotation
+    // Messages without a key come first in the rotation.
+    assert_eq!(claim_texts(&queue, 1).await, ["3"]);
     assert_eq!(claim_texts(&queue, 1).await, ["0"]);
     assert_eq!(claim_texts(&queue, 1).await, ["2"]);
     assert_eq!(queue.claim(&claim_spec(10)).await, None);
@@ -362,7 +363,7 @@ pub async fn messages_of_each_key_are_processed_in_order(pool: &TestPool) {
                     let mut processed = processed.lock().await;
                     let results = queue.acknowledge(claim.id, &[acknowledgement]).await;
                     if acknowledgement != ack(message.id) {
-                        break; // later messages of the claim must not be acknowledged before this one
+                        break; // later messages of the claim must wait for this one
                     }
                     if results == [AckResult::Applied] {
                         let key = message.ordering_key.as_ref().unwrap().as_str().to_owned();
