@@ -1,5 +1,5 @@
-//! Chapar's stores on SQL databases.
+//! Chapar's catalog and message pool on SQL databases.
 //!
-//! [`sqlite`] holds a catalog and a message pool in one file, for a service that needs no server.
+//! [`sqlite`] keeps both in one file, for a service without a database server.
 
 pub mod sqlite;

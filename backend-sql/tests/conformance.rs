@@ -1,4 +1,4 @@
-//! The conformance suite on SQLite, each test in a file of its own.
+//! Runs the conformance suite on SQLite. Each test has a file of its own.
 
 #![expect(clippy::unwrap_used, reason = "a test cannot go on without its file")]
 

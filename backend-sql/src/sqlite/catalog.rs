@@ -1,4 +1,4 @@
-//! Queues and the change feed.
+//! The catalog: queues, their metadata and the change feed.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -13,15 +13,15 @@ use storage_traits::{
 };
 
 use super::{
-    Sqlite,
     error::{store_error, unexpected},
+    store::Sqlite,
 };
 
-/// How many changes the feed remembers.
+/// Changes that the feed keeps.
 const CHANGES_KEPT: i64 = 10_000;
-/// How many changes one read of the feed answers.
-const CHANGES_READ: i64 = 1_000;
-/// How many rows a filtered list reads at a time.
+/// Changes that one read of the feed returns at most.
+const MAX_CHANGES_READ: i64 = 1_000;
+/// Rows that a list reads at a time.
 const LIST_CHUNK: i64 = 200;
 
 #[async_trait]
@@ -33,7 +33,7 @@ impl QueueCatalog for Sqlite {
                 if let Some(record) = find(tx.connection, &key)? {
                     return Ok(Created { record, new: false });
                 }
-                // An incarnation that is taken already is drawn again.
+                // The insert does nothing if the incarnation is in use: then another is generated.
                 let mut new = false;
                 while !new {
                     new = tx
@@ -69,10 +69,11 @@ impl QueueCatalog for Sqlite {
     async fn list(&self, project: &ProjectId, filter: &QueueFilter) -> Result<Page<QueueRecord>> {
         let mut found = Vec::new();
         let mut after = filter.after.clone().unwrap_or_default();
-        // A filter may pass over any number of queues: others get their turn between the pieces.
+        // A filter may skip any number of queues. Other operations run between the chunks.
         loop {
-            let (project, reading) = (project.clone(), std::mem::take(&mut after));
-            let read = move |connection: &mut Connection| chunk(connection, &project, &reading);
+            let (project, after_name) = (project.clone(), std::mem::take(&mut after));
+            let read =
+                move |connection: &mut Connection| read_chunk(connection, &project, &after_name);
             let records = self.file.read(read).await?;
             let Some(last) = records.last() else { return Ok(Page::cut(found, filter.limit)) };
             last.queue.key.name.as_str().clone_into(&mut after);
@@ -128,7 +129,7 @@ impl QueueCatalog for Sqlite {
                 let present = find(tx.connection, key)?.filter(|record| record.queue == read.queue);
                 match present {
                     Some(record) if updated > 0 => {
-                        note_change(tx.connection, key)?;
+                        record_change(tx.connection, key)?;
                         Ok(record)
                     }
                     Some(_) => Err(StoreError::Conflict { kind: "queue", key: key.to_string() }),
@@ -151,7 +152,7 @@ impl QueueCatalog for Sqlite {
                         statement.execute([key.project.as_str(), key.name.as_str()])
                     })
                     .map_err(store_error)?;
-                note_change(tx.connection, &key)?;
+                record_change(tx.connection, &key)?;
                 Ok(Some(record.queue))
             })
             .await
@@ -212,8 +213,12 @@ fn record(project: &ProjectId, row: &Row<'_>) -> Result<QueueRecord> {
     })
 }
 
-/// Some records behind a name.
-fn chunk(connection: &Connection, project: &ProjectId, after: &str) -> Result<Vec<QueueRecord>> {
+/// Returns the next records after a name.
+fn read_chunk(
+    connection: &Connection,
+    project: &ProjectId,
+    after: &str,
+) -> Result<Vec<QueueRecord>> {
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM queue WHERE project = ?1 AND name > ?2 ORDER BY name LIMIT ?3"
@@ -230,7 +235,8 @@ fn chunk(connection: &Connection, project: &ProjectId, after: &str) -> Result<Ve
         .collect()
 }
 
-fn note_change(connection: &Connection, key: &QueueKey) -> Result<()> {
+/// Appends a change to the feed and deletes those that are too old.
+fn record_change(connection: &Connection, key: &QueueKey) -> Result<()> {
     connection
         .prepare_cached("INSERT INTO queue_change (project, name) VALUES (?1, ?2)")
         .and_then(|mut statement| statement.insert([key.project.as_str(), key.name.as_str()]))
@@ -243,6 +249,7 @@ fn note_change(connection: &Connection, key: &QueueKey) -> Result<()> {
     Ok(())
 }
 
+/// Reads the changes after a token; without a token, only the newest position.
 fn changes(connection: &mut Connection, after: Option<ChangeToken>) -> Result<Changes> {
     let tx = connection.transaction().map_err(store_error)?;
     let newest: i64 = tx
@@ -255,7 +262,7 @@ fn changes(connection: &mut Connection, after: Option<ChangeToken>) -> Result<Ch
             next: ChangeToken::new(newest),
         });
     };
-    // What is older than the feed remembers, or was counted by another file.
+    // The token is older than the feed, or comes from another file.
     if after.get() < newest - CHANGES_KEPT || after.get() > newest {
         return Ok(Changes { changed: Changed::Everything, next: ChangeToken::new(newest) });
     }
@@ -266,7 +273,7 @@ fn changes(connection: &mut Connection, after: Option<ChangeToken>) -> Result<Ch
         )
         .and_then(|mut statement| {
             statement
-                .query_map([after.get(), CHANGES_READ], |row| {
+                .query_map([after.get(), MAX_CHANGES_READ], |row| {
                     Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()

@@ -1,13 +1,13 @@
-//! Driver error to [`StoreError`], here and nowhere else.
+//! Maps the driver's errors to [`StoreError`]. No other file does.
 
 use rusqlite::ErrorCode;
 use storage_traits::{Source, StoreError};
 
 pub(crate) const BACKEND: &str = "sqlite";
 
-/// Sorts what a retry may cure from what is a bug.
+/// Maps an error of the driver: `Unavailable` if a retry may succeed, else `Unexpected`.
 pub(crate) fn store_error(error: rusqlite::Error) -> StoreError {
-    let passing = matches!(
+    let transient = matches!(
         error.sqlite_error_code(),
         Some(
             ErrorCode::DatabaseBusy
@@ -20,7 +20,7 @@ pub(crate) fn store_error(error: rusqlite::Error) -> StoreError {
                 | ErrorCode::OutOfMemory
         )
     );
-    if passing { unavailable(error) } else { unexpected(error) }
+    if transient { unavailable(error) } else { unexpected(error) }
 }
 
 pub(crate) fn unavailable(source: impl Into<Source>) -> StoreError {
@@ -31,7 +31,12 @@ pub(crate) fn unexpected(source: impl Into<Source>) -> StoreError {
     StoreError::Unexpected { backend: BACKEND, source: source.into() }
 }
 
-/// The error came from the database, so that the transaction around it is void.
+/// Returns the error of an operation that comes after the file was closed.
+pub(crate) fn closed() -> StoreError {
+    unavailable("the file is closed")
+}
+
+/// Returns whether the error came from the database, so that the transaction must be rolled back.
 pub(crate) fn is_failure(error: &StoreError) -> bool {
     matches!(error, StoreError::Unavailable { .. } | StoreError::Unexpected { .. })
 }

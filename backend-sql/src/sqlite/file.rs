@@ -1,85 +1,79 @@
-//! The file: its connections, its threads, its tables.
+//! The open file: its writer thread, its reader threads and its timer thread.
 
 use std::{
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
+use rusqlite::Connection;
 use storage_traits::{
     Result, StoreError,
-    pool::{Durability, EventCounts},
+    pool::Durability,
+    support::{EventCounters, EventCounts},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    SqliteOptions,
-    alarm::{self, Alarm},
-    error::{BACKEND, store_error, unavailable, unexpected},
-    writer::{Command, Counters, Tx, Waiting, write_loop},
+    connection::{connect, migrate},
+    due_timer::{ApplyDue, DueTimer},
+    error::{BACKEND, closed, unavailable},
+    options::SqliteOptions,
+    transaction::Tx,
+    writer::{PendingWrite, WriterCommand, write_loop},
 };
 
-/// Steps that may wait for the writer.
-const WRITES_WAITING: usize = 4096;
-/// Look-ups that may wait for a reader.
-const READS_WAITING: usize = 1024;
-/// How long to wait for another process that writes to the file.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Says in the file's header whose it is.
-const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ChPR");
-/// The steps from one version of the tables to the next (`PRAGMA user_version`).
-const MIGRATIONS: [&str; 5] = [
-    include_str!("../../migrations/sqlite/0001_first.sql"),
-    include_str!("../../migrations/sqlite/0002_deduplication.sql"),
-    include_str!("../../migrations/sqlite/0003_ordering.sql"),
-    include_str!("../../migrations/sqlite/0004_groups.sql"),
-    include_str!("../../migrations/sqlite/0005_retention.sql"),
-];
+/// Write operations that may wait for the writer; more are refused.
+const MAX_PENDING_WRITES: usize = 4096;
+/// Read operations that may wait for a reader; more are refused.
+const MAX_PENDING_READS: usize = 1024;
 
-enum ReadCommand {
+enum ReaderCommand {
     Run(Box<dyn FnOnce(&mut Connection) + Send>),
     Stop,
 }
 
 pub(super) struct SqliteFile {
     durability: Durability,
-    counters: Arc<Counters>,
-    alarm: Arc<Alarm>,
-    writer: mpsc::Sender<Command>,
-    reader: crossbeam_channel::Sender<ReadCommand>,
+    counters: Arc<EventCounters>,
+    timer: Arc<DueTimer>,
+    writer: mpsc::Sender<WriterCommand>,
+    reader: crossbeam_channel::Sender<ReaderCommand>,
     threads: Mutex<Threads>,
 }
 
 #[derive(Default)]
 struct Threads {
-    alarm: Option<JoinHandle<()>>,
+    timer: Option<JoinHandle<()>>,
     writer: Option<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
 }
 
 impl SqliteFile {
-    pub(super) fn open(options: &SqliteOptions) -> Result<Self> {
-        let mut writing = connect(options, false)?;
-        migrate(&mut writing)?;
-        let (writer, commands) = mpsc::channel(WRITES_WAITING);
-        let (reader, reads) = crossbeam_channel::bounded(READS_WAITING);
+    /// Opens the file, migrates its tables and starts the threads. The timer thread calls
+    /// `apply_due` for the queues that are watched.
+    pub(super) fn open(options: &SqliteOptions, apply_due: ApplyDue) -> Result<Self> {
+        let mut connection = connect(options, false)?;
+        migrate(&mut connection)?;
+        let (writer, write_commands) = mpsc::channel(MAX_PENDING_WRITES);
+        let (reader, read_commands) = crossbeam_channel::bounded(MAX_PENDING_READS);
         let mut threads = Threads::default();
         for number in 1..=options.readers.get() {
-            let reading = connect(options, true)?;
-            let reads = reads.clone();
-            let run = move || read_loop(reading, &reads);
+            let connection = connect(options, true)?;
+            let commands = read_commands.clone();
+            let run = move || read_loop(connection, &commands);
             threads.readers.push(spawn(&format!("sqlite-read-{number}"), run)?);
         }
-        let counters = Arc::<Counters>::default();
-        let counting = Arc::clone(&counters);
-        let alarm = Arc::<Alarm>::default();
-        let ringing = Arc::clone(&alarm);
-        let run = move || write_loop(&writing, &counting, &ringing, commands);
+        let counters = Arc::<EventCounters>::default();
+        let timer = Arc::<DueTimer>::default();
+        let (writer_counters, listener) = (Arc::clone(&counters), Arc::clone(&timer));
+        let run = move || write_loop(&connection, &writer_counters, &*listener, write_commands);
         threads.writer = Some(spawn("sqlite-write", run)?);
-        threads.alarm = Some(spawn("sqlite-alarm", alarm::thread(&alarm, &writer))?);
+        // A weak sender: the timer must not keep the writer's channel open.
+        let (thread_timer, timer_writer) = (Arc::clone(&timer), writer.downgrade());
+        let run = move || thread_timer.run(&timer_writer, apply_due);
+        threads.timer = Some(spawn("sqlite-timer", run)?);
         let (durability, threads) = (options.durability, Mutex::new(threads));
-        Ok(Self { durability, counters, alarm, writer, reader, threads })
+        Ok(Self { durability, counters, timer, writer, reader, threads })
     }
 
     pub(super) const fn durability(&self) -> Durability {
@@ -90,25 +84,27 @@ impl SqliteFile {
         self.counters.snapshot()
     }
 
-    /// Who is told what happens.
-    pub(super) fn alarm(&self) -> &Alarm {
-        &self.alarm
+    pub(super) fn timer(&self) -> &DueTimer {
+        &self.timer
     }
 
-    /// Runs one atomic step on the writer, in a transaction shared with the steps beside it, and
-    /// answers after the commit. `work` may run twice (if a neighbour's failure voids the shared
-    /// transaction), and must not have changed anything when it answers an error of its own.
+    /// Runs an atomic operation on the writer, in a transaction shared with concurrent operations,
+    /// and returns after the commit.
+    ///
+    /// If another operation fails the shared transaction, `work` runs a second time. `work` must not
+    /// have changed anything when it returns an error that is not the database's.
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnMut(&mut Tx<'_>) -> Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        self.writer.try_send(Command::Run(Waiting::boxed(work, reply))).map_err(|e| match e {
+        let (reply, result) = oneshot::channel();
+        let command = WriterCommand::Run(PendingWrite::boxed(work, reply));
+        self.writer.try_send(command).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::Overloaded { backend: BACKEND },
             mpsc::error::TrySendError::Closed(_) => closed(),
         })?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        result.await.unwrap_or_else(|_| Err(closed()))
     }
 
     /// Runs a look-up on a reader.
@@ -117,116 +113,57 @@ impl SqliteFile {
         T: Send + 'static,
         F: FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         let job = move |connection: &mut Connection| {
             if !reply.is_closed() {
-                // The asker may be gone by now; then nobody misses the answer.
+                // The send fails if the caller was cancelled meanwhile: its result is not needed.
                 drop(reply.send(work(connection)));
             }
         };
-        self.reader.try_send(ReadCommand::Run(Box::new(job))).map_err(|e| match e {
+        self.reader.try_send(ReaderCommand::Run(Box::new(job))).map_err(|error| match error {
             crossbeam_channel::TrySendError::Full(_) => StoreError::Overloaded { backend: BACKEND },
             crossbeam_channel::TrySendError::Disconnected(_) => closed(),
         })?;
-        answer.await.unwrap_or_else(|_| Err(closed()))
+        result.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Ends the threads after what they have to do, the writer last: it leaves a file without a
-    /// log beside it.
+    /// Stops the threads after the operations that wait for them. The writer stops last: as the last
+    /// connection it checkpoints and removes the write-ahead log.
     pub(super) async fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock().expect("no holder panics"));
         let (writer, reader) = (self.writer.clone(), self.reader.clone());
-        self.alarm.stop();
+        self.timer.stop();
         let stop = move || {
-            drop(threads.alarm.map(JoinHandle::join));
+            drop(threads.timer.map(JoinHandle::join));
             for _ in &threads.readers {
-                drop(reader.send(ReadCommand::Stop));
+                drop(reader.send(ReaderCommand::Stop));
             }
             for thread in threads.readers {
                 drop(thread.join());
             }
             if let Some(thread) = threads.writer {
-                drop(writer.blocking_send(Command::Stop));
+                drop(writer.blocking_send(WriterCommand::Stop));
                 drop(thread.join());
             }
         };
         if tokio::task::spawn_blocking(stop).await.is_err() {
-            tracing::error!("the SQLite file was not closed in order");
+            tracing::error!("cannot close the SQLite file in order");
         }
     }
 }
 
 impl Drop for SqliteFile {
     fn drop(&mut self) {
-        self.alarm.stop();
+        self.timer.stop();
     }
-}
-
-fn closed() -> StoreError {
-    unavailable("the file is closed")
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(run).map_err(unavailable)
 }
 
-fn read_loop(mut connection: Connection, reads: &crossbeam_channel::Receiver<ReadCommand>) {
-    while let Ok(ReadCommand::Run(job)) = reads.recv() {
+fn read_loop(mut connection: Connection, commands: &crossbeam_channel::Receiver<ReaderCommand>) {
+    while let Ok(ReaderCommand::Run(job)) = commands.recv() {
         job(&mut connection);
     }
-}
-
-fn connect(options: &SqliteOptions, reader: bool) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&options.path, flags).map_err(store_error)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(store_error)?;
-    // Before anything is changed: the file must be ours, or new.
-    version(&connection)?;
-    prepare(&connection, options, reader).map_err(store_error)?;
-    Ok(connection)
-}
-
-fn prepare(connection: &Connection, options: &SqliteOptions, reader: bool) -> rusqlite::Result<()> {
-    connection.set_prepared_statement_cache_capacity(64);
-    // A plan does not depend on the values of parameters, so that a statement is parsed once.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    let synchronous = if options.durability >= Durability::Fsync { "full" } else { "normal" };
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "foreign_keys", false)?;
-    connection.pragma_update(None, "temp_store", "memory")?;
-    connection.pragma_update(None, "cache_size", if reader { "-4096" } else { "-8192" })?;
-    connection.pragma_update(None, "query_only", reader)
-}
-
-/// The version of the tables; 0 if there are none yet.
-fn version(connection: &Connection) -> Result<i32> {
-    let number =
-        |pragma: &str| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
-    let owner = number("application_id").map_err(store_error)?;
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0))
-        .map_err(store_error)?;
-    if tables > 0 && owner != APPLICATION_ID {
-        return Err(unexpected("the file belongs to another program"));
-    }
-    number("user_version").map_err(store_error)
-}
-
-fn migrate(connection: &mut Connection) -> Result<()> {
-    let tx = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(store_error)?;
-    let done = usize::try_from(version(&tx)?).unwrap_or(usize::MAX);
-    let Some(missing) = MIGRATIONS.get(done..) else {
-        return Err(unexpected("the file was made by a newer version of this program"));
-    };
-    for step in missing {
-        tx.execute_batch(step).map_err(store_error)?;
-    }
-    tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(store_error)?;
-    tx.pragma_update(None, "user_version", MIGRATIONS.len()).map_err(store_error)?;
-    tx.commit().map_err(store_error)
 }

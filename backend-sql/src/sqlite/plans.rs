@@ -1,5 +1,5 @@
-//! No statement scans a table, sorts, builds an index of its own, or is parsed twice: SQLite itself
-//! keeps count.
+//! Tests that no statement scans a table, sorts, builds an automatic index or is parsed twice, by the
+//! counters that SQLite keeps for each statement.
 
 use std::time::Duration;
 
@@ -35,16 +35,17 @@ fn message(delay: u64) -> NewMessage {
     }
 }
 
-/// The same with an ordering key, one of two.
+/// Returns a message with one of two ordering keys.
 fn keyed(delay: u64, n: u32) -> NewMessage {
     let ordering_key = Some(["even", "odd"][n as usize % 2].parse().unwrap());
     NewMessage { ordering_key, ..message(delay) }
 }
 
+/// Returns the statements that scanned, sorted, built an index or were parsed twice.
 fn offences(connection: &Connection) -> Result<Vec<String>> {
     let counted = "SELECT count(*) FROM sqlite_stmt WHERE run > 0";
     let statements = connection.query_row(counted, (), |row| row.get::<_, i64>(0));
-    assert!(statements.map_err(store_error)? > 8, "the statements were not looked at");
+    assert!(statements.map_err(store_error)? > 8, "SQLite did not count the statements");
     connection
         .prepare(
             "SELECT printf('scan %d sort %d index %d parse %d: %s', nscan, nsort, naidx, reprep, sql)
@@ -55,9 +56,9 @@ fn offences(connection: &Connection) -> Result<Vec<String>> {
         .map_err(store_error)
 }
 
-/// Statements that look for a claim's messages by another way than by the claim.
-fn detours(connection: &Connection) -> Result<Vec<String>> {
-    // Without values for the parameters, on which a plan does not depend.
+/// Returns the statements that select the messages of a claim without the index on the claim.
+fn plans_without_claim_index(connection: &Connection) -> Result<Vec<String>> {
+    // The parameters stay unbound: a plan does not depend on them.
     let read = |sql: &str, column: usize| {
         connection
             .prepare(sql)
@@ -65,16 +66,17 @@ fn detours(connection: &Connection) -> Result<Vec<String>> {
             .map_err(store_error)
     };
     let statements = "SELECT sql FROM sqlite_stmt
-                      WHERE sql LIKE '%claim = ?2%' AND sql NOT LIKE '%sqlite_stmt%'";
+                      WHERE sql LIKE '%claim_id = ?2%' AND sql NOT LIKE '%sqlite_stmt%'";
     let by_claim: Vec<String> = read(statements, 0)?;
-    let mut detours = Vec::new();
+    assert!(!by_claim.is_empty(), "no statement selects by claim");
+    let mut others = Vec::new();
     for sql in by_claim {
         let plan: Vec<String> = read(&format!("EXPLAIN QUERY PLAN {sql}"), 3)?;
-        if !plan.iter().any(|step| step.contains("held_claim (queue=? AND claim=?")) {
-            detours.push(format!("{plan:?}: {sql}"));
+        if !plan.iter().any(|step| step.contains("message_by_claim (queue_id=? AND claim_id=?")) {
+            others.push(format!("{plan:?}: {sql}"));
         }
     }
-    Ok(detours)
+    Ok(others)
 }
 
 async fn queue(catalog: &dyn Catalog, name: &str, now: Timestamp) -> QueueRef {
@@ -86,19 +88,32 @@ async fn queue(catalog: &dyn Catalog, name: &str, now: Timestamp) -> QueueRef {
 async fn every_statement_uses_an_index() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = SqliteOptions::new(folder.path().join("plans.db"));
-    options.readers = std::num::NonZeroUsize::MIN; // whose statements are looked at
+    options.readers = std::num::NonZeroUsize::MIN; // the reader that counts its statements
     let store = Sqlite::open(&options).unwrap();
+    // The counters of a statement are lost when it is evicted from the cache.
+    let keep_all = |connection: &Connection| {
+        connection.set_prepared_statement_cache_capacity(1_000);
+        Ok(())
+    };
+    store.file.write(move |tx| keep_all(tx.connection)).await.unwrap();
+    store.file.read(move |connection| keep_all(connection)).await.unwrap();
     let now = SystemClock.now();
     exercise_catalog(&store, now).await;
     exercise_pool(&store, &store, now).await;
 
-    assert_eq!(store.file.write(|tx| detours(tx.connection)).await.unwrap(), Vec::<String>::new());
-    assert_eq!(store.file.read(|c| detours(c)).await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        store.file.write(|tx| plans_without_claim_index(tx.connection)).await.unwrap(),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        store.file.read(|c| plans_without_claim_index(c)).await.unwrap(),
+        Vec::<String>::new()
+    );
     let written = store.file.write(|tx| offences(tx.connection)).await.unwrap();
     assert_eq!(written, Vec::<String>::new());
     let read = store.file.read(|connection| offences(connection)).await.unwrap();
     assert_eq!(read, Vec::<String>::new());
-    // By now everything is over, and has left nothing behind.
+    // Everything has expired or was dropped, and every row of a message was deleted.
     assert_eq!(store.file.read(|connection| leftovers(connection)).await.unwrap(), 0);
 }
 
@@ -158,25 +173,26 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     store.delete(&work, claim.messages[0].id, Some(claim.id), now).await.unwrap();
     let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
     let outcomes = [AckOutcome::Ack, AckOutcome::Nack { delay: TTL / 2 }];
-    let said = claim.messages.iter().zip(outcomes);
-    let said: Vec<_> = said.map(|(m, outcome)| Acknowledgement { id: m.id, outcome }).collect();
-    let taken = store.acknowledge(&work, claim.id, &said, now).await.unwrap();
+    let acknowledgements = claim.messages.iter().zip(outcomes);
+    let acknowledgements: Vec<_> =
+        acknowledgements.map(|(m, outcome)| Acknowledgement { id: m.id, outcome }).collect();
+    let taken = store.acknowledge(&work, claim.id, &acknowledgements, now).await.unwrap();
     assert_eq!(taken, [AckResult::Applied; 2]);
     let claim = store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap();
     let outcome = AckOutcome::Nack { delay: Duration::ZERO };
-    let said = Acknowledgement { id: claim.messages[0].id, outcome };
-    store.acknowledge(&work, claim.id, &[said], now).await.unwrap();
+    let acknowledgement = Acknowledgement { id: claim.messages[0].id, outcome };
+    store.acknowledge(&work, claim.id, &[acknowledgement], now).await.unwrap();
     store.delete_many(&work, &ids[10..12], &[], now).await.unwrap();
     store.stats(&work, now).await.unwrap();
     store.release(&work, claim.id, now).await.unwrap();
-    store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap(); // buries two
+    store.claim(&work, &spec(ClaimId::random()), now).await.unwrap().unwrap(); // dead-letters two
     assert_eq!(store.counters().dead_lettered, 2);
     store.pop(&work, limit, now).await.unwrap();
 
-    exercise_lines(store, &dead, now).await;
+    exercise_keys(store, &dead, now).await;
     exercise_groups(store, &work, &dead, now).await;
 
-    // Delays end, the claim lapses, and all that is left expires.
+    // Delays and the claim end, and all other messages expire.
     for minutes in [2, 6] {
         let later = now.plus(Duration::from_mins(minutes));
         store.stats(&work, later).await.unwrap();
@@ -192,8 +208,8 @@ async fn exercise_pool(catalog: &dyn Catalog, store: &dyn MessagePool, now: Time
     store.check().await.unwrap();
 }
 
-/// On a queue that dead letters with a key come to as well.
-async fn exercise_lines(store: &dyn MessagePool, queue: &QueueRef, now: Timestamp) {
+/// Uses ordering keys, on a queue that dead letters with a key are moved to too.
+async fn exercise_keys(store: &dyn MessagePool, queue: &QueueRef, now: Timestamp) {
     let client = ClientId::new("plans");
     let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(1) };
     let mut messages: Vec<_> = (0..20).map(|n| keyed(0, n)).collect();
@@ -207,12 +223,12 @@ async fn exercise_lines(store: &dyn MessagePool, queue: &QueueRef, now: Timestam
     for delay in [Duration::ZERO, TTL / 2] {
         let claim = claim(2).await;
         let outcome = AckOutcome::Nack { delay };
-        let said = [Acknowledgement { id: claim.messages[0].id, outcome }];
-        store.acknowledge(queue, claim.id, &said, now).await.unwrap();
+        let acknowledgements = [Acknowledgement { id: claim.messages[0].id, outcome }];
+        store.acknowledge(queue, claim.id, &acknowledgements, now).await.unwrap();
         store.release(queue, claim.id, now).await.unwrap();
     }
-    let held = claim(2).await;
-    store.delete(queue, held.messages[0].id, Some(held.id), now).await.unwrap();
+    let claimed = claim(2).await;
+    store.delete(queue, claimed.messages[0].id, Some(claimed.id), now).await.unwrap();
     store.pop(queue, Limit::new(1).unwrap(), now).await.unwrap_or_default();
     let list = ListSpec {
         after: None,
@@ -244,8 +260,8 @@ async fn exercise_groups(
     let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
     let claim = store.claim(&group.as_queue, &spec, now).await.unwrap().unwrap();
     let outcome = AckOutcome::Ack;
-    let said = [Acknowledgement { id: claim.messages[0].id, outcome }];
-    let taken = store.acknowledge(&group.as_queue, claim.id, &said, now).await.unwrap();
+    let acknowledgements = [Acknowledgement { id: claim.messages[0].id, outcome }];
+    let taken = store.acknowledge(&group.as_queue, claim.id, &acknowledgements, now).await.unwrap();
     assert_eq!(taken, [AckResult::Applied]);
     store.stats(&group.as_queue, now).await.unwrap();
     let rule = DeadLetter { queue: dead.clone(), max_claim_count: 0, ttl: None, retained: true };
@@ -264,13 +280,13 @@ async fn exercise_groups(
     assert!(store.redrive(dead, all, now).await.unwrap().orphaned > 2);
 }
 
-/// How many rows are left that messages had.
+/// Counts the rows that belong to messages.
 fn leftovers(connection: &Connection) -> Result<i64> {
     connection
         .query_row(
-            "SELECT (SELECT count(*) FROM body) + (SELECT count(*) FROM body_share)
-                 + (SELECT count(*) FROM ready) + (SELECT count(*) FROM held)
-                 + (SELECT count(*) FROM line) + (SELECT count(*) FROM claim)
+            "SELECT (SELECT count(*) FROM body) + (SELECT count(*) FROM body_refs)
+                 + (SELECT count(*) FROM ready_message) + (SELECT count(*) FROM message_by_state)
+                 + (SELECT count(*) FROM ordering_key) + (SELECT count(*) FROM claim)
                  + (SELECT count(*) FROM deduplication) + (SELECT count(*) FROM pool_group)
                  + (SELECT count(*) FROM dead_letter)",
             (),

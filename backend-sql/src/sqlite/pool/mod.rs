@@ -1,42 +1,47 @@
 //! The message pool.
 //!
-//! A queue's rows say what is so at the moment when the queue was last settled. Whatever depends
-//! on them settles the queue first ([`settle`]): a bounded step, repeated until nothing is due, so
-//! that time passing costs each message a constant amount of work, once.
+//! Time changes messages: delays and claims end, messages expire. The tables show the changes up to
+//! the time when they were last applied to the queue. An operation that depends on them applies what
+//! is due first, in bounded steps ([`apply_due`]), so that each change costs a constant amount of
+//! work, once.
 
 mod acknowledge;
-mod arrival;
+mod backfill;
+mod bodies;
 mod claim;
+mod claim_lifecycle;
+mod claim_source;
+mod dead_letter;
+mod delete;
+pub(super) mod due;
+mod enqueue;
 mod group;
-mod line;
+mod lookup;
 mod maintenance;
 mod message;
+mod ordering;
+mod pop;
+mod post;
+mod progress;
+mod purge;
 mod redrive;
+mod reschedule;
 mod rows;
-mod settle;
-mod side;
-mod wake;
+mod sweep;
+mod transitions;
+mod watch;
 
 use storage_traits::{
     Result,
+    domain::{QueueRef, Timestamp},
     pool::{Durability, MessagePool},
 };
 
-pub(super) use self::wake::settle_until;
-use super::{Sqlite, writer::Tx};
-
-/// How many messages one step settles, moves or purges at the most, so that no step keeps the
-/// writer for long.
-const STEP: usize = 256;
-
-/// What one of several bounded steps came to.
-pub(super) enum Progress<T> {
-    Done(T),
-    Again,
-}
+use self::{due::apply_due, progress::Progress};
+use super::{store::Sqlite, transaction::Tx};
 
 impl Sqlite {
-    /// Repeats a step until it is done, letting others go between.
+    /// Repeats a write operation until it is done. Other operations run between the steps.
     async fn write_until_done<T, F>(&self, step: F) -> Result<T>
     where
         T: Send + 'static,
@@ -47,6 +52,17 @@ impl Sqlite {
                 return Ok(value);
             }
         }
+    }
+
+    /// Applies all that is due in a queue.
+    async fn apply_all_due(&self, queue: &QueueRef, now: Timestamp) -> Result<()> {
+        let queue = queue.incarnation;
+        self.write_until_done(move |tx| {
+            let Some(mut row) = tx.queue(queue)? else { return Ok(Progress::Done(())) };
+            let applied = apply_due(tx, &mut row, now)?;
+            Ok(if applied.done { Progress::Done(()) } else { Progress::Again })
+        })
+        .await
     }
 }
 

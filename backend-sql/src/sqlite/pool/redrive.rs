@@ -1,4 +1,4 @@
-//! Dead letters that go back.
+//! Redrive: moves dead letters back to the queue or group that they come from.
 
 use std::collections::HashMap;
 
@@ -12,19 +12,15 @@ use storage_traits::{
 };
 
 use super::{
-    Progress,
-    arrival::{Arrival, put},
-    claim::settled,
-    group::find_reading,
-    line::is_open,
-    rows::{READY, execute, whole_seconds},
-    settle::{Place, forget_letter, place_of, take_out},
+    due::up_to_date_row,
+    enqueue::{NewRow, insert},
+    group::group_incarnation,
+    ordering::is_available,
+    progress::Progress,
+    rows::{MessageRow, READY, execute, message_columns, state, whole_seconds},
+    transitions::{clear_dead_letter_flag, detach},
 };
-use crate::sqlite::{
-    Sqlite,
-    error::store_error,
-    writer::{QueueRow, Tx},
-};
+use crate::sqlite::{error::store_error, queue_row::QueueRow, store::Sqlite, transaction::Tx};
 
 #[async_trait]
 impl DeadLetterStore for Sqlite {
@@ -39,13 +35,14 @@ impl DeadLetterStore for Sqlite {
     }
 }
 
-/// How many letters are looked at to find some that are free.
+/// Dead letters that a redrive reads to find some that are ready.
 const LOOK_AHEAD: u32 = 1_024;
 
-struct Letter {
-    place: Place,
+/// A ready dead letter.
+struct DeadLetterRow {
+    row: MessageRow,
     client: String,
-    /// `None` if it cannot be read.
+    /// `None` if the stored form cannot be parsed.
     origin: Option<Origin>,
 }
 
@@ -55,139 +52,148 @@ fn redrive(
     spec: RedriveSpec,
     now: Timestamp,
 ) -> Result<Progress<Redriven>> {
-    let mut done = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
-    let mut row = match settled(tx, queue, now)? {
-        None => return Ok(Progress::Done(done)),
+    let mut redriven = Redriven { moved: 0, orphaned: 0, more: false, last_visible_at: now };
+    let mut row = match up_to_date_row(tx, queue, now)? {
+        None => return Ok(Progress::Done(redriven)),
         Some(Progress::Again) => return Ok(Progress::Again),
         Some(Progress::Done(row)) => row,
     };
-    let found = letters(tx, &row, spec.limit)?;
-    done.more = found.more;
-    let before = Timestamp::from_millis(row.next_redrive);
-    let schedule = RedriveSchedule::new(spec.rate, before, now);
+    let found = ready_dead_letters(tx, &row, spec.limit)?;
+    redriven.more = found.more;
+    let next_free = Timestamp::from_millis(row.next_redrive_at);
+    let schedule = RedriveSchedule::new(spec.rate, next_free, now);
     for letter in found.items {
-        let visible_at = schedule.visible_at(done.moved);
-        if go_back(tx, &mut row, &letter, visible_at, now)? {
-            done.moved += 1;
-            done.last_visible_at = visible_at;
+        let visible_at = schedule.visible_at(redriven.moved);
+        if move_back(tx, &mut row, &letter, visible_at, now)? {
+            redriven.moved += 1;
+            redriven.last_visible_at = visible_at;
         } else {
-            strand(tx, &mut row, &letter.place)?;
-            done.orphaned += 1;
+            mark_orphaned(tx, &mut row, &letter.row)?;
+            redriven.orphaned += 1;
         }
     }
-    row.next_redrive = schedule.next_free(done.moved, before).as_millis();
-    tx.put(row);
-    Ok(Progress::Done(done))
+    row.next_redrive_at = schedule.next_free(redriven.moved, next_free).as_millis();
+    tx.save(row);
+    Ok(Progress::Done(redriven))
 }
 
-/// The first free messages with an origin.
-fn letters(tx: &Tx<'_>, row: &QueueRow, limit: Limit) -> Result<Page<Letter>> {
-    let read = |sql: &str, limit: u32| -> Result<Vec<Letter>> {
+/// Returns the first dead letters that are ready.
+fn ready_dead_letters(tx: &Tx<'_>, queue: &QueueRow, limit: Limit) -> Result<Page<DeadLetterRow>> {
+    let read = |sql: &str, limit: u32| -> Result<Vec<DeadLetterRow>> {
         tx.connection
             .prepare_cached(sql)
             .and_then(|mut statement| {
                 statement
-                    .query_map(params![row.id, limit], |row| {
-                        let origin = Origin::from_text(row.get_ref(6)?.as_str()?);
-                        Ok(Letter { place: Place::read(row)?, client: row.get(5)?, origin })
+                    .query_map(params![queue.id, limit], |columns| {
+                        let row = MessageRow::read(columns)?;
+                        let client = columns.get(5)?;
+                        let origin = Origin::from_text(columns.get_ref(6)?.as_str()?);
+                        Ok(DeadLetterRow { row, client, origin })
                     })?
                     .collect()
             })
             .map_err(store_error)
     };
-    // Where none is held back, the first ones can all be moved.
-    let held_back = row.claimed > 0 || row.delayed > 0 || row.lines > row.open_lines;
-    let window = if held_back { LOOK_AHEAD.max(limit.with_spare()) } else { limit.with_spare() };
+    // If every message of the queue is ready, no dead letter has to be skipped.
+    let may_skip = queue.claimed > 0 || queue.delayed > 0 || queue.keys > queue.available_keys;
+    let window = if may_skip { LOOK_AHEAD.max(limit.with_spare()) } else { limit.with_spare() };
     let mut found = read(
         concat!(
             "SELECT ",
-            place_of!(ready),
-            ", client, origin FROM ready JOIN (
-                 SELECT sequence AS letter FROM dead_letter WHERE queue = ?1
+            message_columns!(ready_message),
+            ", client, origin FROM ready_message JOIN (
+                 SELECT sequence AS dead FROM dead_letter WHERE queue_id = ?1
                  ORDER BY sequence LIMIT ?2)
-             WHERE queue = ?1 AND sequence = letter"
+             WHERE queue_id = ?1 AND sequence = dead"
         ),
         window,
     )?;
-    let in_line = read(
+    let keyed = read(
         concat!(
             "SELECT ",
-            place_of!(held),
-            ", client, origin FROM held JOIN (
-                 SELECT sequence AS letter FROM dead_letter WHERE queue = ?1
+            message_columns!(message_by_state),
+            ", client, origin FROM message_by_state JOIN (
+                 SELECT sequence AS dead FROM dead_letter WHERE queue_id = ?1
                  ORDER BY sequence LIMIT ?2)
-             WHERE queue = ?1 AND state = 3 AND sequence = letter"
+             WHERE queue_id = ?1 AND state = ",
+            state!(READY_KEYED),
+            " AND sequence = dead"
         ),
         window,
     )?;
-    let hides = held_back && row.dead_letters > i64::from(window);
-    let mut open = HashMap::new();
-    for letter in in_line {
-        let Some(key) = &letter.place.key else { continue };
-        let is_open = match open.get(key) {
-            Some(is_open) => *is_open,
-            None => *open.entry(key.clone()).or_insert(is_open(tx, row, key)?),
+    let more_behind_window = may_skip && queue.dead_letters > i64::from(window);
+    let mut available = HashMap::new();
+    for letter in keyed {
+        let Some(key) = &letter.row.ordering_key else { continue };
+        let is_available = match available.get(key) {
+            Some(is_available) => *is_available,
+            None => *available.entry(key.clone()).or_insert(is_available(tx, queue, key)?),
         };
-        if is_open {
+        if is_available {
             found.push(letter);
         }
     }
-    found.sort_by_key(|letter| letter.place.sequence);
+    found.sort_by_key(|letter| letter.row.sequence);
     let mut page = Page::cut(found, limit);
-    page.more |= hides;
+    page.more |= more_behind_window;
     Ok(page)
 }
 
-/// Moves a dead letter to the end of where it comes from; `false` if that is gone.
-fn go_back(
+/// Moves a dead letter to the end of its origin. Returns `false` if the origin does not exist any
+/// more.
+fn move_back(
     tx: &mut Tx<'_>,
-    row: &mut QueueRow,
-    letter: &Letter,
+    queue: &mut QueueRow,
+    letter: &DeadLetterRow,
     visible_at: Timestamp,
     now: Timestamp,
 ) -> Result<bool> {
     let Some(origin) = &letter.origin else { return Ok(false) };
-    let Some((mut source, mut reading)) = home(tx, origin)? else { return Ok(false) };
-    let place = &letter.place;
-    take_out(tx, row, place)?;
-    // The queue gives it its position, whoever reads it.
+    let Some((mut source, mut target)) = origin_rows(tx, origin)? else { return Ok(false) };
+    let row = &letter.row;
+    // The message keeps its reference to the body.
+    detach(tx, queue, row)?;
+    // The queue assigns the sequence, for its groups too.
     source.last_sequence += 1;
-    let arrival = Arrival {
+    let new = NewRow {
         sequence: source.last_sequence,
         expires_at: visible_at.plus(origin.ttl).as_millis(),
         visible_at: visible_at.as_millis(),
         posted_at: now.as_millis(),
-        ttl: whole_seconds(origin.ttl),
+        ttl_seconds: whole_seconds(origin.ttl),
         client: &letter.client,
-        key: place.key.as_deref(),
+        ordering_key: row.ordering_key.as_deref(),
         origin: None,
-        body: place.body,
+        body_id: row.body_id,
     };
-    // If they are one, the reading's row is the one that counts.
-    tx.put(source);
-    put(tx, &mut reading, &arrival, now)?;
-    tx.put(reading);
+    // If both are the same row, the one that is saved last has both changes.
+    tx.save(source);
+    insert(tx, &mut target, &new, now)?;
+    tx.save(target);
     Ok(true)
 }
 
-/// The queue of an origin, and the reading of it that gave the message up.
-fn home(tx: &mut Tx<'_>, origin: &Origin) -> Result<Option<(QueueRow, QueueRow)>> {
+/// Returns the rows of an origin: the queue, and the group that the message comes from or the queue
+/// again. `None` if one of them does not exist any more.
+fn origin_rows(tx: &mut Tx<'_>, origin: &Origin) -> Result<Option<(QueueRow, QueueRow)>> {
     let Some(source) = tx.queue(origin.queue)? else { return Ok(None) };
     let Some(group) = &origin.group else { return Ok(Some((source, source))) };
-    let Some(reading) = find_reading(tx, source.incarnation, group)? else { return Ok(None) };
-    Ok(tx.queue(reading)?.map(|reading| (source, reading)))
+    let Some(group) = group_incarnation(tx, source.incarnation, group)? else { return Ok(None) };
+    Ok(tx.queue(group)?.map(|group| (source, group)))
 }
 
-/// Makes a dead letter whose origin is gone a message like any.
-fn strand(tx: &Tx<'_>, row: &mut QueueRow, place: &Place) -> Result<()> {
-    let (queue, sequence, state) = (row.id, place.sequence, place.state);
-    forget_letter(tx, row, sequence)?;
+/// Marks a dead letter as orphaned: it stays as an ordinary message of the dead-letter queue, without
+/// an origin.
+fn mark_orphaned(tx: &Tx<'_>, queue: &mut QueueRow, message: &MessageRow) -> Result<()> {
+    let (queue_id, sequence, state) = (queue.id, message.sequence, message.state);
+    clear_dead_letter_flag(tx, queue, sequence)?;
     if state == READY {
-        let sql = "UPDATE ready SET origin = NULL WHERE queue = ?1 AND sequence = ?2";
-        execute(tx.connection, sql, [queue, sequence])?;
+        let sql = "UPDATE ready_message SET origin = NULL WHERE queue_id = ?1 AND sequence = ?2";
+        execute(tx.connection, sql, [queue_id, sequence])?;
     } else {
-        let sql = "UPDATE held SET origin = NULL WHERE queue = ?1 AND state = ?2 AND sequence = ?3";
-        execute(tx.connection, sql, [queue, state, sequence])?;
+        let sql = "UPDATE message_by_state SET origin = NULL
+                   WHERE queue_id = ?1 AND state = ?2 AND sequence = ?3";
+        execute(tx.connection, sql, [queue_id, state, sequence])?;
     }
     Ok(())
 }

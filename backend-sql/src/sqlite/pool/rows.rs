@@ -1,4 +1,4 @@
-//! Stored form to domain type.
+//! The stored form of messages, and the statements' shared parts.
 
 use std::time::Duration;
 
@@ -12,70 +12,141 @@ use storage_traits::{
     },
 };
 
-use super::settle::Place;
 use crate::sqlite::{
     error::{store_error, unexpected},
-    writer::QueueRow,
+    queue_row::QueueRow,
+    transaction::Tx,
 };
 
-/// Where a message stands; all but the first are values of `held.state`.
-pub(super) const READY: i64 = 0;
-pub(super) const DELAYED: i64 = 1;
-pub(super) const CLAIMED: i64 = 2;
-/// Free, with an ordering key.
-pub(super) const IN_LINE: i64 = 3;
-/// Kept for groups that start later or move back.
-pub(super) const RETAINED: i64 = 4;
-
-/// Selects from `ready` what [`Entry::read`] reads; a `WHERE` on `m` follows.
-macro_rules! select_ready {
-    ($rest:literal) => {
-        concat!(
-            "SELECT m.sequence, 0, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
-             m.claim_count, m.client, m.body, b.checksum, b.json, NULL, m.origin \
-             FROM ready m JOIN body b ON b.id = m.body ",
-            $rest
-        )
+/// The states of a message, as literals for `concat!`: a partial index is used only if the statement
+/// names the state, not if it is a parameter.
+macro_rules! state {
+    (READY) => {
+        0
+    };
+    (DELAYED) => {
+        1
+    };
+    (CLAIMED) => {
+        2
+    };
+    (READY_KEYED) => {
+        3
+    };
+    (RETAINED) => {
+        4
+    };
+    // All states in `message_by_state` of the messages that a queue serves.
+    (SERVED) => {
+        concat!("(", state!(DELAYED), ", ", state!(CLAIMED), ", ", state!(READY_KEYED), ")")
     };
 }
-/// The same from `held`, by its key or by the index that is named.
-macro_rules! select_held {
-    ($index:literal, $rest:literal) => {
-        select_held!(@ concat!("INDEXED BY ", $index), $rest)
-    };
-    ($rest:literal) => {
-        select_held!(@ "", $rest)
-    };
-    (@ $by:expr, $rest:literal) => {
-        concat!(
-            "SELECT m.sequence, m.state, m.expires_at, m.visible_at, m.posted_at, m.ttl, m.claim, \
-             m.claim_count, m.client, m.body, b.checksum, b.json, m.ordering_key, m.origin \
-             FROM held m ", $by, " JOIN body b ON b.id = m.body ",
-            $rest
-        )
-    };
-}
-pub(super) use {select_held, select_ready};
 
-/// A message with what the store alone needs to know of it.
-pub(super) struct Entry {
-    pub(super) message: Message,
+/// In `ready_message`; the others are values of `message_by_state.state`.
+pub(super) const READY: i64 = state!(READY);
+/// Not visible yet: posted with a delay, or waiting for a retry.
+pub(super) const DELAYED: i64 = state!(DELAYED);
+pub(super) const CLAIMED: i64 = state!(CLAIMED);
+/// Ready, with an ordering key.
+pub(super) const READY_KEYED: i64 = state!(READY_KEYED);
+/// In a retention log.
+pub(super) const RETAINED: i64 = state!(RETAINED);
+
+/// What a change of a message's state needs to know of it.
+#[derive(Clone)]
+pub(super) struct MessageRow {
+    pub(super) sequence: i64,
     pub(super) state: i64,
-    pub(super) body_row: i64,
+    pub(super) body_id: i64,
+    pub(super) ordering_key: Option<String>,
+    pub(super) was_claimed: bool,
 }
 
-impl Entry {
+impl MessageRow {
+    /// Returns whether the message blocks its ordering key: it is claimed, or waits for a retry.
+    pub(super) const fn is_in_flight(&self) -> bool {
+        self.state == CLAIMED || (self.state == DELAYED && self.was_claimed)
+    }
+
+    /// Reads the columns that [`message_columns!`] selects.
+    pub(super) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            sequence: row.get(0)?,
+            state: row.get(1)?,
+            body_id: row.get(2)?,
+            ordering_key: row.get(3)?,
+            was_claimed: row.get(4)?,
+        })
+    }
+}
+
+/// The columns of a [`MessageRow`], by table.
+macro_rules! message_columns {
+    (ready_message) => {
+        concat!(
+            "sequence, ",
+            $crate::sqlite::pool::rows::state!(READY),
+            ", body_id, NULL, claim_count > 0"
+        )
+    };
+    (message_by_state) => {
+        "sequence, state, body_id, ordering_key, claim_count > 0"
+    };
+}
+
+/// Selects [`StoredMessage`]s from `ready_message`. A `WHERE` on `m` follows.
+macro_rules! select_ready {
+    ($($rest:expr),+ $(,)?) => {
+        concat!(
+            "SELECT m.sequence, ", $crate::sqlite::pool::rows::state!(READY), ", m.expires_at, m.visible_at, m.posted_at, \
+             m.ttl_seconds, m.claim_id, m.claim_count, m.client, m.body_id, b.checksum, b.json, \
+             NULL, m.origin \
+             FROM ready_message m JOIN body b ON b.id = m.body_id ",
+            $($rest),+
+        )
+    };
+}
+
+/// Selects [`StoredMessage`]s from `message_by_state`, by the primary key or by the index that is
+/// named. A `WHERE` on `m` follows.
+macro_rules! select_by_state {
+    (@ $by:expr, $($rest:expr),+) => {
+        concat!(
+            "SELECT m.sequence, m.state, m.expires_at, m.visible_at, m.posted_at, m.ttl_seconds, \
+             m.claim_id, m.claim_count, m.client, m.body_id, b.checksum, b.json, m.ordering_key, \
+             m.origin \
+             FROM message_by_state m ", $by, " JOIN body b ON b.id = m.body_id ",
+            $($rest),+
+        )
+    };
+    (INDEXED BY $index:literal, $($rest:expr),+ $(,)?) => {
+        select_by_state!(@ concat!("INDEXED BY ", $index), $($rest),+)
+    };
+    ($($rest:expr),+ $(,)?) => {
+        select_by_state!(@ "", $($rest),+)
+    };
+}
+pub(super) use {message_columns, select_by_state, select_ready, state};
+
+/// A message with what only the store needs to know of it.
+pub(super) struct StoredMessage {
+    pub(super) message: Message,
+    state: i64,
+    body_id: i64,
+}
+
+impl StoredMessage {
     pub(super) fn sequence(&self) -> i64 {
         self.message.id.sequence.get()
     }
 
-    pub(super) fn place(&self) -> Place {
-        Place {
+    pub(super) fn row(&self) -> MessageRow {
+        MessageRow {
             sequence: self.sequence(),
             state: self.state,
-            body: self.body_row,
-            key: self.message.ordering_key.as_ref().map(|key| key.as_str().to_owned()),
-            tried: self.message.claim_count > 0,
+            body_id: self.body_id,
+            ordering_key: self.message.ordering_key.as_ref().map(|key| key.as_str().to_owned()),
+            was_claimed: self.message.claim_count > 0,
         }
     }
 
@@ -101,27 +172,35 @@ impl Entry {
                 body: Body::from_json(Bytes::copy_from_slice(row.get_ref(11)?.as_blob()?)),
             },
             state: row.get(1)?,
-            body_row: row.get(9)?,
+            body_id: row.get(9)?,
         })
     }
 }
 
-/// Runs a query made with [`select_ready!`] or [`select_held!`].
-pub(super) fn entries(
+/// Runs a query that selects [`message_columns!`].
+pub(super) fn select_rows(tx: &Tx<'_>, sql: &str, params: impl Params) -> Result<Vec<MessageRow>> {
+    tx.connection
+        .prepare_cached(sql)
+        .and_then(|mut statement| statement.query_map(params, MessageRow::read)?.collect())
+        .map_err(store_error)
+}
+
+/// Runs a query made with [`select_ready!`] or [`select_by_state!`].
+pub(super) fn select_messages(
     connection: &Connection,
     incarnation: Incarnation,
     sql: &str,
     params: impl Params,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<StoredMessage>> {
     connection
         .prepare_cached(sql)
         .and_then(|mut statement| {
-            statement.query_map(params, |row| Entry::read(incarnation, row))?.collect()
+            statement.query_map(params, |row| StoredMessage::read(incarnation, row))?.collect()
         })
         .map_err(store_error)
 }
 
-/// Runs a statement that changes rows; answers how many.
+/// Runs a statement that changes rows. Returns how many it changed.
 pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<usize> {
     connection
         .prepare_cached(sql)
@@ -129,9 +208,10 @@ pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -
         .map_err(store_error)
 }
 
-/// The sequences among `ids` that are of this queue, in this life.
+/// Returns the sequences of those `ids` that belong to this queue and its present incarnation.
 pub(super) fn own_sequences(queue: &QueueRow, ids: &[MessageId]) -> Vec<i64> {
-    ids.iter().filter(|id| id.incarnation == queue.ids()).map(|id| id.sequence.get()).collect()
+    let incarnation = queue.message_incarnation();
+    ids.iter().filter(|id| id.incarnation == incarnation).map(|id| id.sequence.get()).collect()
 }
 
 pub(super) fn seconds(number: i64) -> Duration {
