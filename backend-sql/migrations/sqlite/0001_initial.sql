@@ -140,7 +140,7 @@ CREATE TABLE ordering_key (
 ) WITHOUT ROWID;
 CREATE INDEX ordering_key_rotation ON ordering_key (queue_id, rotation) WHERE rotation IS NOT NULL;
 
--- Pool: claims that were neither released nor deleted after they expired.
+-- Pool: claims. The row of an expired claim stays until what is due in its queue is applied.
 CREATE TABLE claim (
     queue_id    INTEGER NOT NULL,
     id          BLOB    NOT NULL,
@@ -151,7 +151,7 @@ CREATE TABLE claim (
 ) WITHOUT ROWID;
 CREATE INDEX claim_expiry ON claim (queue_id, expires_at);
 
--- Pool: deduplication ids within their window.
+-- Pool: deduplication ids within their window. An expired row stays until what is due is applied.
 CREATE TABLE deduplication (
     queue_id   INTEGER NOT NULL,
     id         TEXT    NOT NULL,

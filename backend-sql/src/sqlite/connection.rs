@@ -79,3 +79,49 @@ pub(super) fn migrate(connection: &mut Connection) -> Result<()> {
     tx.pragma_update(None, "user_version", MIGRATIONS.len()).map_err(store_error)?;
     tx.commit().map_err(store_error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(options: &SqliteOptions) -> Result<Connection> {
+        let mut connection = connect(options, false)?;
+        migrate(&mut connection)?;
+        Ok(connection)
+    }
+
+    fn in_folder(folder: &tempfile::TempDir) -> SqliteOptions {
+        SqliteOptions::new(folder.path().join("file.db"))
+    }
+
+    #[test]
+    fn a_new_file_gets_every_migration_once() {
+        let folder = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let connection = open(&in_folder(&folder)).unwrap();
+            let version = usize::try_from(schema_version(&connection).unwrap()).unwrap();
+            assert_eq!(version, MIGRATIONS.len());
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_program_is_refused_and_not_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = in_folder(&folder);
+        let other = Connection::open(&options.path).unwrap();
+        other.execute_batch("CREATE TABLE other (id INTEGER)").unwrap();
+        let before = std::fs::read(&options.path).unwrap();
+        assert!(open(&options).is_err());
+        assert_eq!(std::fs::read(&options.path).unwrap(), before);
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = in_folder(&folder);
+        let connection = open(&options).unwrap();
+        connection.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
+        drop(connection);
+        assert!(open(&options).is_err());
+    }
+}

@@ -42,7 +42,7 @@ fn keyed(delay: u64, n: u32) -> NewMessage {
 }
 
 /// Returns the statements that scanned, sorted, built an index or were parsed twice.
-fn offences(connection: &Connection) -> Result<Vec<String>> {
+fn costly_statements(connection: &Connection) -> Result<Vec<String>> {
     let counted = "SELECT count(*) FROM sqlite_stmt WHERE run > 0";
     let statements = connection.query_row(counted, (), |row| row.get::<_, i64>(0));
     assert!(statements.map_err(store_error)? > 8, "SQLite did not count the statements");
@@ -109,9 +109,9 @@ async fn every_statement_uses_an_index() {
         store.file.read(|c| plans_without_claim_index(c)).await.unwrap(),
         Vec::<String>::new()
     );
-    let written = store.file.write(|tx| offences(tx.connection)).await.unwrap();
+    let written = store.file.write(|tx| costly_statements(tx.connection)).await.unwrap();
     assert_eq!(written, Vec::<String>::new());
-    let read = store.file.read(|connection| offences(connection)).await.unwrap();
+    let read = store.file.read(|connection| costly_statements(connection)).await.unwrap();
     assert_eq!(read, Vec::<String>::new());
     // Everything has expired or was dropped, and every row of a message was deleted.
     assert_eq!(store.file.read(|connection| leftovers(connection)).await.unwrap(), 0);
