@@ -1,75 +1,100 @@
-//! The driver's errors, sorted by what to do about them.
+//! The driver's errors: classified by how to recover, and turned into those of the contract.
+
+use std::fmt;
 
 use redis::{ErrorKind, RedisError, ServerErrorKind};
 use storage_traits::{Source, StoreError};
 
 const BACKEND: &str = "redis";
 
-/// The server cannot be reached, or cannot write.
+/// Returns the error for a server that cannot be reached, or cannot write.
 pub(crate) fn unavailable(source: impl Into<Source>) -> StoreError {
     StoreError::Unavailable { backend: BACKEND, source: source.into() }
 }
 
-/// An answer that makes no sense, or a server that is not fit.
+/// Returns the error for a reply that makes no sense, or a server that does not meet the requirements.
 pub(crate) fn unexpected(source: impl Into<Source>) -> StoreError {
     StoreError::Unexpected { backend: BACKEND, source: source.into() }
 }
 
-/// Too much is waiting, or the server has no memory left.
+/// Returns the error for too many calls, or a server without free memory.
 pub(crate) const fn overloaded() -> StoreError {
     StoreError::Overloaded { backend: BACKEND }
 }
 
-/// What to do after an error.
+/// How to recover from an error of a command.
 #[derive(Debug)]
-pub(crate) enum Remedy {
-    /// Load the functions and ask again: nothing was done.
-    Load,
-    /// Another node has the slot: nothing was done.
+pub(crate) enum Recovery {
+    /// Load the functions and send the command again: it was not executed.
+    LoadFunctions,
+    /// Send the command to this node, which has the slot: it was not executed.
     Moved(String),
-    /// Another node may have the slot: nothing was done.
+    /// Send the command to this node, which is importing the slot: it was not executed.
     Ask(String),
-    /// Ask again a little later: nothing was done.
-    Again,
-    /// Ask again a little later, maybe elsewhere: nothing was done.
-    Later,
-    /// The connection is of no use any more; what was done is unknown.
+    /// Send the command again after a pause: it was not executed.
+    Retry,
+    /// Send the command again after a pause, maybe to another node: it was not executed.
+    RetryElsewhere,
+    /// Close the connections and return an error: whether the command was executed is unknown.
     Reconnect,
-    /// Give up.
-    GiveUp(StoreError),
+    /// Return this error.
+    Fail(StoreError),
 }
 
-/// Sorts an error.
-pub(crate) fn remedy(error: RedisError) -> Remedy {
-    let text = error.detail().unwrap_or_default();
+/// Classifies an error.
+pub(crate) fn classify(error: RedisError) -> Recovery {
     match error.kind() {
         ErrorKind::Server(kind) => match kind {
             ServerErrorKind::Moved | ServerErrorKind::Ask => match error.redirect_node() {
                 Some((address, _)) if kind == ServerErrorKind::Moved => {
-                    Remedy::Moved(address.to_owned())
+                    Recovery::Moved(address.to_owned())
                 }
-                Some((address, _)) => Remedy::Ask(address.to_owned()),
-                None => Remedy::Later,
+                Some((address, _)) => Recovery::Ask(address.to_owned()),
+                None => Recovery::RetryElsewhere,
             },
-            ServerErrorKind::TryAgain => Remedy::Again,
+            ServerErrorKind::TryAgain => Recovery::Retry,
             ServerErrorKind::BusyLoading
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown
-            | ServerErrorKind::ReadOnly => Remedy::Later,
-            _ if text.contains("Function not found") => Remedy::Load,
-            _ => Remedy::GiveUp(unexpected(error)),
+            | ServerErrorKind::ReadOnly => Recovery::RetryElsewhere,
+            _ if is_unknown_function(&error) => Recovery::LoadFunctions,
+            _ => Recovery::Fail(unexpected(error)),
         },
         ErrorKind::Extension => match error.code() {
-            Some("OOM") => Remedy::GiveUp(overloaded()),
-            // The disk is full, or too few replicas are linked.
-            Some("MISCONF" | "NOREPLICAS" | "BUSY") => Remedy::GiveUp(unavailable(error)),
-            Some("UNKILLABLE") => Remedy::Reconnect,
-            _ => Remedy::GiveUp(unexpected(error)),
+            Some("OOM") => Recovery::Fail(overloaded()),
+            // The disk is full, too few replicas are connected, or a function runs too long.
+            Some("MISCONF" | "NOREPLICAS" | "BUSY") => Recovery::Fail(unavailable(error)),
+            Some("UNKILLABLE") => Recovery::Reconnect,
+            _ => Recovery::Fail(unexpected(error)),
         },
         ErrorKind::AuthenticationFailed | ErrorKind::InvalidClientConfig => {
-            Remedy::GiveUp(unavailable(error))
+            Recovery::Fail(unavailable(error))
         }
-        _ if error.is_unrecoverable_error() || error.is_io_error() => Remedy::Reconnect,
-        _ => Remedy::GiveUp(unexpected(error)),
+        _ if error.is_unrecoverable_error() || error.is_io_error() => Recovery::Reconnect,
+        _ => Recovery::Fail(unexpected(error)),
+    }
+}
+
+/// Returns whether the server does not have the called function: it was restarted without its data, or
+/// its functions were flushed.
+///
+/// Redis reports this with the general code `ERR`, so only the text tells it apart. Asking with
+/// `FUNCTION LIST` before each call would cost a round trip.
+fn is_unknown_function(error: &RedisError) -> bool {
+    error.detail().is_some_and(|text| text.contains("Function not found"))
+}
+
+/// Displays an error with its causes.
+pub(crate) struct ErrorChain<'e>(pub(crate) &'e (dyn std::error::Error + 'static));
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
     }
 }

@@ -1,37 +1,39 @@
+//! Options of a pool, and the URIs that they are read from.
+
 use std::{fmt, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use storage_traits::pool::Durability;
 
-/// The port of Redis, where none is named.
+/// Default port of Redis.
 const PORT: u16 = 6379;
-/// The port of Sentinel, where none is named.
+/// Default port of Sentinel.
 const SENTINEL_PORT: u16 = 26379;
 
-/// Where the servers are.
+/// Addresses of the servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum Endpoint {
     /// One server.
     Tcp(String, u16),
     /// One server on this machine.
     Unix(PathBuf),
-    /// Whichever server the sentinels say is the master of this name.
+    /// The master that the sentinels report for a name.
     Sentinel {
-        /// Where the sentinels are.
+        /// Addresses of the sentinels.
         sentinels: Vec<(String, u16)>,
-        /// What they call the master.
+        /// Name of the master.
         master: String,
     },
-    /// A Cluster; some of its nodes.
+    /// A Cluster, by the addresses of some of its nodes.
     Cluster(Vec<(String, u16)>),
 }
 
-/// How to connect with a name and a password.
+/// User name and password.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
-    /// The user; the server's default user if `None`.
+    /// User name; the server's default user if `None`.
     pub username: Option<String>,
-    /// The password.
+    /// Password.
     pub password: Option<String>,
 }
 
@@ -41,43 +43,43 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Certificates, as files in PEM form.
+/// Certificates, as files in PEM format.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// Who may sign the server's certificate; whom the system trusts if `None`.
+    /// Authority that signs the server's certificate; those that the system trusts if `None`.
     pub ca: Option<PathBuf>,
-    /// Our certificate and its key, if the server asks for one.
+    /// Client certificate and its key, if the server requires one.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// How to open a pool.
+/// Options to open a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedisOptions {
-    /// Where the servers are.
-    pub place: Place,
-    /// Who we are to the servers.
+    /// Addresses of the servers.
+    pub endpoint: Endpoint,
+    /// Credentials for the servers.
     pub credentials: Credentials,
-    /// Who we are to the sentinels.
+    /// Credentials for the sentinels.
     pub sentinel_credentials: Credentials,
-    /// Whether connections are encrypted, and with what.
+    /// Certificates; connections are not encrypted if `None`.
     pub tls: Option<TlsFiles>,
-    /// The number of the database; 0 on a Cluster.
+    /// Number of the database; 0 on a Cluster.
     pub database: i64,
-    /// What all keys begin with, so that several pools can share a server.
+    /// Prefix of all keys, so that several pools can share a server.
     pub prefix: String,
-    /// The least that an acknowledgement has to mean: the pool refuses a server that keeps less.
+    /// Minimum durability of acknowledged changes: the pool rejects a server with less.
     pub durability: Durability,
-    /// How many replicas must have a change before it is acknowledged.
+    /// Number of replicas that must have a change before it is acknowledged.
     pub replicas: u32,
-    /// Whether those replicas, and the master, must have it on disk (Redis 7.2 or newer).
+    /// Whether these replicas and the master must have it on disk (Redis 7.2 or newer).
     pub replicas_fsync: bool,
-    /// How long an answer may take, with all that it takes to get it.
+    /// Maximum time of a call, with connecting and all retries.
     pub timeout: Duration,
-    /// How many connections to a server requests share.
+    /// Number of connections to a server that requests share.
     pub connections: NonZeroUsize,
 }
 
-/// What is wrong with a URI.
+/// Why a URI is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidOption(String);
@@ -87,7 +89,7 @@ fn fault<T>(text: &str) -> Result<T, InvalidOption> {
 }
 
 impl RedisOptions {
-    /// The schemes that [`RedisOptions::parse`] knows.
+    /// The schemes that [`RedisOptions::parse`] accepts.
     pub const SCHEMES: [&'static str; 7] = [
         "redis",
         "rediss",
@@ -98,10 +100,10 @@ impl RedisOptions {
         "rediss+cluster",
     ];
 
-    /// The defaults for a place.
-    pub fn new(place: Place) -> Self {
+    /// Returns the defaults for an endpoint.
+    pub fn new(endpoint: Endpoint) -> Self {
         Self {
-            place,
+            endpoint,
             credentials: Credentials::default(),
             sentinel_credentials: Credentials::default(),
             tls: None,
@@ -115,12 +117,12 @@ impl RedisOptions {
         }
     }
 
-    /// Reads a URI: `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS,
+    /// Parses a URI: `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS,
     /// `unix:/path`, `redis+sentinel://host[:port],…/master[/database]`,
     /// `redis+cluster://host[:port],…`, the latter two as `rediss+…` for TLS; then `?key=value&…`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong, without the URI, which may hold a password.
+    /// A sentence that describes what is wrong, without the URI, which may contain a password.
     pub fn parse(uri: &str) -> Result<Self, InvalidOption> {
         let (scheme, rest) = uri.split_once(':').unwrap_or(("", uri));
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -132,32 +134,32 @@ impl RedisOptions {
             if path.is_empty() {
                 return fault("name a socket, as in unix:/run/redis.sock");
             }
-            return Self::new(Place::Unix(path.into())).with_query(query);
+            return Self::new(Endpoint::Unix(path.into())).with_query(query);
         }
         let Some(rest) = rest.strip_prefix("//") else {
             return fault("write // behind the scheme, as in redis://localhost");
         };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (credentials, hosts) = match authority.rsplit_once('@') {
-            Some((credentials, hosts)) => (read_credentials(credentials)?, hosts),
+            Some((credentials, hosts)) => (parse_credentials(credentials)?, hosts),
             None => (Credentials::default(), authority),
         };
-        let (place, database) = if scheme.ends_with("+sentinel") {
+        let (endpoint, database) = if scheme.ends_with("+sentinel") {
             let (master, database) = path.split_once('/').unwrap_or((path, ""));
             let master = decode(master)?;
             if master.is_empty() {
                 return fault("name the master, as in redis+sentinel://host/main");
             }
-            (Place::Sentinel { sentinels: read_hosts(hosts, SENTINEL_PORT)?, master }, database)
+            (Endpoint::Sentinel { sentinels: parse_hosts(hosts, SENTINEL_PORT)?, master }, database)
         } else if scheme.ends_with("+cluster") {
-            (Place::Cluster(read_hosts(hosts, PORT)?), path)
+            (Endpoint::Cluster(parse_hosts(hosts, PORT)?), path)
         } else {
-            match <[_; 1]>::try_from(read_hosts(hosts, PORT)?) {
-                Ok([(host, port)]) => (Place::Tcp(host, port), path),
+            match <[_; 1]>::try_from(parse_hosts(hosts, PORT)?) {
+                Ok([(host, port)]) => (Endpoint::Tcp(host, port), path),
                 Err(_) => return fault("one server has one host; write redis+cluster:// for more"),
             }
         };
-        let mut options = Self { credentials, ..Self::new(place) };
+        let mut options = Self { credentials, ..Self::new(endpoint) };
         if scheme.starts_with("rediss") {
             options.tls = Some(TlsFiles::default());
         }
@@ -170,7 +172,7 @@ impl RedisOptions {
     fn set_database(&mut self, text: &str) -> Result<(), InvalidOption> {
         match text.parse() {
             Ok(0) => {}
-            Ok(_) if matches!(self.place, Place::Cluster(_)) => {
+            Ok(_) if matches!(self.endpoint, Endpoint::Cluster(_)) => {
                 return fault("a Cluster has no database but 0");
             }
             Ok(number @ 1..=65_535) => self.database = number,
@@ -203,7 +205,7 @@ impl RedisOptions {
                     Ok(replicas @ 0..=16) => self.replicas = replicas,
                     _ => return fault("replicas is a number from 0 to 16"),
                 },
-                "replicas_fsync" => self.replicas_fsync = read_bool(&value, "replicas_fsync")?,
+                "replicas_fsync" => self.replicas_fsync = parse_bool(&value, "replicas_fsync")?,
                 "timeout_ms" => match value.parse() {
                     Ok(millis @ 50..=60_000) => self.timeout = Duration::from_millis(millis),
                     _ => return fault("timeout_ms is a number from 50 to 60000"),
@@ -252,7 +254,7 @@ fn is_prefix(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(plain)
 }
 
-fn read_bool(value: &str, name: &str) -> Result<bool, InvalidOption> {
+fn parse_bool(value: &str, name: &str) -> Result<bool, InvalidOption> {
     value.parse().map_err(|_| InvalidOption(format!("{name} is true or false")))
 }
 
@@ -263,18 +265,18 @@ fn decode(text: &str) -> Result<String, InvalidOption> {
     }
 }
 
-fn read_credentials(text: &str) -> Result<Credentials, InvalidOption> {
+fn parse_credentials(text: &str) -> Result<Credentials, InvalidOption> {
     let (username, password) = text.split_once(':').unwrap_or((text, ""));
     let some = |text: String| Some(text).filter(|text| !text.is_empty());
     Ok(Credentials { username: some(decode(username)?), password: some(decode(password)?) })
 }
 
-fn read_hosts(text: &str, default_port: u16) -> Result<Vec<(String, u16)>, InvalidOption> {
-    text.split(',').map(|host| read_host(host, default_port)).collect()
+fn parse_hosts(text: &str, default_port: u16) -> Result<Vec<(String, u16)>, InvalidOption> {
+    text.split(',').map(|host| parse_host(host, default_port)).collect()
 }
 
-/// Reads `host`, `host:port` or `[address]:port`.
-pub(crate) fn read_host(text: &str, default_port: u16) -> Result<(String, u16), InvalidOption> {
+/// Parses `host`, `host:port` or `[address]:port`.
+pub(crate) fn parse_host(text: &str, default_port: u16) -> Result<(String, u16), InvalidOption> {
     let wrong = || InvalidOption("write hosts as host, host:port or [address]:port".to_owned());
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -299,30 +301,30 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_place_has_its_uri() {
+    fn each_kind_of_endpoint_has_its_uri() {
         let tcp = |host: &str, port| (host.to_owned(), port);
-        for (uri, place) in [
-            ("redis://db", Place::Tcp("db".into(), 6379)),
-            ("rediss://[::1]:7000/3", Place::Tcp("::1".into(), 7000)),
-            ("unix:/run/redis.sock", Place::Unix("/run/redis.sock".into())),
-            ("unix:///run/redis.sock", Place::Unix("/run/redis.sock".into())),
-            ("redis+cluster://a,b:7001", Place::Cluster(vec![tcp("a", 6379), tcp("b", 7001)])),
+        for (uri, endpoint) in [
+            ("redis://db", Endpoint::Tcp("db".into(), 6379)),
+            ("rediss://[::1]:7000/3", Endpoint::Tcp("::1".into(), 7000)),
+            ("unix:/run/redis.sock", Endpoint::Unix("/run/redis.sock".into())),
+            ("unix:///run/redis.sock", Endpoint::Unix("/run/redis.sock".into())),
+            ("redis+cluster://a,b:7001", Endpoint::Cluster(vec![tcp("a", 6379), tcp("b", 7001)])),
             (
                 "redis+sentinel://a:1,b/main/2",
-                Place::Sentinel {
+                Endpoint::Sentinel {
                     sentinels: vec![tcp("a", 1), tcp("b", 26379)],
                     master: "main".into(),
                 },
             ),
         ] {
-            assert_eq!(parse(uri).place, place, "{uri}");
+            assert_eq!(parse(uri).endpoint, endpoint, "{uri}");
         }
         assert_eq!(parse("redis+sentinel://a/main/2").database, 2);
         assert!(parse("rediss+cluster://a").tls.is_some());
     }
 
     #[test]
-    fn credentials_and_options_are_read() {
+    fn credentials_and_options_are_parsed() {
         let options = parse(
             "rediss://me:p%40ss@db/3?prefix=a.b&durability=fsync&replicas=2&timeout_ms=900\
              &connections=2&tls_ca=/ca.pem&tls_cert=/c.pem&tls_key=/k.pem",
@@ -337,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_secrets() {
+    fn errors_contain_no_secrets() {
         for uri in [
             "redis:db",
             "redis://",

@@ -1,87 +1,7 @@
--- Claims and pops.
+-- Claims: create, read, renew, release.
 
--- The open line whose turn it is, with its turn.
-local function first_open(r)
-  if r.open_lines == 0 then return nil end
-  local first = call('ZRANGE', r.p .. ':o', 0, 0, 'WITHSCORES')
-  return first[1], tonumber(first[2])
-end
-
--- Whose turn it is: a key, '' and true for the messages without one, or nil. `after` is how far
--- those were looked at.
-local function next_side(r, after)
-  local key, turn = first_open(r)
-  if r.ready > 0 and (not key or (after == 0 and r.plain_turn <= turn)) then return '', true end
-  return key, false
-end
-
--- Free messages without a key behind `after`, in order: { sequence, record, message }.
-local function plain_candidates(r, after, wanted)
-  local q, found = r.q, {}
-  local indexed = {}
-  if r.ready > r.fresh then
-    indexed = call('ZRANGEBYSCORE', r.p .. ':f', '(' .. after, '+inf', 'LIMIT', 0, wanted)
-  end
-  local fresh = {}
-  if r.fresh > 0 then
-    local from = text(max(r.cursor, after) + 1)
-    fresh = call('XRANGE', r.p .. ':1', from, '+', 'COUNT', wanted)
-  end
-  local i, j = 1, 1
-  while #found < wanted do
-    local a = indexed[i] and tonumber(indexed[i])
-    local b = fresh[j] and sequence_of(fresh[j][1])
-    if not a and not b then break end
-    if a and (not b or a < b) then
-      i = i + 1
-      local message = entry(q, a)
-      local raw = call('HGET', r.p .. ':m', a)
-      found[#found + 1] = { a, raw and read_record(raw) or fresh_record('f', message), message }
-    else
-      local message = fresh[j][2][2]
-      j = j + 1
-      found[#found + 1] = { b, fresh_record('n', message), message }
-    end
-  end
-  return found
-end
-
--- The first messages that wait in a line.
-local function line_candidates(r, key, wanted)
-  local found = {}
-  local members = call('ZRANGEBYLEX', r.p .. ':x', '[' .. key .. '\0', '(' .. key .. '\1', 'LIMIT', 0, wanted)
-  for _, member in ipairs(members) do
-    local sequence = unpack_bytes('>I6', member, #key + 2)
-    local message = entry(r.q, sequence)
-    local raw = call('HGET', r.p .. ':m', sequence)
-    found[#found + 1] = { sequence, raw and read_record(raw) or fresh_record('l', message), message }
-  end
-  return found
-end
-
-local function candidates(r, key, is_plain, after, wanted)
-  if is_plain then return plain_candidates(r, after, wanted) end
-  return line_candidates(r, key, wanted)
-end
-
--- Takes a free message out of its index, but not out of its line's count.
-local function pick(r, sequence, m)
-  if m.state == 'n' then
-    r.fresh = r.fresh - 1
-    r.cursor = sequence
-    r.ready = r.ready - 1
-  elseif m.state == 'f' then
-    call('ZREM', r.p .. ':f', sequence)
-    r.ready = r.ready - 1
-  else
-    call('ZREM', r.p .. ':l', sequence)
-    call('ZREM', r.p .. ':x', place_in_line(m.key, sequence))
-    r.in_line = r.in_line - 1
-  end
-end
-
--- Writes a claim on a message, which lives on with it if it would expire before.
-local function hold(m, id, ttl, grace, now)
+-- Sets the claim of a message, and extends a ttl that would end before the claim does.
+local function set_claim(m, id, ttl, grace, now)
   m.claim = id
   if m.expires < now + ttl * 1000 then
     m.ttl = ttl + grace
@@ -89,379 +9,244 @@ local function hold(m, id, ttl, grace, now)
   end
 end
 
--- Keeps a free message for whoever moves it elsewhere.
-local function begin_move(r, sequence, m, now)
-  pick(r, sequence, m)
-  if m.key then shift(r, m.key, -1, 0) end
-  m.state = 't'
-  r.claimed = r.claimed + 1
-  call('ZADD', r.p .. ':c', sequence, sequence)
-  put_record(r, sequence, m)
-  set_timer(r, sequence, min(m.expires, now + MOVING))
+-- Appends a message to a reply: sequence, message, delivery state or ''.
+local function append_message(reply, sequence, m, message)
+  local n = #reply
+  reply[n + 1], reply[n + 2], reply[n + 3] =
+    sequence, message, m.as_posted and '' or pack_delivery(m)
 end
 
-local function by_sequence(a, b)
-  return a[1] < b[1]
-end
-
--- Adds a message to an answer: sequence, message, record or ''.
-local function say(answer, sequence, m, message)
-  local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 3] = sequence, message, m.plain and '' or pack_record(m)
-end
-
-local AGAIN, OK, UNKNOWN = 1, 0, 2
-
--- Records a claim on some messages, by their packed sequences.
-local function record_claim(r, now, id, ttl, sequences)
+-- Stores a claim on messages, whose sequences are packed.
+local function store_claim(s, now, id, ttl, sequences)
   local expires = now + ttl * 1000
-  call('HSET', r.p .. ':h', id, pack('<I6I5I6', now, ttl, expires) .. sequences)
-  call('ZADD', r.p .. ':t', text(expires), 'c' .. id)
-  lower(r, expires)
+  call('HSET', s.p .. KEY_CLAIMS, id, pack(CLAIM, now, ttl, expires) .. sequences)
+  call('ZADD', s.p .. KEY_TIMERS, decimal(expires), TIMER_CLAIM .. id)
+  schedule(s, expires)
 end
 
--- The messages that a queue's first run began with may be gone: it begins with the next one.
-local function renew_first_run(q)
-  local e = q.p .. ':e1'
-  local first = call('ZRANGE', e, 0, 0)[1]
-  local found = first and call('XRANGE', q.p .. ':1', first, '+', 'COUNT', 1)[1]
+-- Moves the start of the first expiry run of stream 1 to the first message that still exists.
+local function advance_first_expiry_run(q)
+  local expiry = q.p .. KEY_EXPIRY_1
+  local first = call('ZRANGE', expiry, 0, 0)[1]
+  local found = first and call('XRANGE', q.p .. KEY_MESSAGES_1, first, '+', 'COUNT', 1)[1]
   if not found then return end
   local name = found[1]:sub(1, -3)
-  local _, _, expires = unpack_bytes('<I6I6I6', found[2][2])
+  local _, _, expires = unpack_bytes(HEADER_TIMES, found[2][2])
   if name ~= first and expires < NEVER then
-    q.runs = q.runs - call('ZREM', e, first) + call('ZADD', e, text(expires), name)
+    q.expiry_runs = q.expiry_runs - call('ZREM', expiry, first)
+      + call('ZADD', expiry, decimal(expires), name)
   end
 end
 
--- Claims the next fresh messages of a queue if nothing else can be claimed and neither their
--- sequences nor their times have to be looked up: only the first fields of the queue's state are read
--- and written. Answers the first and the last of them, which who asks reads; nil if it takes more
--- than that, and nothing was changed.
-local function claim_range(keys, now, id, ttl, limit)
-  local p = keys[1]
-  local raw = call('GET', p)
-  if not raw then return nil end
-  local last, ready, fresh, tail, stamp, due, groups, kind, cursor, delayed, claimed, ranges, _, _, _,
-    _, open_lines = hot_fields(raw)
-  local lapses = now + ttl * 1000
-  if kind ~= 0 or due <= now or fresh == 0 or ready ~= fresh or open_lines > 0
-    or fresh ~= last - cursor or min(limit, fresh) > 1000 or (keys[4] and call('EXISTS', keys[4]) == 0) then
-    return nil
-  end
-  local expires = call('ZRANGE', p .. ':e1', 0, 0, 'WITHSCORES')[2]
-  if expires and tonumber(expires) < lapses then return nil end
-  local count, first = min(limit, fresh), cursor + 1
-  local sequences = {}
-  for i = 1, count do sequences[i] = cursor + i end
-  ranges = ranges + call('ZADD', p .. ':v', text(first), id)
-  local held = pack('<' .. ('I6'):rep(count), unpack(sequences))
-  call('HSET', p .. ':h', id, pack('<I6I5I6', now, ttl, lapses) .. held)
-  local score = text(lapses)
-  call('ZADD', p .. ':t', score, 'c' .. id)
-  if lapses < due then
-    due = lapses
-    call('ZADD', keys[2], score, p)
-    call('SPUBLISH', p .. ':w', format('0 0 %d', due))
-  end
-  call('SETRANGE', p, 0, pack('<dddddddddddd', last, ready - count, fresh - count, tail, stamp, due,
-    groups, kind, cursor + count, delayed, claimed + count, ranges))
-  return { OK, 0, 0, first, cursor + count }
-end
-
--- Claims messages of a queue where all that can be claimed are fresh ones.
+-- Claims messages of a queue where all that can be claimed are fresh.
 local function claim_fresh(q, now, id, ttl, grace, limit)
-  -- So that the next claim may be a quick one.
-  renew_first_run(q)
-  local answer, sequences, records, places = { OK, 0, 0, 0, 0 }, {}, {}, {}
+  -- The next claim may then take the path of deferred claims.
+  advance_first_expiry_run(q)
+  local reply, sequences, deliveries, members = { STATUS_OK, 0, 0, 0, 0 }, {}, {}, {}
   if q.fresh > 0 then
-    local lapses = now + ttl * 1000
-    local longer = ttl + grace
-    local lives_until = min(now + longer * 1000, NEVER)
-    local from = text(q.cursor + 1)
-    for i, found in ipairs(call('XRANGE', q.p .. ':1', from, '+', 'COUNT', limit)) do
+    local claim_expires = now + ttl * 1000
+    local extended_ttl = ttl + grace
+    local extended_expires = min(now + extended_ttl * 1000, NEVER)
+    local from = decimal(q.cursor + 1)
+    for i, found in ipairs(call('XRANGE', q.p .. KEY_MESSAGES_1, from, '+', 'COUNT', limit)) do
       local message, name = found[2][2], found[1]:sub(1, -3)
-      local _, visible, expires, own_ttl = unpack_bytes('<I6I6I6I5', message)
-      if expires < lapses then expires, own_ttl = lives_until, longer end
-      local record = pack('<c1BBBI6I6I5I4c16H', 'c', 0, 0, 1, expires, visible, own_ttl, 1, id, 0)
+      local _, visible, expires, message_ttl = unpack_bytes(HEADER_TIMES_AND_TTL, message)
+      if expires < claim_expires then expires, message_ttl = extended_expires, extended_ttl end
+      local delivery =
+        pack(DELIVERY_WITHOUT_KEY, STATE_CLAIMED, 0, 0, 1, expires, visible, message_ttl, 1, id, 0)
       local sequence = tonumber(name)
-      records[2 * i - 1], records[2 * i] = name, record
-      places[2 * i - 1], places[2 * i] = name, name
-      sequences[i] = pack('<I6', sequence)
+      deliveries[2 * i - 1], deliveries[2 * i] = name, delivery
+      members[2 * i - 1], members[2 * i] = name, name
+      sequences[i] = pack(SEQUENCE, sequence)
       local n = 3 * i + 3
-      answer[n], answer[n + 1], answer[n + 2] = sequence, message, record
+      reply[n], reply[n + 1], reply[n + 2] = sequence, message, delivery
       q.cursor = sequence
     end
   end
   local count = #sequences
   if count > 0 then
     q.ready, q.fresh, q.claimed = q.ready - count, q.fresh - count, q.claimed + count
-    bulk('HSET', q.p .. ':m', records)
-    bulk('ZADD', q.p .. ':c', places)
-    record_claim(q, now, id, ttl, table.concat(sequences))
+    call_in_chunks('HSET', q.p .. KEY_DELIVERY, deliveries)
+    call_in_chunks('ZADD', q.p .. KEY_CLAIMED, members)
+    store_claim(q, now, id, ttl, table.concat(sequences))
   end
-  finish(q)
-  answer[2], answer[3] = q.expired, count
-  return answer
+  commit(q)
+  reply[2], reply[3] = q.expired, count
+  return reply
 end
 
--- KEYS: reading, registry, guard, maybe the dead-letter queue if it is in the same slot.
+-- Claims candidates of one source: takes those that were claimed too often into `dead`, the others
+-- into `taken`. Returns the last sequence and the bytes of the dead letters.
+local function claim_candidates(s, found, taken, dead, claim)
+  local last, bytes = 0, 0
+  for _, one in ipairs(found) do
+    local sequence, m = one[1], one[2]
+    last = sequence
+    if claim.maximum and m.count >= claim.maximum then
+      reserve_for_transfer(s, sequence, m, claim.now)
+      dead[#dead + 1] = one
+      bytes = bytes + #one[3]
+    else
+      take(s, sequence, m)
+      set_claim(m, claim.id, claim.ttl, claim.grace, claim.now)
+      if not m.as_posted then defer_removal(s, 'removed_timers', TIMER_MESSAGE .. sequence) end
+      m.as_posted = nil
+      m.state = STATE_CLAIMED
+      m.count = m.count + 1
+      taken[#taken + 1] = one
+    end
+  end
+  return last, bytes
+end
+
+-- KEYS: queue or group, registry, guard, and the dead-letter queue if it is in the same slot.
 -- ARGV: now, claim, ttl, grace, limit, maximum claim count and key of the dead-letter queue, or ''.
--- Answers { status, expired, how many messages were taken and follow, the first and the last that
--- were taken and do not follow or 0 and 0, messages …, letters … }.
+-- Returns { status, expired, number of claimed messages that follow, first and last sequence of the
+-- claimed messages that the caller reads itself or 0 and 0, claimed messages …, dead letters … }.
 local function claim(keys, args)
   local now, id, ttl, grace = tonumber(args[1]), args[2], tonumber(args[3]), tonumber(args[4])
   local limit, maximum = tonumber(args[5]), tonumber(args[6])
   if not maximum or maximum > 0 then
-    local answer = claim_range(keys, now, id, ttl, limit)
-    if answer then return answer end
+    local reply = claim_deferred(keys, now, id, ttl, limit)
+    if reply then return reply end
   end
-  local r = open(keys)
-  if not r then return { OK, 0, 0, 0, 0 } end
-  local q = r.q
-  if args[7] == r.p or args[7] == q.p then maximum = nil end
-  if not settle(r, now) then
-    finish(q)
-    return { AGAIN, q.expired, 0, 0, 0 }
+  local s = open_context(keys)
+  if not s then return { STATUS_OK, 0, 0, 0, 0 } end
+  local q = s.q
+  if args[7] == s.p or args[7] == q.p then maximum = nil end
+  if not apply_due(s, now) then
+    commit(q)
+    return { STATUS_AGAIN, q.expired, 0, 0, 0 }
   end
   if keys[4] and call('EXISTS', keys[4]) == 0 then
-    finish(q)
-    return { UNKNOWN, q.expired, 0, 0, 0 }
+    commit(q)
+    return { STATUS_UNKNOWN, q.expired, 0, 0, 0 }
   end
-  if r == q and r.ready == r.fresh and r.open_lines == 0 and (not maximum or maximum > 0) then
-    return claim_fresh(r, now, id, ttl, grace, limit)
+  if s == q and s.ready == s.fresh and s.available_keys == 0 and (not maximum or maximum > 0) then
+    return claim_fresh(s, now, id, ttl, grace, limit)
   end
-  local taken, letters, after, bytes = {}, {}, 0, 0
-  while #taken < limit do
-    local key, is_plain = next_side(r, after)
+  local terms = { now = now, id = id, ttl = ttl, grace = grace, maximum = maximum }
+  local taken, dead, after, dead_bytes = {}, {}, 0, 0
+  local is_step_full = false
+  while #taken < limit and not is_step_full do
+    local key, is_unkeyed = next_source(s, after)
     if not key then break end
-    local found = candidates(r, key, is_plain, after, limit - #taken)
-    if #found == 0 then error('the counters of ' .. r.p .. ' are wrong') end
-    local before = #taken
-    for _, one in ipairs(found) do
-      local sequence, m = one[1], one[2]
-      if is_plain then after = sequence end
-      if maximum and m.count >= maximum then
-        begin_move(r, sequence, m, now)
-        letters[#letters + 1] = one
-        bytes = bytes + #one[3]
-      else
-        pick(r, sequence, m)
-        hold(m, id, ttl, grace, now)
-        if not m.plain then put_away(r, 'dead_t', 'm' .. sequence) end
-        m.plain = nil
-        m.state = 'c'
-        m.count = m.count + 1
-        taken[#taken + 1] = one
-      end
-    end
-    local count = #taken - before
-    if is_plain then
-      if r.open_lines > 0 then
-        r.turns = r.turns + 1
-        r.plain_turn = r.turns
-      end
+    local found = candidates(s, key, is_unkeyed, after, limit - #taken)
+    local taken_before = #taken
+    local last, bytes = claim_candidates(s, found, taken, dead, terms)
+    dead_bytes = dead_bytes + bytes
+    local count = #taken - taken_before
+    if is_unkeyed then
+      after = last
+      rotate_unkeyed_to_back(s)
     elseif count > 0 then
-      shift(r, key, -count, count)
+      update_key(s, key, -count, count)
     end
-    if #letters >= STEP or bytes >= 1048576 then break end
+    is_step_full = #dead >= MAX_STEP or dead_bytes >= MAX_REPLY_BYTES
   end
   table.sort(taken, by_sequence)
-  local answer = { OK, 0, #taken, 0, 0 }
+  local reply = { STATUS_OK, 0, #taken, 0, 0 }
   if #taken > 0 then
-    local records, places, sequences = {}, {}, {}
+    local deliveries, members, sequences = {}, {}, {}
     for i, one in ipairs(taken) do
       local sequence, m = one[1], one[2]
-      local record = pack_record(m)
-      records[2 * i - 1], records[2 * i] = sequence, record
-      places[2 * i - 1], places[2 * i] = sequence, sequence
-      sequences[i] = pack('<I6', sequence)
+      local delivery = pack_delivery(m)
+      deliveries[2 * i - 1], deliveries[2 * i] = sequence, delivery
+      members[2 * i - 1], members[2 * i] = sequence, sequence
+      sequences[i] = pack(SEQUENCE, sequence)
       local n = 3 * i + 3
-      answer[n], answer[n + 1], answer[n + 2] = sequence, one[3], record
+      reply[n], reply[n + 1], reply[n + 2] = sequence, one[3], delivery
     end
-    bulk('HSET', r.p .. ':m', records)
-    bulk('ZADD', r.p .. ':c', places)
-    r.claimed = r.claimed + #taken
-    record_claim(r, now, id, ttl, table.concat(sequences))
-  elseif #letters >= STEP or bytes >= 1048576 then
-    answer[1] = AGAIN
+    call_in_chunks('HSET', s.p .. KEY_DELIVERY, deliveries)
+    call_in_chunks('ZADD', s.p .. KEY_CLAIMED, members)
+    s.claimed = s.claimed + #taken
+    store_claim(s, now, id, ttl, table.concat(sequences))
+  elseif is_step_full then
+    reply[1] = STATUS_AGAIN
   end
-  for _, one in ipairs(letters) do say(answer, one[1], one[2], one[3]) end
-  finish(q)
-  answer[2] = q.expired
-  return answer
+  for _, one in ipairs(dead) do append_message(reply, one[1], one[2], one[3]) end
+  commit(q)
+  reply[2] = q.expired
+  return reply
 end
 
--- A claim that is alive: its record.
-local function live_claim(r, id, now)
-  local raw = call('HGET', r.p .. ':h', id)
+-- Returns a claim that has not expired, packed.
+local function live_claim(s, id, now)
+  local raw = call('HGET', s.p .. KEY_CLAIMS, id)
   if not raw then return nil end
   local _, _, expires = read_claim(raw)
   if expires > now then return raw end
 end
 
--- Looks a reading up and settles it. If it is unknown or has to be settled on, the second value is
--- the answer of the call.
-local function settled(keys, now)
-  local r = open(keys)
-  if not r then return nil, { UNKNOWN, 0 } end
-  if not settle(r, now) then
-    finish(r.q)
-    return nil, { AGAIN, r.q.expired }
+-- Opens the queue or group that a call names, and applies what is due. If it does not exist, or more
+-- is due than one step applies, returns nil and the reply of the call.
+local function open_and_apply_due(keys, now)
+  local s = open_context(keys)
+  if not s then return nil, { STATUS_UNKNOWN, 0 } end
+  if not apply_due(s, now) then
+    commit(s.q)
+    return nil, { STATUS_AGAIN, s.q.expired }
   end
-  return r
+  return s
 end
 
--- ARGV: now, claim. Answers { status, expired, renewed, ttl, messages … }.
+-- ARGV: now, claim. Returns { status, expired, renewed, ttl, messages … }.
 local function get_claim(keys, args)
   local now, id = tonumber(args[1]), args[2]
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  local raw = live_claim(r, id, now)
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then return reply end
+  local raw = live_claim(s, id, now)
   if not raw then
-    finish(r.q)
-    return { UNKNOWN, r.q.expired }
+    commit(s.q)
+    return { STATUS_UNKNOWN, s.q.expired }
   end
   local renewed, ttl = read_claim(raw)
-  answer = { OK, 0, renewed, ttl }
-  for _, pair in ipairs(held_by(r, id, claimed_sequences(raw))) do
-    say(answer, pair[1], pair[2], (entry(r.q, pair[1])))
+  reply = { STATUS_OK, 0, renewed, ttl }
+  for _, pair in ipairs(messages_held_by(s, id, claimed_sequences(raw))) do
+    append_message(reply, pair[1], pair[2], (read_message(s.q, pair[1])))
   end
-  finish(r.q)
-  answer[2] = r.q.expired
-  return answer
+  commit(s.q)
+  reply[2] = s.q.expired
+  return reply
 end
 
 -- ARGV: now, claim, ttl, grace.
 local function renew(keys, args)
   local now, id, ttl, grace = tonumber(args[1]), args[2], tonumber(args[3]), tonumber(args[4])
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  local raw = live_claim(r, id, now)
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then return reply end
+  local raw = live_claim(s, id, now)
   if not raw then
-    finish(r.q)
-    return { UNKNOWN, r.q.expired }
+    commit(s.q)
+    return { STATUS_UNKNOWN, s.q.expired }
   end
-  local records, sequences = {}, {}
-  for _, pair in ipairs(held_by(r, id, claimed_sequences(raw))) do
-    hold(pair[2], id, ttl, grace, now)
-    records[#records + 1] = pair[1]
-    records[#records + 1] = pack_record(pair[2])
-    sequences[#sequences + 1] = pack('<I6', pair[1])
+  local deliveries, sequences = {}, {}
+  for _, pair in ipairs(messages_held_by(s, id, claimed_sequences(raw))) do
+    set_claim(pair[2], id, ttl, grace, now)
+    deliveries[#deliveries + 1] = pair[1]
+    deliveries[#deliveries + 1] = pack_delivery(pair[2])
+    sequences[#sequences + 1] = pack(SEQUENCE, pair[1])
   end
-  bulk('HSET', r.p .. ':m', records)
-  record_claim(r, now, id, ttl, table.concat(sequences))
-  finish(r.q)
-  return { OK, r.q.expired }
+  call_in_chunks('HSET', s.p .. KEY_DELIVERY, deliveries)
+  store_claim(s, now, id, ttl, table.concat(sequences))
+  commit(s.q)
+  return { STATUS_OK, s.q.expired }
 end
 
 -- ARGV: now, claim.
 local function release_claim(keys, args)
   local now, id = tonumber(args[1]), args[2]
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  local raw = live_claim(r, id, now)
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then return reply end
+  local raw = live_claim(s, id, now)
   if raw then
-    for _, pair in ipairs(held_by(r, id, claimed_sequences(raw))) do
+    for _, pair in ipairs(messages_held_by(s, id, claimed_sequences(raw))) do
       pair[2].claim = nil
-      free(r, pair[1], pair[2])
+      make_ready(s, pair[1], pair[2])
     end
-    call('HDEL', r.p .. ':h', id)
-    call('ZREM', r.p .. ':t', 'c' .. id)
+    call('HDEL', s.p .. KEY_CLAIMS, id)
+    call('ZREM', s.p .. KEY_TIMERS, TIMER_CLAIM .. id)
   end
-  finish(r.q)
-  return { OK, r.q.expired }
-end
-
--- Frees a claimed message, at once or later.
-local function put_back(r, sequence, m, retry, now)
-  m.claim = nil
-  if retry <= now then
-    free(r, sequence, m)
-    return
-  end
-  put_away(r, 'dead_c', sequence)
-  r.claimed = r.claimed - 1
-  m.state, m.visible = 'd', retry
-  index_delayed(r, sequence, m)
-end
-
--- ARGV: now, claim, then sequence and the time of the retry of each, '' for what is done.
--- Answers { status, expired, 1 or 0 for each }.
-local function acknowledge(keys, args)
-  local now, id = tonumber(args[1]), args[2]
-  local done = {}
-  for i = 3, #args, 2 do
-    if args[i + 1] ~= '' or i > 1000 then
-      done = nil
-      break
-    end
-    done[#done + 1] = args[i]
-  end
-  -- The usual case: all went well.
-  if done and #done > 0 and delete_claimed(keys[1], now, done, id) then
-    local answer = { OK, 0 }
-    for i = 1, #done do answer[i + 2] = 1 end
-    return answer
-  end
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  answer = { OK, 0 }
-  local seen, handled = {}, 0
-  for i = 3, #args, 2 do
-    local name, retry, taken = args[i], tonumber(args[i + 1]), 0
-    local raw = not seen[name] and call('HGET', r.p .. ':m', name)
-    local m = raw and read_record(raw)
-    if m and m.state == 'c' and m.claim == id then
-      seen[name], taken = true, 1
-      if retry then
-        put_back(r, tonumber(name), complete(m, r.q, name), retry, now)
-      else
-        remove(r, tonumber(name), m)
-        handled = handled + 1
-      end
-    end
-    answer[#answer + 1] = taken
-  end
-  count_handled(r, handled, now)
-  finish(r.q)
-  answer[2] = r.q.expired
-  return answer
-end
-
--- ARGV: now, limit. Answers { status, expired, messages … }.
-local function pop(keys, args)
-  local now, limit = tonumber(args[1]), tonumber(args[2])
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  local taken, after = {}, 0
-  while #taken < limit do
-    local key, is_plain = next_side(r, after)
-    if not key then break end
-    local found = candidates(r, key, is_plain, after, limit - #taken)
-    if #found == 0 then error('the counters of ' .. r.p .. ' are wrong') end
-    for _, one in ipairs(found) do
-      local sequence, m = one[1], one[2]
-      if is_plain then after = sequence end
-      one[4] = m.plain and '' or pack_record(m)
-      if m.state == 'n' then r.cursor = sequence end
-      remove(r, sequence, m)
-      taken[#taken + 1] = one
-    end
-    if not is_plain then
-      send_to_end(r, key)
-    elseif r.open_lines > 0 then
-      r.turns = r.turns + 1
-      r.plain_turn = r.turns
-    end
-  end
-  count_handled(r, #taken, now)
-  table.sort(taken, by_sequence)
-  answer = { OK, 0 }
-  for i, one in ipairs(taken) do
-    local n = 3 * i
-    answer[n], answer[n + 1], answer[n + 2] = one[1], one[3], one[4]
-  end
-  finish(r.q)
-  answer[2] = r.q.expired
-  return answer
+  commit(s.q)
+  return { STATUS_OK, s.q.expired }
 end

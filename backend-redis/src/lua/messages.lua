@@ -1,70 +1,72 @@
 -- Messages: post, list, get, delete, reschedule.
 
--- KEYS: queue, registry. ARGV: now, how many arguments a message has, then of each the message, or
--- the message, its deduplication id (may be '') and the end of its window.
--- Answers a sequence for each message, negative for a duplicate; nil if the queue is unknown.
-local function post_any(keys, args)
-  local q = load(keys[1])
-  if not q or q.kind == 1 then return nil end
-  view(q, keys[2])
+-- KEYS: queue, registry, guard. ARGV: now, number of arguments of a message (1 or 3), then of each
+-- message its text, with 3 also its deduplication id (may be '') and the end of its window.
+-- Returns a sequence for each message, negative for a duplicate; nil if the queue does not exist.
+local function post_general(keys, args)
+  local q = load_state(keys[1])
+  if not q or q.kind ~= KIND_QUEUE then return nil end
+  begin_context(q, keys[2])
   local now, width = tonumber(args[1]), tonumber(args[2])
-  local answer = {}
+  local reply = {}
   for i = 3, #args, width do
     local first
     if width == 3 and args[i + 1] ~= '' then
-      first = duplicate(q, args[i + 1], tonumber(args[i + 2]), now)
+      first = find_duplicate(q, args[i + 1], tonumber(args[i + 2]), now)
     end
     if first then
-      answer[#answer + 1] = -first
+      reply[#reply + 1] = -first
     else
-      arrive(q, args[i], now)
-      answer[#answer + 1] = q.last
+      enqueue(q, args[i], now)
+      reply[#reply + 1] = q.last
     end
   end
-  finish(q)
-  return answer
+  commit(q)
+  return reply
 end
 
--- The same, quicker, if no message needs more than its place in the stream and the queue has no
--- groups: only the first fields of the queue's state are read and written.
+-- Posts like post_general, faster if the messages only have to be appended to stream 1 and extend
+-- its last expiry run: reads and writes only the first fields of the state.
 local function post(keys, args)
   local p, now = keys[1], tonumber(args[1])
   local raw = args[2] == '1' and call('GET', p)
-  if not raw then return post_any(keys, args) end
-  local last, ready, fresh, tail, stamp, due, groups, kind = unpack_bytes('<dddddddd', raw)
-  if kind == 1 or groups > 0 then return post_any(keys, args) end
+  if not raw then return post_general(keys, args) end
+  local {{names last..kind}} = unpack_bytes({{format last..kind}}, raw)
+  if kind ~= KIND_QUEUE or groups > 0 then return post_general(keys, args) end
   local n = #args
   for i = 3, n do
-    local posted, visible, expires, _, flags = unpack_bytes('<I6I6I6I5B', args[i])
-    -- One run takes them all.
-    if flags ~= NONE or visible > now then return post_any(keys, args) end
-    if expires < tail then
-      args[i], expires = in_run(args[i], expires, tail, posted, stamp)
-      if expires < tail then return post_any(keys, args) end
+    local posted, visible, expires, _, flags = unpack_bytes(HEADER_UP_TO_FLAGS, args[i])
+    if flags ~= FORMAT_V1 or visible > now then return post_general(keys, args) end
+    if expires < tail_expiry1 then
+      args[i], expires = join_expiry_run(args[i], expires, tail_expiry1, posted, last_posted_at)
+      if expires < tail_expiry1 then return post_general(keys, args) end
     end
-    tail, stamp = expires, max(stamp, posted)
+    tail_expiry1, last_posted_at = expires, max(last_posted_at, posted)
   end
-  local stream, answer = p .. ':1', {}
+  local stream, reply = p .. KEY_MESSAGES_1, {}
   for i = 3, n do
     last = last + 1
-    call('XADD', stream, text(last), 'm', args[i])
-    answer[#answer + 1] = last
+    call('XADD', stream, decimal(last), 'm', args[i])
+    reply[#reply + 1] = last
   end
-  local more = #answer
-  call('SETRANGE', p, 0, pack('<ddddd', last, ready + more, fresh + more, tail, stamp))
-  call('SPUBLISH', p .. ':w', format('%d 1 %d', more, due))
-  return answer
+  local count = #reply
+  ready, fresh = ready + count, fresh + count
+  call('SETRANGE', p, {{offset last}},
+    pack({{format last..last_posted_at}}, {{names last..last_posted_at}}))
+  call('SPUBLISH', p .. KEY_EVENTS, format('%d 1 %d', count, due))
+  return reply
 end
 
-local function client_of(meta)
-  local _, _, _, _, _, _, at = meta_of(meta)
-  return (unpack_bytes('<Hc0', meta, at))
+local function client_of(message)
+  local _, _, _, _, _, _, at = header_of(message)
+  return (unpack_bytes(HEADER_TEXT, message, at))
 end
 
--- A source of sequences in order, read in pieces.
-local function index_source(key, after, piece)
+-- Iterates over an index in order of sequences, read in pieces. Returns a function that returns the next
+-- sequence, and one that takes it.
+local function index_iterator(key, after, piece)
   local list, i = {}, 1
-  local from = '(' .. text(after)
+  local from = '(' .. decimal(after)
   local more = true
   return function()
     if i > #list and more then
@@ -77,13 +79,13 @@ local function index_source(key, after, piece)
   end, function() i = i + 1 end
 end
 
--- The same for fresh messages, which are read whole.
-local function fresh_source(q, after, piece)
+-- Iterates over fresh messages like index_iterator; the second function returns the message.
+local function fresh_iterator(q, after, piece)
   local list, i, more = {}, 1, true
   local from = max(after, q.cursor) + 1
   return function()
     if i > #list and more then
-      list = call('XRANGE', q.p .. ':1', text(from), '+', 'COUNT', piece)
+      list = call('XRANGE', q.p .. KEY_MESSAGES_1, decimal(from), '+', 'COUNT', piece)
       more = #list == piece
       i = 1
       if #list > 0 then from = sequence_of(list[#list][1]) + 1 end
@@ -95,53 +97,53 @@ local function fresh_source(q, after, piece)
   end
 end
 
--- The same if only fresh messages are to be listed. Whoever has read the stream from the right place
--- on, in the same transaction, is only told so.
+-- Lists fresh messages, when there are no others to list. If the caller has already read the stream
+-- from the right sequence, in the same transaction, the reply only confirms that.
 local function list_fresh(q, after, wanted, guess)
   local start = max(after, q.cursor) + 1
-  local answer = { OK, 0, 0, q.cursor }
+  local reply = { STATUS_OK, 0, 0, q.cursor }
   if guess == start then
-    answer[3] = -1
+    reply[3] = LIST_AS_READ
   elseif q.fresh > 0 and wanted > 0 then
     local n = 5
-    for _, found in ipairs(call('XRANGE', q.p .. ':1', text(start), '+', 'COUNT', wanted)) do
-      answer[n], answer[n + 1], answer[n + 2] = sequence_of(found[1]), found[2][2], ''
+    for _, found in ipairs(call('XRANGE', q.p .. KEY_MESSAGES_1, decimal(start), '+', 'COUNT', wanted)) do
+      reply[n], reply[n + 1], reply[n + 2] = sequence_of(found[1]), found[2][2], ''
       n = n + 3
     end
   end
-  return answer
+  return reply
 end
 
--- ARGV: now, after, how many, free, claimed, delayed (1 or 0), where the caller has read the stream
--- from or 0, client to hide, if any.
--- Answers { status, expired, what comes next, the queue's cursor, messages … }. What comes next is 0
--- if the page is whole, -1 if it is what the caller has read, or else where to go on because much was
--- looked at and the page is not full yet.
+-- ARGV: now, after, number of messages, include free, claimed, delayed (1 or 0), first sequence that
+-- the caller has read from stream 1 or 0, client whose messages are hidden, if any.
+-- Returns { status, expired, next, the queue's cursor, messages … }. `next` is 0 if the page is
+-- complete, LIST_AS_READ if it is what the caller has read, or the sequence after which to continue,
+-- because a step reads a bounded number of messages and the page is not full.
 local function list(keys, args)
   local now, after, wanted = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
   local guess = tonumber(args[7])
   if guess > 0 and args[4] == '1' then
-    -- The quick way, by the first fields of the state.
+    -- The fast path reads only the first fields of the state.
     local raw = call('GET', keys[1])
     if raw then
-      local _, ready, fresh, _, _, due, _, kind, cursor, delayed, claimed, _, _, _, _, in_line =
-        hot_fields(raw)
-      if kind == 0 and due > now and ready == fresh and in_line == 0
+      local {{names ready..ready_keyed}} =
+        unpack_bytes({{format ready..ready_keyed}}, raw, {{position ready}})
+      if kind == KIND_QUEUE and due > now and ready == fresh and ready_keyed == 0
         and (args[5] == '0' or claimed == 0) and (args[6] == '0' or delayed == 0)
         and guess == max(after, cursor) + 1 then
-        return { OK, 0, -1, cursor }
+        return { STATUS_OK, 0, LIST_AS_READ, cursor }
       end
     end
   end
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  local q, hidden = r.q, args[8]
-  if r == q and not hidden and args[4] == '1' and r.ready == r.fresh and r.in_line == 0
-    and (args[5] == '0' or r.claimed == 0) and (args[6] == '0' or r.delayed == 0) then
-    answer = list_fresh(q, after, wanted, guess)
-    finish(q)
-    answer[2] = q.expired
-    return answer
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then return reply end
+  local q, hidden = s.q, args[8]
+  if s == q and not hidden and args[4] == '1' and s.ready == s.fresh and s.ready_keyed == 0
+    and (args[5] == '0' or s.claimed == 0) and (args[6] == '0' or s.delayed == 0) then
+    reply = list_fresh(q, after, wanted, guess)
+    commit(q)
+    reply[2] = q.expired
+    return reply
   end
   local piece = min(wanted, 128)
   local heads, takes = {}, {}
@@ -149,13 +151,13 @@ local function list(keys, args)
     heads[#heads + 1], takes[#takes + 1] = peek, take
   end
   if args[4] == '1' then
-    if r.ready > r.fresh then add(index_source(r.p .. ':f', after, piece)) end
-    if r.in_line > 0 then add(index_source(r.p .. ':l', after, piece)) end
-    if r.fresh > 0 then add(fresh_source(q, after, piece)) end
+    if s.ready > s.fresh then add(index_iterator(s.p .. KEY_READY, after, piece)) end
+    if s.ready_keyed > 0 then add(index_iterator(s.p .. KEY_READY_KEYED, after, piece)) end
+    if s.fresh > 0 then add(fresh_iterator(q, after, piece)) end
   end
-  if args[5] == '1' and r.claimed > 0 then add(index_source(r.p .. ':c', after, piece)) end
-  if args[6] == '1' and r.delayed > 0 then add(index_source(r.p .. ':d', after, piece)) end
-  answer = { OK, 0, 0, q.cursor }
+  if args[5] == '1' and s.claimed > 0 then add(index_iterator(s.p .. KEY_CLAIMED, after, piece)) end
+  if args[6] == '1' and s.delayed > 0 then add(index_iterator(s.p .. KEY_DELAYED, after, piece)) end
+  reply = { STATUS_OK, 0, 0, q.cursor }
   local found, looked, bytes = 0, 0, 0
   while found < wanted do
     local first, which
@@ -164,123 +166,125 @@ local function list(keys, args)
       if sequence and (not first or sequence < first) then first, which = sequence, i end
     end
     if not first then break end
-    if (looked >= 2000 and looked >= 2 * wanted) or bytes > 1048576 then
-      answer[3] = after
+    if (looked >= 2000 and looked >= 2 * wanted) or bytes > MAX_REPLY_BYTES then
+      reply[3] = after
       break
     end
     after = first
     looked = looked + 1
     local taken = takes[which]()
-    local message = taken or entry(q, first)
+    local message = taken or read_message(q, first)
     if hidden and client_of(message) == hidden then
       bytes = bytes + #message
     else
       found = found + 1
-      local n = #answer
-      answer[n + 1], answer[n + 2] = first, message
-      answer[n + 3] = not taken and call('HGET', r.p .. ':m', first) or ''
+      local n = #reply
+      reply[n + 1], reply[n + 2] = first, message
+      reply[n + 3] = not taken and call('HGET', s.p .. KEY_DELIVERY, first) or ''
     end
   end
-  finish(q)
-  answer[2] = q.expired
-  return answer
+  commit(q)
+  reply[2] = q.expired
+  return reply
 end
 
--- ARGV: now, sequences. Answers { status, expired, messages … }.
+-- ARGV: now, sequences. Returns { status, expired, messages … }.
 local function get(keys, args)
   local now = tonumber(args[1])
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  answer = { OK, 0 }
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then return reply end
+  reply = { STATUS_OK, 0 }
   for i = 2, #args do
     local sequence = tonumber(args[i])
-    local m = find(r, sequence, now)
+    local m = find_message(s, sequence, now)
     if m then
-      say(answer, sequence, complete(m, r.q, sequence), (entry(r.q, sequence)))
+      append_message(reply, sequence, load_times(m, s.q, sequence), (read_message(s.q, sequence)))
     end
   end
-  finish(r.q)
-  answer[2] = r.q.expired
-  return answer
+  commit(s.q)
+  reply[2] = s.q.expired
+  return reply
 end
 
--- Calls f with every group that has a copy of a message which nobody has seen yet.
-local function each_copy(r, sequence, m, now, f)
-  local q = r.q
-  if r ~= q or m.state ~= 'd' or m.count > 0 then return false end
-  for _, copy in ipairs(group_readings(q)) do
-    local its = find(copy, sequence, now)
-    if its and its.state == 'd' and its.count == 0 then f(copy, its) end
+-- Calls f with every group that has a message of the queue which was never visible. Returns whether
+-- that holds for the queue.
+local function each_copy(s, sequence, m, now, f)
+  local q = s.q
+  if s ~= q or m.state ~= STATE_DELAYED or m.count > 0 then return false end
+  for _, copy in ipairs(group_states(q)) do
+    local its = find_message(copy, sequence, now)
+    if its and its.state == STATE_DELAYED and its.count == 0 then f(copy, its) end
   end
   return true
 end
 
--- Removes a message, and with it the copies of groups if nobody has seen it yet.
-local function remove_everywhere(r, sequence, m, now)
-  local scheduled = each_copy(r, sequence, m, now, function(copy, its)
+-- Removes a message from a queue or group; one that was never visible, from the queue's groups and
+-- retention log as well.
+local function remove_everywhere(s, sequence, m, now)
+  local scheduled = each_copy(s, sequence, m, now, function(copy, its)
     remove(copy, sequence, its)
   end)
-  if scheduled then forget_retained(r.q, sequence) end
-  remove(r, sequence, m)
+  if scheduled then remove_retained(s.q, sequence) end
+  remove(s, sequence, m)
 end
 
--- ARGV: now, sequence, claim or ''. Answers { status, expired, outcome }: 0 deleted, 1 missing,
--- 2 claimed, 3 unknown claim, 4 not claimed, 5 claimed by another.
+-- ARGV: now, sequence, claim or ''. Returns { status, expired, one of DELETE_… }.
 local function delete(keys, args)
   local now, sequence, id = tonumber(args[1]), tonumber(args[2]), args[3]
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  local m = find(r, sequence, now)
-  local outcome = 0
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then return reply end
+  local m = find_message(s, sequence, now)
+  local outcome = DELETE_DONE
   if not m then
-    outcome = 1
+    outcome = DELETE_MISSING
   else
-    -- What is being moved elsewhere is held by nobody that has a name.
-    local holder = m.state == 'c' and m.claim or (m.state == 't' and '') or nil
+    -- A message in transfer is held, but by no claim.
+    local holder = m.state == STATE_CLAIMED and m.claim or (m.state == STATE_IN_TRANSFER and '') or nil
     if id == '' then
-      if holder then outcome = 2 end
-    elseif not live_claim(r, id, now) then
-      outcome = 3
+      if holder then outcome = DELETE_CLAIMED end
+    elseif not live_claim(s, id, now) then
+      outcome = DELETE_UNKNOWN_CLAIM
     elseif not holder then
-      outcome = 4
+      outcome = DELETE_NOT_CLAIMED
     elseif holder ~= id then
-      outcome = 5
+      outcome = DELETE_CLAIMED_BY_OTHER
     end
   end
-  if outcome == 0 then
-    remove_everywhere(r, sequence, m, now)
-    count_handled(r, 1, now)
+  if outcome == DELETE_DONE then
+    remove_everywhere(s, sequence, m, now)
+    count_completed(s, 1, now)
   end
-  finish(r.q)
-  return { OK, r.q.expired, outcome }
+  commit(s.q)
+  return { STATUS_OK, s.q.expired, outcome }
 end
 
--- ARGV: now, number of claims, claims, sequences. Answers { status, expired, deleted or -1 }.
+-- ARGV: now, number of claims, claims, sequences. Returns { status, expired, number of deleted
+-- messages }; -1 deleted if a claim holds none of the messages.
 local function delete_many(keys, args)
   local now, claims = tonumber(args[1]), tonumber(args[2])
   if claims == 0 and #args > 2 and #args <= 1000 then
-    local deleted = delete_claimed(keys[1], now, { unpack(args, 3) }, false)
-    if deleted then return { OK, 0, deleted } end
+    local deleted = delete_deferred(keys[1], now, { unpack(args, 3) }, false)
+    if deleted then return { STATUS_OK, 0, deleted } end
   end
-  local r, answer = settled(keys, now)
-  if not r then
-    if answer[1] == UNKNOWN then answer = { OK, 0, claims == 0 and 0 or -1 } end
-    return answer
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then
+    if reply[1] == STATUS_UNKNOWN then reply = { STATUS_OK, 0, claims == 0 and 0 or -1 } end
+    return reply
   end
   local found, seen, holders = {}, {}, {}
   local raws = {}
   if #args >= 3 + claims and #args <= 1000 then
-    raws = call('HMGET', r.p .. ':m', unpack(args, 3 + claims))
+    raws = call('HMGET', s.p .. KEY_DELIVERY, unpack(args, 3 + claims))
   end
   for i = 3 + claims, #args do
     local sequence = tonumber(args[i])
     if not seen[sequence] then
       seen[sequence] = true
       local raw = raws[i - 2 - claims]
-      local m = raw and read_record(raw) or find(r, sequence, now)
+      local m = raw and unpack_delivery(raw) or find_message(s, sequence, now)
       if m then
         found[#found + 1] = { sequence, m }
-        if m.state == 'c' then holders[m.claim] = true end
+        if m.state == STATE_CLAIMED then holders[m.claim] = true end
       end
     end
   end
@@ -290,57 +294,57 @@ local function delete_many(keys, args)
   end
   if deleted >= 0 then
     for _, pair in ipairs(found) do
-      if pair[2].state == 't' then
+      if pair[2].state == STATE_IN_TRANSFER then
         deleted = deleted - 1
       else
-        remove_everywhere(r, pair[1], pair[2], now)
+        remove_everywhere(s, pair[1], pair[2], now)
       end
     end
-    count_handled(r, deleted, now)
+    count_completed(s, deleted, now)
   end
-  finish(r.q)
-  return { OK, r.q.expired, deleted }
+  commit(s.q)
+  return { STATUS_OK, s.q.expired, deleted }
 end
 
--- Moves a message that is not visible yet to another time.
-local function put_off(r, sequence, m, visible, now)
-  m.plain = nil
+-- Changes when a delayed message becomes visible.
+local function postpone(s, sequence, m, visible, now)
+  m.as_posted = nil
   m.visible = visible
   m.expires = min(visible + 1000 * m.ttl, NEVER)
   if visible > now then
-    put_record(r, sequence, m)
-    set_timer(r, sequence, min(visible, m.expires))
+    store_delivery(s, sequence, m)
+    set_timer(s, sequence, min(visible, m.expires))
   else
-    free(r, sequence, m)
+    make_ready(s, sequence, m)
   end
 end
 
--- ARGV: now, sequence, when. Answers { status, expired, outcome }: 0 moved, 1 missing, 2 visible.
+-- ARGV: now, sequence, when. Returns { status, expired, one of RESCHEDULE_… }.
 local function reschedule(keys, args)
   local now, sequence, visible = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
-  local r, answer = settled(keys, now)
-  if not r then return answer end
-  local q = r.q
+  local s, reply = open_and_apply_due(keys, now)
+  if not s then return reply end
+  local q = s.q
   visible = max(visible, now)
-  local m = find(r, sequence, now)
-  local outcome = 0
+  local m = find_message(s, sequence, now)
+  local outcome = RESCHEDULE_DONE
   if not m then
-    outcome = 1
-  elseif m.state ~= 'd' then
-    outcome = 2
+    outcome = RESCHEDULE_MISSING
+  elseif m.state ~= STATE_DELAYED then
+    outcome = RESCHEDULE_VISIBLE
   else
-    local scheduled = each_copy(r, sequence, m, now, function(copy, its)
-      put_off(copy, sequence, its, visible, now)
+    local scheduled = each_copy(s, sequence, m, now, function(copy, its)
+      postpone(copy, sequence, its, visible, now)
     end)
-    local log = scheduled and log_of(q)
-    if log and call('ZSCORE', log.p .. ':f', sequence) then
-      local its = fresh_record('f', (entry(q, sequence)))
+    local log = scheduled and retention_log(q)
+    if log and call('ZSCORE', log.p .. KEY_READY, sequence) then
+      local its = initial_delivery(STATE_READY, (read_message(q, sequence)))
       its.visible, its.expires = visible, min(visible + 1000 * its.ttl, NEVER)
-      put_record(log, sequence, its)
+      store_delivery(log, sequence, its)
       set_timer(log, sequence, its.expires)
     end
-    put_off(r, sequence, m, visible, now)
+    postpone(s, sequence, m, visible, now)
   end
-  finish(q)
-  return { OK, q.expired, outcome }
+  commit(q)
+  return { STATUS_OK, q.expired, outcome }
 end

@@ -1,42 +1,45 @@
+-- Makes the functions callable.
+
 local function register(name, f, flags)
   local function callback(keys, args)
     if not call then prepare() end
     return f(keys, args)
   end
   redis.register_function({
-    function_name = 'chapar_VERSION_' .. name,
+    function_name = FUNCTION_PREFIX .. name,
     callback = callback,
     flags = flags or {},
   })
 end
 
--- What gives space back is done though the server has none left.
-local FREES = { 'allow-oom' }
+-- Redis runs these although it has reached its memory limit, because they free memory or only read.
+local ALLOW_OOM = { 'allow-oom' }
+local NO_WRITES = { 'no-writes' }
 register('post', post)
-register('list', list, FREES)
-register('get', get, FREES)
-register('delete', delete, FREES)
-register('delete_many', delete_many, FREES)
+register('list', list, ALLOW_OOM)
+register('get', get, ALLOW_OOM)
+register('delete', delete, ALLOW_OOM)
+register('delete_many', delete_many, ALLOW_OOM)
 register('reschedule', reschedule)
 register('claim', claim)
-register('get_claim', get_claim, FREES)
-register('renew', renew, FREES)
-register('release', release_claim, FREES)
-register('acknowledge', acknowledge, FREES)
-register('pop', pop, FREES)
+register('get_claim', get_claim, ALLOW_OOM)
+register('renew', renew, ALLOW_OOM)
+register('release', release_claim, ALLOW_OOM)
+register('acknowledge', acknowledge, ALLOW_OOM)
+register('pop', pop, ALLOW_OOM)
 register('create_group', create_group)
-register('source', source, { 'no-writes' })
-register('get_group', get_group, { 'no-writes' })
-register('list_groups', list_groups, { 'no-writes' })
+register('group_source', group_source, NO_WRITES)
+register('get_group', get_group, NO_WRITES)
+register('list_groups', list_groups, NO_WRITES)
 register('seek_group', seek_group)
-register('delete_group', delete_group, FREES)
-register('take_letters', take_letters)
-register('receive_letters', receive_letters)
-register('forget_origins', forget_origins, FREES)
-register('end_move', end_move, FREES)
+register('delete_group', delete_group, ALLOW_OOM)
+register('reserve_dead_letters', reserve_dead_letters)
+register('accept_transfer', accept_transfer)
+register('forget_transfer_ids', forget_transfer_ids, ALLOW_OOM)
+register('finish_transfer', finish_transfer, ALLOW_OOM)
 register('open_queue', open_queue)
-register('drop_queue', drop_queue, FREES)
-register('stats', stats, FREES)
-register('purge', purge, FREES)
-register('look', look, FREES)
-register('sweep', sweep, FREES)
+register('drop_queue', drop_queue, ALLOW_OOM)
+register('stats', stats, ALLOW_OOM)
+register('purge', purge, ALLOW_OOM)
+register('poll', poll, ALLOW_OOM)
+register('sweep', sweep, ALLOW_OOM)

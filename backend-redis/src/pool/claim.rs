@@ -1,29 +1,29 @@
-//! Claims and pops.
+//! Claims, acknowledgements and pops.
 
 use async_trait::async_trait;
 use redis::Cmd;
 use storage_traits::{
     Limit, Result, StoreError,
     domain::{
-        AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, DeadLetter,
-        Message, QueueRef, Timestamp,
+        AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Message,
+        QueueRef, Timestamp,
     },
     pool::ClaimStore,
 };
 
 use super::{
-    Source,
-    codec::{claim_posted, millis, position, read_entries, read_message, read_messages, seconds},
-    guard_of,
-    message::number_of,
-    registry_of,
-    reply::{AGAIN, UNKNOWN},
-    shard_of,
+    codec::{
+        claim_posted, limit_of, millis, position, read_entries, read_message, read_messages,
+        seconds,
+    },
+    queue_cache::ResolvedQueue,
+    redis_pool::Redis,
+    redrive::unknown_dead_letter_queue,
 };
 use crate::{
-    Redis,
-    error::unexpected,
-    server::{Function, Promise},
+    keys::shard_of,
+    library::constants::{STATUS_AGAIN, STATUS_UNKNOWN},
+    server::{Function, Replication},
 };
 
 #[async_trait]
@@ -34,26 +34,27 @@ impl ClaimStore for Redis {
         spec: &ClaimSpec,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        let Some(source) = self.source(queue).await? else { return Ok(None) };
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(None) };
         let function = self.claim_function(queue, spec, now).await?;
         loop {
-            let mut reply = self.call(queue, Promise::Change, &function).await?;
+            let mut reply = self.call(queue, Replication::Wait, &function).await?;
             let status = reply.number()?;
-            self.counters.expired(reply.count()?);
-            if status == UNKNOWN {
-                return Err(missing(spec.dead_letter.as_ref()));
+            self.counters.add_expired(reply.count()?);
+            if status == STATUS_UNKNOWN {
+                return Err(unknown_dead_letter_queue(spec.dead_letter.as_ref()));
             }
             let mut messages = Vec::new();
             let (count, first, last) = (reply.count()?, reply.number()?, reply.number()?);
             for _ in 0..count {
-                messages.push(read_message(source.queue, &mut reply)?);
+                messages.push(read_message(resolved.queue, &mut reply)?);
             }
             if first > 0 {
                 messages = self.read_claimed(queue, spec.id, first, last).await?;
             }
-            let letters = read_messages(source.queue, &mut reply)?;
-            self.bury(queue, &source, spec, letters, messages.is_empty(), now).await?;
-            if status == AGAIN {
+            let dead_letters = read_messages(resolved.queue, &mut reply)?;
+            self.dead_letter_all(queue, &resolved, spec, dead_letters, messages.is_empty(), now)
+                .await?;
+            if status == STATUS_AGAIN {
                 continue;
             }
             if messages.is_empty() {
@@ -69,16 +70,16 @@ impl ClaimStore for Redis {
         id: ClaimId,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        let Some(source) = self.source(queue).await? else { return Ok(None) };
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(None) };
         let mut function = self.function("get_claim", queue);
         function.number(millis(now)).bytes(id.to_bytes());
-        let reply = self.settle_and_call(queue, Promise::Nothing, &function).await?;
+        let reply = self.apply_due_and_call(queue, Replication::Skip, &function).await?;
         let Some(mut reply) = reply else { return Ok(None) };
         Ok(Some(Claim {
             id,
             renewed_at: Timestamp::from_millis(reply.number()?),
             ttl: std::time::Duration::from_secs(reply.count()?),
-            messages: read_messages(source.queue, &mut reply)?,
+            messages: read_messages(resolved.queue, &mut reply)?,
         }))
     }
 
@@ -92,7 +93,7 @@ impl ClaimStore for Redis {
         let mut function = self.function("renew", queue);
         function.number(millis(now)).bytes(id.to_bytes());
         function.number(seconds(terms.ttl)).number(seconds(terms.grace));
-        match self.settle_and_call(queue, Promise::Change, &function).await? {
+        match self.apply_due_and_call(queue, Replication::Wait, &function).await? {
             Some(_) => Ok(()),
             None => Err(StoreError::not_found("claim", &id)),
         }
@@ -101,7 +102,7 @@ impl ClaimStore for Redis {
     async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()> {
         let mut function = self.function("release", queue);
         function.number(millis(now)).bytes(id.to_bytes());
-        self.settle_and_call(queue, Promise::Change, &function).await.map(drop)
+        self.apply_due_and_call(queue, Replication::Wait, &function).await.map(drop)
     }
 
     async fn acknowledge(
@@ -111,44 +112,43 @@ impl ClaimStore for Redis {
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
     ) -> Result<Vec<AckResult>> {
-        let unknown = || vec![AckResult::NotHeld; acknowledgements.len()];
-        let Some(source) = self.source(queue).await? else { return Ok(unknown()) };
+        let not_held = || vec![AckResult::NotHeld; acknowledgements.len()];
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(not_held()) };
         let mut function = self.function("acknowledge", queue);
         function.number(millis(now)).bytes(id.to_bytes());
-        for said in acknowledgements {
-            // No message is in position 0.
-            let own = said.id.incarnation == source.queue;
-            function.number(if own { position(said.id.sequence) } else { 0 });
-            match said.outcome {
+        for acknowledgement in acknowledgements {
+            // No message has sequence 0.
+            let own = acknowledgement.id.incarnation == resolved.queue;
+            function.number(if own { position(acknowledgement.id.sequence) } else { 0 });
+            match acknowledgement.outcome {
                 AckOutcome::Ack => function.bytes(""),
                 AckOutcome::Nack { delay } => function.number(millis(now.plus(delay))),
             };
         }
-        let reply = self.settle_and_call(queue, Promise::Change, &function).await?;
-        let Some(mut reply) = reply else { return Ok(unknown()) };
-        let mut answers = Vec::with_capacity(acknowledgements.len());
+        let reply = self.apply_due_and_call(queue, Replication::Wait, &function).await?;
+        let Some(mut reply) = reply else { return Ok(not_held()) };
+        let mut results = Vec::with_capacity(acknowledgements.len());
         while !reply.is_empty() {
-            let taken = reply.number()? == 1;
-            answers.push(if taken { AckResult::Applied } else { AckResult::NotHeld });
+            let is_applied = reply.number()? == 1;
+            results.push(if is_applied { AckResult::Applied } else { AckResult::NotHeld });
         }
-        Ok(answers)
+        Ok(results)
     }
 
     async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
-        let Some(source) = self.source(queue).await? else { return Ok(Vec::new()) };
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(Vec::new()) };
         let mut function = self.function("pop", queue);
-        function.number(millis(now)).number(number_of(limit));
-        match self.settle_and_call(queue, Promise::Change, &function).await? {
-            Some(mut reply) => read_messages(source.queue, &mut reply),
+        function.number(millis(now)).number(limit_of(limit));
+        match self.apply_due_and_call(queue, Replication::Wait, &function).await? {
+            Some(mut reply) => read_messages(resolved.queue, &mut reply),
             None => Ok(Vec::new()),
         }
     }
 }
 
 impl Redis {
-    /// Reads what a claim has just taken, where it was as it had been posted: so many bytes are read
-    /// from the stream for much less than through a function. What is deleted in between is not
-    /// there any more.
+    /// Reads the messages that a claim has just taken as they were posted: reading the stream directly
+    /// is much faster than through a function. Messages that are deleted meanwhile are left out.
     async fn read_claimed(
         &self,
         queue: &QueueRef,
@@ -157,9 +157,13 @@ impl Redis {
         last: i64,
     ) -> Result<Vec<Message>> {
         let mut range = Cmd::new();
-        range.arg("XRANGE").arg(format!("{}:1", self.key(queue.incarnation))).arg(first).arg(last);
+        range
+            .arg("XRANGE")
+            .arg(self.servers.keys.messages_1(queue.incarnation))
+            .arg(first)
+            .arg(last);
         let shard = shard_of(queue.incarnation);
-        let entries = self.servers.command(shard, Promise::Nothing, &range).await?;
+        let entries = self.servers.command(shard, Replication::Skip, &range).await?;
         let mut messages = read_entries(queue.incarnation, entries)?;
         for message in &mut messages {
             claim_posted(message, claim);
@@ -174,23 +178,23 @@ impl Redis {
         now: Timestamp,
     ) -> Result<Function> {
         let own = self.key(queue.incarnation);
-        let (prefix, shard) = (&self.servers.options.prefix, shard_of(queue.incarnation));
-        let (registry, guard) = (registry_of(prefix, shard), guard_of(prefix, shard));
+        let shard = shard_of(queue.incarnation);
+        let (registry, guard) = (self.servers.keys.registry(shard), self.servers.keys.guard(shard));
         let target = spec.dead_letter.as_ref().map(|rule| self.key(rule.queue.incarnation));
         let mut keys = vec![own.as_str(), &registry, &guard];
         if let (Some(rule), Some(target)) = (&spec.dead_letter, &target) {
-            let same_slot = shard_of(rule.queue.incarnation) == shard_of(queue.incarnation);
+            let same_slot = shard_of(rule.queue.incarnation) == shard;
             if self.servers.is_one_server() || same_slot {
-                // The claim itself looks whether it is there.
+                // The function checks that the dead-letter queue exists.
                 keys.push(target);
             } else if !self.is_open(&rule.queue).await? {
-                return Err(missing(Some(rule)));
+                return Err(unknown_dead_letter_queue(Some(rule)));
             }
         }
         let mut function = Function::new("claim", &keys);
         function.number(millis(now)).bytes(spec.id.to_bytes());
         function.number(seconds(spec.terms.ttl)).number(seconds(spec.terms.grace));
-        function.number(number_of(spec.limit));
+        function.number(limit_of(spec.limit));
         match &spec.dead_letter {
             Some(rule) => function.number(i64::from(rule.max_claim_count)),
             None => function.bytes(""),
@@ -199,36 +203,28 @@ impl Redis {
         Ok(function)
     }
 
-    /// Moves what was claimed too often to the dead letters. If it cannot be moved, it is free again
-    /// after a while, and the claim counts all the same, unless it is empty.
-    async fn bury(
+    /// Moves messages that were claimed too often to the dead-letter queue. If that fails, the messages
+    /// are ready again after a while, and the claim succeeds unless it is empty.
+    async fn dead_letter_all(
         &self,
         queue: &QueueRef,
-        source: &Source,
+        resolved: &ResolvedQueue,
         spec: &ClaimSpec,
-        letters: Vec<Message>,
-        alone: bool,
+        dead_letters: Vec<Message>,
+        is_claim_empty: bool,
         now: Timestamp,
     ) -> Result<()> {
         let Some(rule) = &spec.dead_letter else { return Ok(()) };
-        if letters.is_empty() {
+        if dead_letters.is_empty() {
             return Ok(());
         }
-        match self.move_letters(queue, source, rule, letters, now).await {
-            Err(error) if alone => Err(error),
+        match self.move_to_dead_letter_queue(queue, resolved, rule, dead_letters, now).await {
+            Err(error) if is_claim_empty => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "dead letters could not be moved; they are tried again");
+                tracing::warn!(%error, "cannot move messages to their dead-letter queue; a later claim will");
                 Ok(())
             }
             Ok(()) => Ok(()),
         }
-    }
-}
-
-/// The dead-letter queue is unknown.
-pub(super) fn missing(rule: Option<&DeadLetter>) -> StoreError {
-    match rule {
-        Some(rule) => StoreError::not_found("queue", &rule.queue.key),
-        None => unexpected("a claim without a rule misses a dead-letter queue"),
     }
 }

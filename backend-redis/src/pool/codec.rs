@@ -1,12 +1,12 @@
-//! How messages are written: what a stream keeps of one (its *meta*, and behind it the body), and
-//! what a reading has changed of it (its *record*). The functions read the same; see `lua/message.lua`.
+//! How messages are stored: a stream has the header and the body of each; a queue or group that has
+//! changed a message has its delivery state. The functions read the same; see `lua/message.lua`.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use redis::Value;
 use storage_traits::{
-    Result,
+    Limit, Result,
     domain::{
         Body, ClaimId, ClientId, Incarnation, Message, MessageId, NewMessage, OrderingKey, Origin,
         Sequence, Timestamp,
@@ -14,36 +14,38 @@ use storage_traits::{
 };
 
 use super::reply::Reply;
-use crate::error::unexpected;
+use crate::{
+    error::unexpected,
+    library::constants::{
+        FLAG_DEAD_LETTER, FLAG_KEYED, FLAG_RETAINED, FORMAT_V1, NEVER, SHORT_DELIVERY_BYTE,
+    },
+};
 
-/// Later than any time: what does not fit is cut to it.
-pub(super) const NEVER: i64 = (1 << 48) - 1;
-/// Longer than any ttl, in seconds.
-const LONGEST: u64 = (1 << 40) - 1;
+/// Longest duration that is stored, in seconds; longer ones are cut to it.
+const MAX_SECONDS: u64 = (1 << 40) - 1;
 
-/// Set in all messages: the form in which they are written.
-const FORM: u8 = 32;
-const KEYED: u8 = 1;
-const LETTER: u8 = 2;
-const RETAINED: u8 = 4;
-
-/// A time as the functions take it.
+/// Returns a time as the functions take it.
 pub(super) fn millis(time: Timestamp) -> i64 {
     time.as_millis().clamp(0, NEVER)
 }
 
-/// Whole seconds as the functions take them.
+/// Returns whole seconds as the functions take them.
 pub(super) fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs().min(LONGEST)).unwrap_or(i64::MAX)
+    i64::try_from(duration.as_secs().min(MAX_SECONDS)).unwrap_or(i64::MAX)
 }
 
-/// A sequence as the functions take it: no message is in position 0, nor in one beyond their range.
+/// Returns a sequence as the functions take it; 0, which no message has, for one beyond their range.
 pub(super) fn position(sequence: Sequence) -> i64 {
     if sequence.get() < NEVER { sequence.get() } else { 0 }
 }
 
-/// What a stream keeps of a message, but for the body.
-pub(super) struct Meta<'m> {
+/// Returns a limit as the functions take it.
+pub(super) fn limit_of(limit: Limit) -> i64 {
+    i64::try_from(limit.get()).unwrap_or(i64::MAX)
+}
+
+/// What a stream has of a message before the body.
+pub(super) struct Header<'m> {
     pub(super) posted_at: Timestamp,
     pub(super) visible_at: Timestamp,
     pub(super) expires_at: Timestamp,
@@ -55,25 +57,25 @@ pub(super) struct Meta<'m> {
     pub(super) retained: bool,
 }
 
-impl Meta<'_> {
-    /// Times in 6 bytes, the ttl in 5, flags in 1, then texts, each behind its length in 2; behind
-    /// them the body.
+impl Header<'_> {
+    /// Writes the header and a body: times in 6 bytes, the ttl in 5, the flags in 1, then texts, each
+    /// after its length in 2 bytes, then the body.
     pub(super) fn write(&self, body: &Body) -> Vec<u8> {
         let mut to = Vec::with_capacity(128 + body.as_bytes().len());
         for time in [self.posted_at, self.visible_at, self.expires_at] {
             to.extend_from_slice(&millis(time).to_le_bytes()[..6]);
         }
         to.extend_from_slice(&seconds(self.ttl).to_le_bytes()[..5]);
-        let mut flags = FORM;
+        let mut flags = FORMAT_V1;
         for (is_set, flag) in [
-            (self.key.is_some(), KEYED),
-            (self.origin.is_some(), LETTER),
-            (self.retained, RETAINED),
+            (self.key.is_some(), FLAG_KEYED),
+            (self.origin.is_some(), FLAG_DEAD_LETTER),
+            (self.retained, FLAG_RETAINED),
         ] {
             flags |= if is_set { flag } else { 0 };
         }
         to.push(flags);
-        // A checksum is never empty.
+        // Empty text means that there is none: a checksum is never empty, key and origin have a flag.
         let texts = [
             self.key.unwrap_or_default(),
             self.client,
@@ -90,10 +92,10 @@ impl Meta<'_> {
     }
 }
 
-/// A message that is posted at `now`, as a stream keeps it.
+/// Writes a message that is posted at `now`.
 pub(super) fn write_new(client: &ClientId, message: &NewMessage, now: Timestamp) -> Vec<u8> {
     let (visible_at, expires_at) = message.lifetime(now);
-    let meta = Meta {
+    let header = Header {
         posted_at: now,
         visible_at,
         expires_at,
@@ -104,7 +106,7 @@ pub(super) fn write_new(client: &ClientId, message: &NewMessage, now: Timestamp)
         origin: None,
         retained: message.retained,
     };
-    meta.write(&message.body)
+    header.write(&message.body)
 }
 
 /// Reads little-endian numbers and texts from the front of some bytes.
@@ -113,7 +115,7 @@ struct Reader<'b>(&'b [u8]);
 impl<'b> Reader<'b> {
     fn take(&mut self, count: usize) -> Result<&'b [u8]> {
         let (taken, rest) =
-            self.0.split_at_checked(count).ok_or_else(|| unexpected("a message is cut short"))?;
+            self.0.split_at_checked(count).ok_or_else(|| unexpected("a message is truncated"))?;
         self.0 = rest;
         Ok(taken)
     }
@@ -143,32 +145,33 @@ impl<'b> Reader<'b> {
     }
 }
 
-/// The id of a message of a queue.
+/// Returns the id of a message of a queue.
 pub(super) fn message_id(queue: Incarnation, sequence: i64) -> Result<MessageId> {
     let sequence = Sequence::new(sequence).ok_or_else(|| unexpected("a sequence is negative"))?;
     Ok(MessageId { incarnation: queue, sequence })
 }
 
-/// Reads a message: sequence, meta and body, record.
+/// Reads a message from a reply: sequence, header and body, delivery state.
 pub(super) fn read_message(queue: Incarnation, reply: &mut Reply) -> Result<Message> {
-    let (sequence, text, record) = (reply.number()?, reply.bytes()?, reply.bytes()?);
+    let (sequence, text, delivery) = (reply.number()?, reply.bytes()?, reply.bytes()?);
     let mut message = read_posted(message_id(queue, sequence)?, text)?;
-    if !record.is_empty() {
-        apply_record(&mut message, &record)?;
+    if !delivery.is_empty() {
+        apply_delivery(&mut message, &delivery)?;
     }
     Ok(message)
 }
 
-/// Reads what a stream keeps of a message.
+/// Reads a message as it was posted.
 pub(super) fn read_posted(id: MessageId, text: Vec<u8>) -> Result<Message> {
     let text = Bytes::from(text);
-    let mut meta = Reader(&text);
+    let mut header = Reader(&text);
     let (posted_at, visible_at, expires_at, ttl) =
-        (meta.time()?, meta.time()?, meta.time()?, meta.seconds()?);
-    let flags = meta.byte()?;
-    let (key, client, checksum, origin) = (meta.text()?, meta.text()?, meta.text()?, meta.text()?);
-    let origin = (flags & LETTER != 0).then(|| Origin::from_text(origin)).flatten();
-    let body = text.slice(text.len() - meta.0.len()..);
+        (header.time()?, header.time()?, header.time()?, header.seconds()?);
+    let flags = header.byte()?;
+    let (key, client, checksum, origin) =
+        (header.text()?, header.text()?, header.text()?, header.text()?);
+    let origin = (flags & FLAG_DEAD_LETTER != 0).then(|| Origin::from_text(origin)).flatten();
+    let body = text.slice(text.len() - header.0.len()..);
     Ok(Message {
         id,
         posted_at,
@@ -178,16 +181,16 @@ pub(super) fn read_posted(id: MessageId, text: Vec<u8>) -> Result<Message> {
         claim: None,
         claim_count: 0,
         client: ClientId::new(client),
-        ordering_key: (flags & KEYED != 0).then(|| OrderingKey::from_store(key)),
+        ordering_key: (flags & FLAG_KEYED != 0).then(|| OrderingKey::from_store(key)),
         origin,
         checksum: Some(checksum).filter(|checksum| !checksum.is_empty()).map(ToOwned::to_owned),
         body: Body::from_json(body),
     })
 }
 
-/// Reads the entries of a stream that were read without a function: messages as they were posted.
+/// Reads messages as they were posted from the entries of a stream.
 pub(super) fn read_entries(queue: Incarnation, entries: Value) -> Result<Vec<Message>> {
-    let wrong = || unexpected("redis answered no entries");
+    let wrong = || unexpected("redis returned no entries");
     let Value::Array(entries) = entries else { return Err(wrong()) };
     let mut messages = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -206,33 +209,33 @@ pub(super) fn read_entries(queue: Incarnation, entries: Value) -> Result<Vec<Mes
     Ok(messages)
 }
 
-/// What a claim of messages that were as they had been posted makes of one.
+/// Sets the claim of a message that was as it was posted.
 pub(super) fn claim_posted(message: &mut Message, claim: ClaimId) {
     message.claim = Some(claim);
     message.claim_count = 1;
 }
 
-fn apply_record(message: &mut Message, record: &[u8]) -> Result<()> {
-    let mut record = Reader(record);
-    if let [b'C', claim @ ..] = record.0 {
+fn apply_delivery(message: &mut Message, delivery: &[u8]) -> Result<()> {
+    let mut delivery = Reader(delivery);
+    if let [SHORT_DELIVERY_BYTE, claim @ ..] = delivery.0 {
         claim_posted(message, ClaimId::from_bytes(claim.try_into().map_err(unexpected)?));
         return Ok(());
     }
-    let (_state, _keyed) = (record.byte()?, record.byte()?);
-    if record.byte()? == 0 {
+    let (_state, _keyed) = (delivery.byte()?, delivery.byte()?);
+    if delivery.byte()? == 0 {
         message.origin = None;
     }
-    let is_claimed = record.byte()? != 0;
-    message.expires_at = record.time()?;
-    message.visible_at = record.time()?;
-    message.ttl = record.seconds()?;
-    message.claim_count = u32::try_from(record.number(4)?).map_err(unexpected)?;
-    let claim: [u8; 16] = record.take(16)?.try_into().map_err(unexpected)?;
+    let is_claimed = delivery.byte()? != 0;
+    message.expires_at = delivery.time()?;
+    message.visible_at = delivery.time()?;
+    message.ttl = delivery.seconds()?;
+    message.claim_count = u32::try_from(delivery.number(4)?).map_err(unexpected)?;
+    let claim: [u8; 16] = delivery.take(16)?.try_into().map_err(unexpected)?;
     message.claim = is_claimed.then(|| ClaimId::from_bytes(claim));
     Ok(())
 }
 
-/// Reads messages to the end of an answer.
+/// Reads messages to the end of a reply.
 pub(super) fn read_messages(queue: Incarnation, reply: &mut Reply) -> Result<Vec<Message>> {
     let mut messages = Vec::new();
     while !reply.is_empty() {

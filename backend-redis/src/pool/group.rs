@@ -7,11 +7,12 @@ use storage_traits::{
     pool::GroupStore,
 };
 
-use super::{codec::millis, incarnation_of, reply::Reply};
+use super::{codec::millis, redis_pool::Redis, reply::Reply};
 use crate::{
-    Redis,
     error::unexpected,
-    server::{Function, Promise},
+    keys::incarnation_of,
+    library::constants::{NEVER, START_AT_END, START_AT_SEQUENCE, START_AT_START, START_AT_TIME},
+    server::{Function, Replication},
 };
 
 #[async_trait]
@@ -25,22 +26,22 @@ impl GroupStore for Redis {
         now: Timestamp,
     ) -> Result<(Group, bool)> {
         let mut function = self.function("create_group", queue);
-        self.add_reading(&mut function, queue, name, start, now);
+        self.add_new_group(&mut function, queue, name, start, now);
         function.bytes(settings.to_json());
-        let mut reply = self.call(queue, Promise::Change, &function).await?;
+        let mut reply = self.call(queue, Replication::Wait, &function).await?;
         if reply.is_nil() {
             return Err(StoreError::not_found("queue", &queue.key));
         }
         let group = read_group(queue, name.clone(), &mut reply)?;
         let is_new = reply.number()? == 1;
-        self.settle_all(&group.as_queue, now).await?;
+        self.apply_all_due(&group.as_queue, now).await?;
         Ok((group, is_new))
     }
 
     async fn get_group(&self, queue: &QueueRef, name: &GroupName) -> Result<Option<Group>> {
         let mut function = self.function("get_group", queue);
         function.bytes(name.as_str());
-        let mut reply = self.call(queue, Promise::Nothing, &function).await?;
+        let mut reply = self.call(queue, Replication::Skip, &function).await?;
         if reply.is_nil() {
             return Ok(None);
         }
@@ -56,7 +57,7 @@ impl GroupStore for Redis {
         let mut function = self.function("list_groups", queue);
         function.bytes(after.map_or("", GroupName::as_str));
         function.number(i64::from(limit.with_spare()));
-        let mut reply = self.call(queue, Promise::Nothing, &function).await?;
+        let mut reply = self.call(queue, Replication::Skip, &function).await?;
         let mut groups = Vec::new();
         while !reply.is_empty() {
             let name = reply.text()?;
@@ -74,26 +75,26 @@ impl GroupStore for Redis {
         now: Timestamp,
     ) -> Result<Option<Group>> {
         let mut function = self.function("seek_group", queue);
-        self.add_reading(&mut function, queue, name, to, now);
-        let mut reply = self.call(queue, Promise::Change, &function).await?;
+        self.add_new_group(&mut function, queue, name, to, now);
+        let mut reply = self.call(queue, Replication::Wait, &function).await?;
         if reply.is_nil() {
             return Ok(None);
         }
         let group = read_group(queue, name.clone(), &mut reply)?;
-        self.settle_all(&group.as_queue, now).await?;
+        self.apply_all_due(&group.as_queue, now).await?;
         Ok(Some(group))
     }
 
     async fn delete_group(&self, queue: &QueueRef, name: &GroupName) -> Result<bool> {
         let mut function = self.function("delete_group", queue);
         function.bytes(name.as_str());
-        Ok(self.call(queue, Promise::Change, &function).await?.number()? == 1)
+        Ok(self.call(queue, Replication::Wait, &function).await?.number()? == 1)
     }
 }
 
 impl Redis {
-    /// Adds what a new reading of a queue takes: it lies in the slot of the queue.
-    fn add_reading(
+    /// Adds the arguments for a new group, whose incarnation gets the shard of the queue.
+    fn add_new_group(
         &self,
         function: &mut Function,
         queue: &QueueRef,
@@ -101,17 +102,17 @@ impl Redis {
         start: StartPoint,
         now: Timestamp,
     ) {
-        const SHARD: i64 = 0xff;
-        let number =
-            Incarnation::generate_for_group().get() & !SHARD | (queue.incarnation.get() & SHARD);
-        let reading = Incarnation::new(number).unwrap_or(queue.incarnation);
-        function.number(millis(now)).bytes(name.as_str()).bytes(self.key(reading));
+        const SHARD_BITS: i64 = 0xff;
+        let number = Incarnation::generate_for_group().get() & !SHARD_BITS
+            | (queue.incarnation.get() & SHARD_BITS);
+        let group = Incarnation::new(number).unwrap_or(queue.incarnation);
+        function.number(millis(now)).bytes(name.as_str()).bytes(self.key(group));
         match start {
-            StartPoint::Start => function.bytes("s").number(0),
-            StartPoint::End => function.bytes("e").number(0),
-            StartPoint::Time(time) => function.bytes("t").number(millis(time)),
+            StartPoint::Start => function.bytes(START_AT_START).number(0),
+            StartPoint::End => function.bytes(START_AT_END).number(0),
+            StartPoint::Time(time) => function.bytes(START_AT_TIME).number(millis(time)),
             StartPoint::Sequence(sequence) => {
-                function.bytes("q").number(sequence.get().min(super::codec::NEVER))
+                function.bytes(START_AT_SEQUENCE).number(sequence.get().min(NEVER))
             }
         };
     }
@@ -121,6 +122,6 @@ fn read_group(queue: &QueueRef, name: GroupName, reply: &mut Reply) -> Result<Gr
     let incarnation = incarnation_of(&reply.text()?)?;
     let created_at = Timestamp::from_millis(reply.number()?);
     let settings = Metadata::from_json(&reply.text()?).map_err(unexpected)?;
-    let reading = QueueRef { key: queue.key.clone(), incarnation };
-    Ok(Group { name, as_queue: reading, settings, created_at })
+    let as_queue = QueueRef { key: queue.key.clone(), incarnation };
+    Ok(Group { name, as_queue, settings, created_at })
 }

@@ -1,4 +1,4 @@
-//! Life and care of the queues.
+//! Queue lifecycle and maintenance.
 
 use std::time::Duration;
 
@@ -14,49 +14,48 @@ use storage_traits::{
 
 use super::{
     codec::{message_id, millis},
-    guard_of, registry_of,
+    redis_pool::Redis,
     reply::Reply,
-    shard_of,
 };
 use crate::{
-    Redis,
     error::{unavailable, unexpected},
-    server::{Function, Promise, Shard},
+    keys::{Shard, shard_of},
+    server::{Function, Replication},
 };
 
-/// How long a dropped queue's incarnation stays refused.
-const RETIREMENT: Duration = Duration::from_mins(10);
-/// How much one sweep handles, about.
-const SWEEP: u64 = 256;
+/// How long a dropped queue cannot be opened again.
+const TOMBSTONE_TTL: Duration = Duration::from_mins(10);
+/// Number of messages after which a sweep ends.
+const MAX_SWEEP: u64 = 256;
 
 #[async_trait]
 impl PoolMaintenance for Redis {
     async fn open_queue(&self, queue: &QueueRef) -> Result<()> {
         let function = self.function("open_queue", queue);
-        self.call(queue, Promise::Change, &function).await.map(drop)
+        self.call(queue, Replication::Wait, &function).await.map(drop)
     }
 
     async fn drop_queue(&self, queue: &QueueRef) -> Result<()> {
         let mut function = self.function("drop_queue", queue);
-        function.number(i64::try_from(RETIREMENT.as_secs()).map_err(unexpected)?);
-        self.call(queue, Promise::Change, &function).await.map(drop)
+        function.number(i64::try_from(TOMBSTONE_TTL.as_secs()).map_err(unexpected)?);
+        self.call(queue, Replication::Wait, &function).await.map(drop)
     }
 
     async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats> {
-        let Some(source) = self.source(queue).await? else { return Ok(Stats::default()) };
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(Stats::default()) };
         let mut function = self.function("stats", queue);
         function.number(millis(now));
-        let reply = self.settle_and_call(queue, Promise::Nothing, &function).await?;
+        let reply = self.apply_due_and_call(queue, Replication::Skip, &function).await?;
         let Some(mut reply) = reply else { return Ok(Stats::default()) };
         let (free, claimed) = (reply.count()?, reply.count()?);
-        let oldest = read_mark(source.queue, &mut reply)?;
-        let newest = read_mark(source.queue, &mut reply)?;
-        let recent = SlidingMinuteCounter {
+        let oldest = read_position(resolved.queue, &mut reply)?;
+        let newest = read_position(resolved.queue, &mut reply)?;
+        let counter = SlidingMinuteCounter {
             minute: reply.number()?,
             count: reply.count()?,
             previous: reply.count()?,
         };
-        Ok(Stats { free, claimed, oldest, newest, completed_last_minute: recent.last_minute(now) })
+        Ok(Stats { free, claimed, oldest, newest, completed_last_minute: counter.last_minute(now) })
     }
 
     async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
@@ -68,7 +67,7 @@ impl PoolMaintenance for Redis {
                 Some(last) => function.number(last),
                 None => function.bytes(""),
             };
-            let reply = self.settle_and_call(queue, Promise::Change, &function).await?;
+            let reply = self.apply_due_and_call(queue, Replication::Wait, &function).await?;
             let Some(mut reply) = reply else { return Ok(purged) };
             purged += reply.count()?;
             last = Some(reply.number()?);
@@ -82,21 +81,21 @@ impl PoolMaintenance for Redis {
         let mut swept = Swept::default();
         let (due, failed) = self.due_shards(now).await?;
         for shard in due {
-            if swept.processed >= SWEEP {
+            if swept.processed >= MAX_SWEEP {
                 swept.more = true;
                 return Ok(swept);
             }
-            let prefix = &self.servers.options.prefix;
-            let (registry, guard) = (registry_of(prefix, shard), guard_of(prefix, shard));
+            let keys = &self.servers.keys;
+            let (registry, guard) = (keys.registry(shard), keys.guard(shard));
             let mut function = Function::new("sweep", &[&registry, &guard]);
             function.number(millis(now));
-            let value = self.servers.call(shard, Promise::Nothing, &function).await?;
+            let value = self.servers.call(shard, Replication::Skip, &function).await?;
             let mut reply = Reply::new(value);
             swept.processed += reply.count()?;
             swept.more |= reply.number()? == 1;
-            self.counters.expired(reply.count()?);
+            self.counters.add_expired(reply.count()?);
         }
-        // What could be done is done; of what could not be looked at, somebody is told.
+        // A failure on one server does not hide the progress on others.
         match failed {
             Some(error) if swept.processed == 0 => Err(error),
             _ => Ok(swept),
@@ -104,12 +103,12 @@ impl PoolMaintenance for Redis {
     }
 
     fn counters(&self) -> EventCounts {
-        self.counters.read()
+        self.counters.snapshot()
     }
 
     async fn check(&self) -> Result<()> {
         self.servers.check().await.map_err(|error| match error {
-            // It cannot take changes, whatever the reason.
+            // The pool cannot write, so it is not healthy.
             StoreError::Overloaded { .. } => unavailable("redis has no memory left"),
             other => other,
         })
@@ -117,28 +116,31 @@ impl PoolMaintenance for Redis {
 
     async fn close(&self) {
         self.servers.close();
-        self.wakes.stop();
+        self.watches.stop();
     }
 }
 
 impl Redis {
-    /// The shards in which something is due, and what went wrong with others.
+    /// Returns the shards in which something is due, and the error of those that could not be read.
     async fn due_shards(&self, now: Timestamp) -> Result<(Vec<Shard>, Option<StoreError>)> {
-        let look = async |shard| -> Result<Option<Shard>> {
+        let is_due = async |shard| -> Result<Option<Shard>> {
             let mut command = Cmd::new();
-            let registry = registry_of(&self.servers.options.prefix, shard);
-            command.arg("ZRANGEBYSCORE").arg(registry).arg("-inf").arg(millis(now));
+            command
+                .arg("ZRANGEBYSCORE")
+                .arg(self.servers.keys.registry(shard))
+                .arg("-inf")
+                .arg(millis(now));
             command.arg("LIMIT").arg(0).arg(1);
-            let found = self.servers.command(shard, Promise::Nothing, &command).await?;
+            let found = self.servers.command(shard, Replication::Skip, &command).await?;
             Ok(matches!(found, Value::Array(due) if !due.is_empty()).then_some(shard))
         };
-        // The first one finds out whether the server is there, if there is but one.
-        let first = look(0).await;
-        if self.servers.is_one_server() && first.is_err() {
-            return Err(first.err().unwrap_or_else(|| unexpected("nothing failed")));
-        }
+        let first = match is_due(0).await {
+            // All shards are on the server that has just failed.
+            Err(error) if self.servers.is_one_server() => return Err(error),
+            first => first,
+        };
         let (mut due, mut failed) = (Vec::new(), None);
-        let others = join_all((1..=Shard::MAX).map(look)).await;
+        let others = join_all((1..=Shard::MAX).map(is_due)).await;
         for found in std::iter::once(first).chain(others) {
             match found {
                 Ok(shard) => due.extend(shard),
@@ -148,25 +150,18 @@ impl Redis {
         Ok((due, failed))
     }
 
-    /// Whether the pool knows a queue.
+    /// Returns whether a queue exists.
     pub(super) async fn is_open(&self, queue: &QueueRef) -> Result<bool> {
         let mut command = Cmd::new();
         command.arg("EXISTS").arg(self.key(queue.incarnation));
         let shard = shard_of(queue.incarnation);
-        let found = self.servers.command(shard, Promise::Nothing, &command).await?;
+        let found = self.servers.command(shard, Replication::Skip, &command).await?;
         Ok(found == Value::Int(1))
-    }
-
-    /// Does all that is due in a reading, in as many steps as it takes.
-    pub(super) async fn settle_all(&self, queue: &QueueRef, now: Timestamp) -> Result<()> {
-        let mut function = self.function("stats", queue);
-        function.number(millis(now));
-        self.settle_and_call(queue, Promise::Nothing, &function).await.map(drop)
     }
 }
 
-/// One end of a queue: sequence and time, 0 if there is none.
-fn read_mark(queue: Incarnation, reply: &mut Reply) -> Result<Option<MessagePosition>> {
+/// Reads the position of a message: sequence and post time, 0 and 0 if there is none.
+fn read_position(queue: Incarnation, reply: &mut Reply) -> Result<Option<MessagePosition>> {
     let (sequence, posted_at) = (reply.number()?, reply.number()?);
     if sequence == 0 {
         return Ok(None);

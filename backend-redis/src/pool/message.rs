@@ -1,24 +1,29 @@
-//! Messages: post them, look at them, delete them.
+//! Messages: post, list, get, delete, reschedule.
 
 use async_trait::async_trait;
 use redis::Cmd;
 use storage_traits::{
-    Limit, Page, Result, StoreError,
+    Page, Result, StoreError,
     domain::{ClaimId, ClientId, Message, MessageId, NewMessage, Posted, QueueRef, Timestamp},
     pool::{DeleteOutcome, DeleteRefusal, ListSpec, MessageStore, Rescheduled},
 };
 
 use super::{
-    Source,
-    codec::{NEVER, message_id, millis, position, read_entries, read_messages, write_new},
-    posts::Post,
-    reply::{OK, Reply},
-    shard_of,
+    codec::{message_id, millis, position, read_entries, read_messages, write_new},
+    post_batcher::Post,
+    queue_cache::ResolvedQueue,
+    redis_pool::Redis,
+    reply::Reply,
 };
-use crate::{Redis, error::unexpected, server::Promise};
-
-/// What a list answers if the page is what was read of the stream.
-const AS_READ: i64 = -1;
+use crate::{
+    error::unexpected,
+    keys::shard_of,
+    library::constants::{
+        DELETE_CLAIMED, DELETE_CLAIMED_BY_OTHER, DELETE_DONE, DELETE_MISSING, DELETE_NOT_CLAIMED,
+        DELETE_UNKNOWN_CLAIM, LIST_AS_READ, NEVER, RESCHEDULE_DONE, RESCHEDULE_MISSING, STATUS_OK,
+    },
+    server::Replication,
+};
 
 #[async_trait]
 impl MessageStore for Redis {
@@ -35,7 +40,7 @@ impl MessageStore for Redis {
         let deduplicates = messages.iter().any(|message| message.deduplication.is_some());
         if !deduplicates {
             let post = Post { client: client.clone(), messages, now };
-            let sequences = self.posts.store(queue.incarnation, post).await?;
+            let sequences = self.posts.post(queue.incarnation, post).await?;
             let sequences = sequences.ok_or_else(|| StoreError::not_found("queue", &queue.key))?;
             let posted = |sequence| {
                 Ok(Posted { id: message_id(queue.incarnation, sequence)?, duplicate: false })
@@ -50,7 +55,7 @@ impl MessageStore for Redis {
             function.bytes(deduplication.map_or("", |d| d.id.as_str()));
             function.number(deduplication.map_or(0, |d| millis(now.plus(d.window))));
         }
-        let mut reply = self.call(queue, Promise::Change, &function).await?;
+        let mut reply = self.call(queue, Replication::Wait, &function).await?;
         if reply.is_nil() {
             return Err(StoreError::not_found("queue", &queue.key));
         }
@@ -69,11 +74,11 @@ impl MessageStore for Redis {
         spec: &ListSpec,
         now: Timestamp,
     ) -> Result<Page<Message>> {
-        let Some(source) = self.source(queue).await? else { return Ok(Page::empty()) };
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(Page::empty()) };
         let wanted = i64::from(spec.limit.with_spare());
         let mut after = spec.after.map_or(0, |after| after.get().min(NEVER - 1));
         let mut found = Vec::new();
-        if let Some(page) = self.list_posted(queue, &source, spec, after, now).await? {
+        if let Some(page) = self.list_posted(queue, &resolved, spec, after, now).await? {
             return Ok(page);
         }
         loop {
@@ -87,11 +92,11 @@ impl MessageStore for Redis {
             if let Some(client) = &spec.hide_client {
                 function.bytes(client.as_str());
             }
-            let reply = self.settle_and_call(queue, Promise::Nothing, &function).await?;
+            let reply = self.apply_due_and_call(queue, Replication::Skip, &function).await?;
             let Some(mut reply) = reply else { return Ok(Page::empty()) };
             after = reply.number()?;
-            self.sources.remember_cursor(queue.incarnation, reply.number()?);
-            found.extend(read_messages(source.queue, &mut reply)?);
+            self.cache.remember_cursor(queue.incarnation, reply.number()?);
+            found.extend(read_messages(resolved.queue, &mut reply)?);
             if after == 0 {
                 return Ok(Page::cut(found, spec.limit));
             }
@@ -104,14 +109,14 @@ impl MessageStore for Redis {
         ids: &[MessageId],
         now: Timestamp,
     ) -> Result<Vec<Message>> {
-        let Some(source) = self.source(queue).await? else { return Ok(Vec::new()) };
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(Vec::new()) };
         let mut function = self.function("get", queue);
         function.number(millis(now));
-        for id in ids.iter().filter(|id| id.incarnation == source.queue) {
+        for id in ids.iter().filter(|id| id.incarnation == resolved.queue) {
             function.number(position(id.sequence));
         }
-        match self.settle_and_call(queue, Promise::Nothing, &function).await? {
-            Some(mut reply) => read_messages(source.queue, &mut reply),
+        match self.apply_due_and_call(queue, Replication::Skip, &function).await? {
+            Some(mut reply) => read_messages(resolved.queue, &mut reply),
             None => Ok(Vec::new()),
         }
     }
@@ -123,8 +128,8 @@ impl MessageStore for Redis {
         claim: Option<ClaimId>,
         now: Timestamp,
     ) -> Result<DeleteOutcome> {
-        let source = self.source(queue).await?;
-        if source.is_none_or(|source| source.queue != id.incarnation) {
+        let resolved = self.resolve(queue).await?;
+        if resolved.is_none_or(|resolved| resolved.queue != id.incarnation) {
             return Ok(DeleteOutcome::Missing);
         }
         let mut function = self.function("delete", queue);
@@ -133,16 +138,17 @@ impl MessageStore for Redis {
             Some(claim) => function.bytes(claim.to_bytes()),
             None => function.bytes(""),
         };
-        let Some(mut reply) = self.settle_and_call(queue, Promise::Change, &function).await? else {
+        let Some(mut reply) = self.apply_due_and_call(queue, Replication::Wait, &function).await?
+        else {
             return Ok(DeleteOutcome::Missing);
         };
         Ok(match reply.number()? {
-            0 => DeleteOutcome::Deleted,
-            1 => DeleteOutcome::Missing,
-            2 => DeleteOutcome::Refused(DeleteRefusal::Claimed),
-            3 => DeleteOutcome::Refused(DeleteRefusal::UnknownClaim),
-            4 => DeleteOutcome::Refused(DeleteRefusal::NotClaimed),
-            5 => DeleteOutcome::Refused(DeleteRefusal::ClaimedByOther),
+            DELETE_DONE => DeleteOutcome::Deleted,
+            DELETE_MISSING => DeleteOutcome::Missing,
+            DELETE_CLAIMED => DeleteOutcome::Refused(DeleteRefusal::Claimed),
+            DELETE_UNKNOWN_CLAIM => DeleteOutcome::Refused(DeleteRefusal::UnknownClaim),
+            DELETE_NOT_CLAIMED => DeleteOutcome::Refused(DeleteRefusal::NotClaimed),
+            DELETE_CLAIMED_BY_OTHER => DeleteOutcome::Refused(DeleteRefusal::ClaimedByOther),
             _ => return Err(unexpected("an unknown outcome of a delete")),
         })
     }
@@ -154,18 +160,19 @@ impl MessageStore for Redis {
         visible_at: Timestamp,
         now: Timestamp,
     ) -> Result<Rescheduled> {
-        let source = self.source(queue).await?;
-        if source.is_none_or(|source| source.queue != id.incarnation) {
+        let resolved = self.resolve(queue).await?;
+        if resolved.is_none_or(|resolved| resolved.queue != id.incarnation) {
             return Ok(Rescheduled::Missing);
         }
         let mut function = self.function("reschedule", queue);
         function.number(millis(now)).number(position(id.sequence)).number(millis(visible_at));
-        let Some(mut reply) = self.settle_and_call(queue, Promise::Change, &function).await? else {
+        let Some(mut reply) = self.apply_due_and_call(queue, Replication::Wait, &function).await?
+        else {
             return Ok(Rescheduled::Missing);
         };
         Ok(match reply.number()? {
-            0 => Rescheduled::Moved,
-            1 => Rescheduled::Missing,
+            RESCHEDULE_DONE => Rescheduled::Moved,
+            RESCHEDULE_MISSING => Rescheduled::Missing,
             _ => Rescheduled::Visible,
         })
     }
@@ -177,37 +184,37 @@ impl MessageStore for Redis {
         claims: &[ClaimId],
         now: Timestamp,
     ) -> Result<Option<u64>> {
-        let unknown = claims.is_empty().then_some(0);
-        let Some(source) = self.source(queue).await? else { return Ok(unknown) };
+        let nothing_deleted = claims.is_empty().then_some(0);
+        let Some(resolved) = self.resolve(queue).await? else { return Ok(nothing_deleted) };
         let mut function = self.function("delete_many", queue);
         function.number(millis(now)).number(i64::try_from(claims.len()).map_err(unexpected)?);
         for claim in claims {
             function.bytes(claim.to_bytes());
         }
-        for id in ids.iter().filter(|id| id.incarnation == source.queue) {
+        for id in ids.iter().filter(|id| id.incarnation == resolved.queue) {
             function.number(position(id.sequence));
         }
-        let Some(mut reply) = self.settle_and_call(queue, Promise::Change, &function).await? else {
-            return Ok(unknown);
+        let Some(mut reply) = self.apply_due_and_call(queue, Replication::Wait, &function).await?
+        else {
+            return Ok(nothing_deleted);
         };
         Ok(u64::try_from(reply.number()?).ok())
     }
 }
 
 impl Redis {
-    /// Lists messages that are as they were posted, and lie behind one another in the stream. Then
-    /// the server need not pass them through a function: it reads the stream from where the page
-    /// probably begins, and the function says, in the same transaction, whether it does. `None` if
-    /// it does not.
+    /// Lists messages that are as they were posted, by reading the stream directly, which is faster
+    /// than through a function. The read starts where the page probably begins; the function confirms
+    /// that in the same transaction. Returns `None` if it does not.
     async fn list_posted(
         &self,
         queue: &QueueRef,
-        source: &Source,
+        resolved: &ResolvedQueue,
         spec: &ListSpec,
         after: i64,
         now: Timestamp,
     ) -> Result<Option<Page<Message>>> {
-        let cursor = self.sources.cursor(queue.incarnation);
+        let cursor = self.cache.cursor(queue.incarnation);
         let Some(cursor) = cursor.filter(|_| spec.include_free) else { return Ok(None) };
         let start = after.max(cursor) + 1;
         let mut function = self.function("list", queue);
@@ -217,34 +224,33 @@ impl Redis {
         }
         function.number(start);
         let mut range = Cmd::new();
-        range.arg("XRANGE").arg(format!("{}:1", self.key(queue.incarnation))).arg(start).arg("+");
+        range
+            .arg("XRANGE")
+            .arg(self.servers.keys.messages_1(queue.incarnation))
+            .arg(start)
+            .arg("+");
         range.arg("COUNT").arg(spec.limit.with_spare());
         let shard = shard_of(queue.incarnation);
-        let both = self.servers.both(shard, &function, &range).await?;
-        let Some((reply, entries)) = both else { return Ok(None) };
+        let replies = self.servers.call_and_read(shard, &function, &range).await?;
+        let Some((reply, entries)) = replies else { return Ok(None) };
         let mut reply = Reply::new(reply);
         let status = reply.number()?;
-        self.counters.expired(reply.count()?);
-        if status != OK {
+        self.counters.add_expired(reply.count()?);
+        if status != STATUS_OK {
             return Ok(None);
         }
-        let what = reply.number()?;
-        self.sources.remember_cursor(queue.incarnation, reply.number()?);
-        if what != AS_READ {
+        let next = reply.number()?;
+        self.cache.remember_cursor(queue.incarnation, reply.number()?);
+        if next != LIST_AS_READ {
             return Ok(None);
         }
-        let mut found = read_entries(source.queue, entries)?;
-        let looked = found.len();
+        let mut found = read_entries(resolved.queue, entries)?;
+        let read = found.len();
         if let Some(client) = &spec.hide_client {
             found.retain(|message| message.client != *client);
         }
-        // What is hidden makes room for what follows, if anything does.
-        let is_whole = found.len() == looked || looked <= spec.limit.get();
-        Ok(is_whole.then(|| Page::cut(found, spec.limit)))
+        // Hidden messages leave room on the page for others that follow.
+        let is_complete = found.len() == read || read <= spec.limit.get();
+        Ok(is_complete.then(|| Page::cut(found, spec.limit)))
     }
-}
-
-/// A limit as the functions take it.
-pub(super) fn number_of(limit: Limit) -> i64 {
-    i64::try_from(limit.get()).unwrap_or(i64::MAX)
 }

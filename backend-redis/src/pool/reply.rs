@@ -1,25 +1,19 @@
-//! What a function answered, read from the front.
+//! Replies of functions.
 
 use redis::Value;
 use storage_traits::Result;
 
 use crate::error::unexpected;
 
-/// The status with which most answers begin: it was done.
-pub(super) const OK: i64 = 0;
-/// Nothing was done yet, because much else was due: ask again.
-pub(super) const AGAIN: i64 = 1;
-/// What it is about is unknown.
-pub(super) const UNKNOWN: i64 = 2;
-
-pub(crate) struct Reply {
+/// A reply, read field by field.
+pub(super) struct Reply {
     nil: bool,
     single: Option<Value>,
     values: std::vec::IntoIter<Value>,
 }
 
 impl Reply {
-    pub(crate) fn new(value: Value) -> Self {
+    pub(super) fn new(value: Value) -> Self {
         let (nil, single, values) = match value {
             Value::Nil => (true, None, Vec::new()),
             Value::Array(values) => (false, None, values),
@@ -28,41 +22,41 @@ impl Reply {
         Self { nil, single, values: values.into_iter() }
     }
 
-    /// Whether the answer is that there is nothing to answer.
-    pub(crate) const fn is_nil(&self) -> bool {
+    /// Returns whether the function returned `nil`.
+    pub(super) const fn is_nil(&self) -> bool {
         self.nil
     }
 
-    /// Whether nothing is left.
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Returns whether all fields are read.
+    pub(super) fn is_empty(&self) -> bool {
         self.values.as_slice().is_empty()
     }
 
     fn next(&mut self) -> Result<Value> {
         let next = self.single.take().or_else(|| self.values.next());
-        next.ok_or_else(|| unexpected("redis answered too little"))
+        next.ok_or_else(|| unexpected("redis returned too few fields"))
     }
 
-    pub(crate) fn number(&mut self) -> Result<i64> {
+    pub(super) fn number(&mut self) -> Result<i64> {
         match self.next()? {
             Value::Int(number) => Ok(number),
-            _ => Err(unexpected("redis answered no number")),
+            _ => Err(unexpected("redis returned no number")),
         }
     }
 
-    /// A number that cannot be negative.
-    pub(crate) fn count(&mut self) -> Result<u64> {
+    /// Reads a number that cannot be negative.
+    pub(super) fn count(&mut self) -> Result<u64> {
         u64::try_from(self.number()?).map_err(unexpected)
     }
 
-    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>> {
+    pub(super) fn bytes(&mut self) -> Result<Vec<u8>> {
         match self.next()? {
             Value::BulkString(bytes) => Ok(bytes),
-            _ => Err(unexpected("redis answered no text")),
+            _ => Err(unexpected("redis returned no text")),
         }
     }
 
-    pub(crate) fn text(&mut self) -> Result<String> {
+    pub(super) fn text(&mut self) -> Result<String> {
         String::from_utf8(self.bytes()?).map_err(unexpected)
     }
 }

@@ -1,4 +1,4 @@
-//! A Cluster: which node has which shard.
+//! A Cluster: finds the node that has a shard.
 
 use std::{
     collections::HashMap,
@@ -15,32 +15,30 @@ use storage_traits::Result;
 use tokio::time::timeout;
 
 use super::{
-    Shard,
     connect::{Address, Connector},
     node::Node,
 };
 use crate::{
     error::{unavailable, unexpected},
-    options::read_host,
+    keys::{SHARDS, Shard},
+    options::parse_host,
 };
 
-/// How many shards there are.
-const SHARDS: usize = 256;
-
+/// The nodes of a Cluster, and the map of its shards.
 pub(super) struct Cluster {
     seeds: Vec<Address>,
     connector: Arc<Connector>,
     state: Mutex<State>,
     /// Set when the map may be wrong.
-    doubted: AtomicBool,
-    /// Held by whoever asks for the map.
-    asking: tokio::sync::Mutex<()>,
+    is_stale: AtomicBool,
+    /// Held by the call that reads the map.
+    reading_map: tokio::sync::Mutex<()>,
 }
 
 #[derive(Default)]
 struct State {
     nodes: HashMap<Address, Arc<Node>>,
-    /// By shard; empty until the map was read.
+    /// The node of each shard; empty before the map is read.
     map: Vec<Option<Arc<Node>>>,
 }
 
@@ -51,8 +49,8 @@ impl Cluster {
             seeds,
             connector: Arc::clone(connector),
             state: Mutex::default(),
-            doubted: AtomicBool::new(true),
-            asking: tokio::sync::Mutex::default(),
+            is_stale: AtomicBool::new(true),
+            reading_map: tokio::sync::Mutex::default(),
         }
     }
 
@@ -64,44 +62,44 @@ impl Cluster {
         self.state().map.get(usize::from(shard)).cloned().flatten()
     }
 
-    /// The node that has a shard.
+    /// Returns the node that has a shard; reads the map first if it may be wrong.
     pub(super) async fn node(&self, shard: Shard) -> Result<Arc<Node>> {
-        if !self.doubted.load(Ordering::Acquire)
+        if !self.is_stale.load(Ordering::Acquire)
             && let Some(node) = self.known(shard)
         {
             return Ok(node);
         }
-        let asking = self.asking.lock().await;
-        if self.doubted.load(Ordering::Acquire) {
+        let reading = self.reading_map.lock().await;
+        if self.is_stale.load(Ordering::Acquire) {
             self.read_map().await?;
-            self.doubted.store(false, Ordering::Release);
+            self.is_stale.store(false, Ordering::Release);
         }
-        drop(asking);
+        drop(reading);
         self.known(shard).ok_or_else(|| {
-            // Nobody has it at the moment: look again.
-            self.doubted.store(true, Ordering::Release);
+            // No node has the shard at the moment: the next call reads the map again.
+            self.is_stale.store(true, Ordering::Release);
             unavailable("no node of the Cluster has this slot")
         })
     }
 
-    /// The map may be wrong.
-    pub(super) fn doubt(&self) {
-        self.doubted.store(true, Ordering::Release);
+    /// Makes the next call read the map.
+    pub(super) fn invalidate(&self) {
+        self.is_stale.store(true, Ordering::Release);
     }
 
-    /// A node said that another one has a shard.
-    pub(super) fn moved(&self, shard: Shard, address: &str, by: &Node) -> Result<()> {
-        let node = self.named(address, by)?;
+    /// Records that a node has redirected a command for a shard to another one.
+    pub(super) fn record_move(&self, shard: Shard, address: &str, by: &Node) -> Result<()> {
+        let node = self.node_at(address, by)?;
         let mut state = self.state();
-        if let Some(place) = state.map.get_mut(usize::from(shard)) {
-            *place = Some(node);
+        if let Some(entry) = state.map.get_mut(usize::from(shard)) {
+            *entry = Some(node);
         }
         Ok(())
     }
 
-    /// The node that another one named, by its address.
-    pub(super) fn named(&self, address: &str, by: &Node) -> Result<Arc<Node>> {
-        // An unknown host means the one that answered.
+    /// Returns the node at an address that another node has sent.
+    pub(super) fn node_at(&self, address: &str, by: &Node) -> Result<Arc<Node>> {
+        // Without a host, the address is on the host of the node that sent it.
         let (host, port) = match (address.strip_prefix(':'), &by.address) {
             (Some(port), Address::Tcp(host, _)) => {
                 (host.clone(), port.parse().map_err(unexpected)?)
@@ -111,19 +109,20 @@ impl Cluster {
         Ok(self.state().node(Address::Tcp(host, port), &self.connector))
     }
 
+    /// Reads the map from the first node that answers.
     async fn read_map(&self) -> Result<()> {
         let mut known: Vec<Address> = self.state().nodes.keys().cloned().collect();
         known.extend(
             self.seeds.iter().filter(|seed| !known.contains(seed)).cloned().collect::<Vec<_>>(),
         );
-        let all = known.iter().map(|address| Box::pin(self.ask(address)));
-        let (ranges, _) = select_ok(all).await?;
+        let queries = known.iter().map(|address| Box::pin(self.ask(address)));
+        let (ranges, _) = select_ok(queries).await?;
         let mut state = self.state();
         let mut map = vec![None; SHARDS];
-        for (shard, place) in map.iter_mut().enumerate() {
+        for (shard, entry) in map.iter_mut().enumerate() {
             let slot = slot_of(&shard.to_string());
             let range = ranges.iter().find(|(from, to, _)| (*from..=*to).contains(&slot));
-            *place = range.map(|(_, _, address)| state.node(address.clone(), &self.connector));
+            *entry = range.map(|(_, _, address)| state.node(address.clone(), &self.connector));
         }
         state
             .nodes
@@ -132,24 +131,24 @@ impl Cluster {
         Ok(())
     }
 
-    /// Asks one node which slots are where.
+    /// Asks one node for the ranges of slots and their masters.
     async fn ask(&self, address: &Address) -> Result<Vec<(u16, u16, Address)>> {
         let mut connection = self.connector.connect(address, |_| ()).await?;
         let mut command = Cmd::new();
         command.arg("CLUSTER").arg("SLOTS");
-        let answer = command.query_async::<Vec<Vec<Value>>>(&mut connection).await;
-        let answer = answer.map_err(|error| unavailable(format!("{address}: {error}")))?;
-        let ranges: Vec<_> = answer.iter().filter_map(|range| read_range(range, address)).collect();
+        let reply = command.query_async::<Vec<Vec<Value>>>(&mut connection).await;
+        let reply = reply.map_err(|error| unavailable(format!("{address}: {error}")))?;
+        let ranges: Vec<_> = reply.iter().filter_map(|range| read_range(range, address)).collect();
         if ranges.is_empty() {
             return Err(unavailable(format!("{address} has no slots")));
         }
         Ok(ranges)
     }
 
-    /// One shard of each master; empty if the map cannot be read.
-    pub(super) async fn distinct_shards(&self, patience: Duration) -> Vec<Shard> {
-        // If it fails, whoever asks for a shard is told why.
-        let _ = timeout(patience, self.node(0)).await;
+    /// Returns one shard of each master; none if the map cannot be read.
+    pub(super) async fn distinct_shards(&self, within: Duration) -> Vec<Shard> {
+        // If this fails, the call that uses a shard returns the reason.
+        let _ = timeout(within, self.node(0)).await;
         let state = self.state();
         let mut shards: Vec<Shard> = Vec::new();
         let mut seen: Vec<&Arc<Node>> = Vec::new();
@@ -164,9 +163,10 @@ impl Cluster {
         shards
     }
 
-    pub(super) fn end(&self) {
+    /// Closes the connections to all nodes.
+    pub(super) fn close(&self) {
         for node in self.state().nodes.values() {
-            node.end();
+            node.close();
         }
     }
 }
@@ -178,7 +178,7 @@ impl State {
     }
 }
 
-/// Reads the first and the last slot of a range and its master, which comes before the replicas.
+/// Reads an entry of `CLUSTER SLOTS`: first and last slot, master; the replicas follow.
 fn read_range(range: &[Value], asked: &Address) -> Option<(u16, u16, Address)> {
     let number = |value: &Value| match value {
         Value::Int(number) => u16::try_from(*number).ok(),
@@ -190,25 +190,25 @@ fn read_range(range: &[Value], asked: &Address) -> Option<(u16, u16, Address)> {
         (Value::BulkString(host), _) if !matches!(&host[..], b"" | b"?") => {
             String::from_utf8(host.clone()).ok()?
         }
-        // Whoever was asked does not know its own name.
+        // A node that does not know its own host leaves it out.
         (_, Address::Tcp(host, _)) => host.clone(),
         _ => return None,
     };
     Some((number(from)?, number(to)?, Address::Tcp(host, number(port)?)))
 }
 
-/// Reads `host:port` as nodes write it, where an IPv6 address has no brackets.
+/// Parses `host:port` as nodes write it, where an IPv6 address has no brackets.
 fn read_address(text: &str) -> Result<(String, u16)> {
     let wrong = || unexpected(format!("{text:?} is no address"));
     if text.matches(':').count() > 1 && !text.starts_with('[') {
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         return Ok((host.to_owned(), port.parse().map_err(unexpected)?));
     }
-    read_host(text, 0).map_err(|_| wrong())
+    parse_host(text, 0).map_err(|_| wrong())
 }
 
-/// The slot of keys with this hash tag.
-pub(super) fn slot_of(tag: &str) -> u16 {
+/// Returns the slot of keys with this hash tag.
+fn slot_of(tag: &str) -> u16 {
     let mut crc = 0_u16;
     for byte in tag.bytes() {
         crc ^= u16::from(byte) << 8;
@@ -224,8 +224,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_are_those_of_the_server() {
-        // As CLUSTER KEYSLOT says.
+    fn slots_are_computed_like_the_server_does() {
+        // What CLUSTER KEYSLOT returns.
         assert_eq!(slot_of("123456789"), 12739);
         assert_eq!(slot_of("foo"), 12182);
         assert_eq!(slot_of("0"), 13907);
@@ -238,13 +238,13 @@ mod tests {
         assert_eq!(slots.len(), SHARDS);
         for third in 0..3 {
             let range = third * 5_462..(third + 1) * 5_462;
-            let share = slots.iter().filter(|slot| range.contains(*slot)).count();
-            assert!((70..=100).contains(&share), "{share} of 256 in {range:?}");
+            let count = slots.iter().filter(|slot| range.contains(*slot)).count();
+            assert!((70..=100).contains(&count), "{count} of 256 in {range:?}");
         }
     }
 
     #[test]
-    fn addresses_are_read_as_nodes_write_them() {
+    fn addresses_of_nodes_are_parsed() {
         assert_eq!(read_address("10.0.0.1:7000").unwrap(), ("10.0.0.1".into(), 7000));
         assert_eq!(read_address("::1:7000").unwrap(), ("::1".into(), 7000));
         assert!(read_address("x").is_err());

@@ -1,4 +1,4 @@
-//! Connections: how one is opened.
+//! Opens connections.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::{
     options::{Credentials, RedisOptions, TlsFiles},
 };
 
-/// How long a connection may take to be made.
-const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+/// Maximum time to open a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Where a server is.
+/// Address of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Address {
     Tcp(String, u16),
@@ -47,7 +47,7 @@ pub(crate) struct Connector {
 impl Connector {
     pub(super) fn new(options: &RedisOptions) -> Self {
         if options.tls.is_some() {
-            // The driver takes whatever the process has; an error says that it has one already.
+            // The driver uses the provider of the process; an error means that one is already set.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         Self {
@@ -59,8 +59,8 @@ impl Connector {
         }
     }
 
-    /// Connects to a server; `on_push` is told what it sends of itself, and when the connection
-    /// ends.
+    /// Connects to a server. Calls `on_push` for each message that the server sends without a request,
+    /// and when the connection ends.
     pub(super) async fn connect(
         &self,
         address: &Address,
@@ -86,14 +86,14 @@ impl Connector {
     ) -> Result<MultiplexedConnection> {
         let client = self.client(address, credentials, database).await?;
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_WITHIN))
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(None)
             .set_push_sender(move |push: PushInfo| {
                 on_push(push);
                 Ok::<(), ()>(())
             });
         let connecting = client.get_multiplexed_async_connection_with_config(&config);
-        match timeout(CONNECT_WITHIN, connecting).await {
+        match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(unavailable(format!("{address}: {error}"))),
             Err(_) => Err(unavailable(format!("{address} does not answer"))),
@@ -116,7 +116,7 @@ impl Connector {
         if let Some(password) = &credentials.password {
             settings = settings.set_password(password);
         }
-        let place = match (address, &self.tls) {
+        let endpoint = match (address, &self.tls) {
             (Address::Unix(path), _) => ConnectionAddr::Unix(path.clone()),
             (Address::Tcp(host, port), None) => ConnectionAddr::Tcp(host.clone(), *port),
             (Address::Tcp(host, port), Some(_)) => ConnectionAddr::TcpTls {
@@ -126,7 +126,7 @@ impl Connector {
                 tls_params: None,
             },
         };
-        let info = place
+        let info = endpoint
             .into_connection_info()
             .map_err(unexpected)?
             .set_redis_settings(settings)
@@ -139,7 +139,7 @@ impl Connector {
     }
 }
 
-/// Read anew for each connection, so that a renewed certificate counts.
+/// Reads the certificates; for each connection again, so that renewed ones are used.
 async fn certificates(files: &TlsFiles) -> Result<TlsCertificates> {
     let read = async |path: &PathBuf| {
         let read = tokio::task::spawn_blocking({

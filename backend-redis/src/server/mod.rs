@@ -1,18 +1,21 @@
-//! The servers of a pool: which one has a slot, how it is talked to, and what is done when it does
-//! not answer.
+//! The servers of a pool: finds the one that has a shard, sends commands to it, and recovers when it
+//! fails.
 //!
-//! A call that may have been carried out is never sent twice; one that certainly was not (refused,
-//! redirected, never sent) is tried again until its time is up.
+//! A command that may have been executed is never sent again. One that certainly was not (refused,
+//! redirected, never sent) is sent again until its time is up.
 
 mod cluster;
 mod connect;
-mod facts;
+mod connection_index;
+mod function;
 mod node;
 mod replicas;
 mod sentinel;
+mod server_info;
+mod session;
+mod topology;
 
 use std::{
-    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
@@ -22,62 +25,55 @@ use std::{
 
 use futures_util::future::select_ok;
 use redis::{Cmd, Value};
-use storage_traits::{Result, pool::Durability};
+use storage_traits::{Result, StoreError, domain::Incarnation, pool::Durability};
 use tokio::{sync::Notify, time::timeout};
 
-use self::{cluster::Cluster, connect::Connector, node::Node, sentinel::Sentinel};
 pub(crate) use self::{
-    connect::Address,
-    node::{Session, Signal},
+    connection_index::connection_index,
+    function::Function,
+    session::{Event, Session},
 };
+use self::{node::Node, topology::Topology};
 use crate::{
-    error::{Remedy, overloaded, remedy, unavailable, unexpected},
-    library::LIBRARY,
-    options::{Place, RedisOptions},
+    error::{ErrorChain, Recovery, classify, overloaded, unavailable, unexpected},
+    keys::{Keys, Shard, shard_of},
+    options::RedisOptions,
 };
 
-/// No server was connected to yet.
+/// Durability before the first connection.
 const UNKNOWN: u8 = u8::MAX;
-/// How many calls may be under way.
+/// Maximum number of calls in flight.
 const MAX_CALLS: usize = 8_192;
-/// How long to wait before something is tried again, if nothing happens before.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How often the functions may be missing before a call gives up on loading them.
+/// How long to wait before a command is sent again, unless a connection is made before.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// How often a call loads the functions before it fails.
 const MAX_LOADS: usize = 3;
 
-/// Whether a call changes anything that its caller is promised.
+/// Whether a call waits until the required replicas have its change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Promise {
-    /// It does: it is acknowledged when the replicas that are asked for have it.
-    Change,
-    /// It only reads or tidies up.
-    Nothing,
+pub(crate) enum Replication {
+    /// The call changes something that its caller is told is stored.
+    Wait,
+    /// The call only reads, or applies what is due.
+    Skip,
 }
 
-/// The part of the keys that decides about their slot, 0 to 255.
-pub(crate) type Shard = u8;
-
-enum Topology {
-    One(Arc<Node>),
-    Sentinel(Sentinel),
-    Cluster(Cluster),
-}
-
-/// All servers of a pool.
+/// The servers of a pool.
 pub(crate) struct Servers {
     pub(crate) options: RedisOptions,
+    pub(crate) keys: Keys,
     topology: Topology,
-    calls: AtomicUsize,
+    calls_in_flight: AtomicUsize,
     closed: AtomicBool,
     durability: AtomicU8,
-    /// Told when a server was connected to, or is known to be elsewhere.
-    changed: Notify,
+    /// Notified when a session starts.
+    connected: Notify,
 }
 
-/// One call among those under way.
-struct Call<'s>(&'s AtomicUsize);
+/// Counts a call among those in flight until it is dropped.
+struct CallPermit<'s>(&'s AtomicUsize);
 
-impl Drop for Call<'_> {
+impl Drop for CallPermit<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -85,53 +81,43 @@ impl Drop for Call<'_> {
 
 impl Servers {
     pub(crate) fn new(options: RedisOptions) -> Self {
-        let connector = Arc::new(Connector::new(&options));
-        let node = |address| Arc::new(Node::new(address, &connector));
-        let topology = match &options.place {
-            Place::Tcp(host, port) => Topology::One(node(Address::Tcp(host.clone(), *port))),
-            Place::Unix(path) => Topology::One(node(Address::Unix(path.clone()))),
-            Place::Sentinel { sentinels, master } => {
-                Topology::Sentinel(Sentinel::new(sentinels, master, &connector))
-            }
-            Place::Cluster(seeds) => Topology::Cluster(Cluster::new(seeds, &connector)),
-        };
         Self {
-            topology,
-            calls: AtomicUsize::new(0),
+            keys: Keys::new(&options.prefix),
+            topology: Topology::new(&options),
+            calls_in_flight: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
             durability: AtomicU8::new(UNKNOWN),
-            changed: Notify::new(),
+            connected: Notify::new(),
             options,
         }
     }
 
-    /// Connects to every master that can be reached, and refuses one that is not fit.
-    pub(crate) async fn begin(&self) -> Result<()> {
-        let mut shards = self.distinct_shards().await;
-        if shards.is_empty() {
-            // Then it is said why the map of the Cluster cannot be read.
-            shards.push(0);
-        }
-        for shard in shards {
+    /// Connects to every master that can be reached.
+    ///
+    /// # Errors
+    /// [`StoreError::Unexpected`] if a master does not meet the requirements.
+    pub(crate) async fn connect_all(&self) -> Result<()> {
+        for shard in self.distinct_shards().await {
             match timeout(self.options.timeout, self.session(shard)).await {
                 Ok(Ok(_)) => {}
+                Ok(Err(error @ StoreError::Unexpected { .. })) => return Err(error),
                 Ok(Err(error)) => {
-                    if matches!(error, storage_traits::StoreError::Unexpected { .. }) {
-                        return Err(error);
-                    }
-                    tracing::warn!(error = %Chain(&error), "redis cannot be reached; it is tried again");
+                    let error = ErrorChain(&error);
+                    tracing::warn!(%error, "cannot reach redis; calls will try to connect again");
                 }
-                Err(_) => tracing::warn!("redis does not answer; it is tried again"),
+                Err(_) => {
+                    tracing::warn!("redis does not respond; calls will try to connect again");
+                }
             }
         }
         Ok(())
     }
 
-    /// What an acknowledgement means, as far as is known: the least of all servers that were
-    /// connected to.
+    /// Returns what an acknowledgement means, as far as is known: the least of all servers that the
+    /// pool has connected to.
     pub(crate) fn durability(&self) -> Durability {
         match self.durability.load(Ordering::Relaxed) {
-            // Whatever is connected to keeps at least what is demanded.
+            // A server that keeps less than the options demand is never connected to.
             UNKNOWN => self.options.durability,
             known if known == Durability::Memory as u8 => Durability::Memory,
             known if known == Durability::OsBuffer as u8 => Durability::OsBuffer,
@@ -139,155 +125,148 @@ impl Servers {
         }
     }
 
-    /// Whether all queues are on one server.
+    /// Returns whether all queues are on one server.
     pub(crate) const fn is_one_server(&self) -> bool {
-        !matches!(self.topology, Topology::Cluster(_))
+        self.topology.is_one_server()
     }
 
-    /// Shards that stand for all masters: at least one of each.
+    /// Returns at least one shard of each master. If the slot map of a Cluster cannot be read, returns
+    /// a shard whose use fails with the reason.
     async fn distinct_shards(&self) -> Vec<Shard> {
-        match &self.topology {
-            Topology::One(_) | Topology::Sentinel(_) => vec![0],
-            Topology::Cluster(cluster) => cluster.distinct_shards(self.options.timeout).await,
+        let mut shards = self.topology.distinct_shards(self.options.timeout).await;
+        if shards.is_empty() {
+            shards.push(0);
         }
+        shards
     }
 
-    /// The node that has a shard, as far as is known.
-    async fn node(&self, shard: Shard) -> Result<Arc<Node>> {
-        match &self.topology {
-            Topology::One(node) => Ok(Arc::clone(node)),
-            Topology::Sentinel(sentinel) => sentinel.node().await,
-            Topology::Cluster(cluster) => cluster.node(shard).await,
-        }
-    }
-
-    /// A node turned out to be dead or wrong.
-    fn doubt(&self, node: &Arc<Node>) {
-        match &self.topology {
-            Topology::One(_) => {}
-            Topology::Sentinel(sentinel) => sentinel.doubt(node),
-            Topology::Cluster(cluster) => cluster.doubt(),
-        }
-    }
-
-    /// A live session with the server that has a shard.
+    /// Returns a live session with the server that has a shard.
     pub(crate) async fn session(&self, shard: Shard) -> Result<Arc<Session>> {
-        let node = self.node(shard).await?;
+        let node = self.topology.node(shard).await?;
+        self.session_with(&node).await
+    }
+
+    async fn session_with(&self, node: &Arc<Node>) -> Result<Arc<Session>> {
         match node.session().await {
             Ok(session) => {
-                self.learn(&session);
+                self.record_durability(&session);
                 Ok(session)
             }
             Err(error) => {
-                self.doubt(&node);
+                self.topology.invalidate(node);
                 Err(error)
             }
         }
     }
 
-    fn learn(&self, session: &Session) {
+    fn record_durability(&self, session: &Session) {
         if session.is_new() {
-            let known = session.durability as u8;
-            match self.topology {
-                Topology::Cluster(_) => {
-                    // What is unknown is greater than all.
-                    let least = |old: u8| Some(old.min(known));
-                    // Cannot fail: the closure always has an answer.
-                    let _ =
-                        self.durability.fetch_update(Ordering::Relaxed, Ordering::Relaxed, least);
-                }
-                _ => self.durability.store(known, Ordering::Relaxed),
+            let durability = session.durability as u8;
+            if self.topology.is_one_server() {
+                self.durability.store(durability, Ordering::Relaxed);
+            } else {
+                // `UNKNOWN` is greater than every durability.
+                self.durability.fetch_min(durability, Ordering::Relaxed);
             }
-            self.changed.notify_waiters();
+            self.connected.notify_waiters();
         }
+    }
+
+    /// Creates a call about a queue or group: it names the key of the state, the registry and the
+    /// guard.
+    pub(crate) fn function(&self, name: &str, incarnation: Incarnation) -> Function {
+        let shard = shard_of(incarnation);
+        let (registry, guard) = (self.keys.registry(shard), self.keys.guard(shard));
+        Function::new(name, &[&self.keys.state(incarnation), &registry, &guard])
     }
 
     /// Calls a function on the server that has a shard.
     pub(crate) async fn call(
         &self,
         shard: Shard,
-        promise: Promise,
+        replication: Replication,
         function: &Function,
     ) -> Result<Value> {
-        self.command(shard, promise, &function.0).await
+        self.command(shard, replication, &function.0).await
     }
 
-    /// Calls a function and sends a reading command behind it, in one transaction; `None` if that did
-    /// not succeed, for a reason that shows when the function is called by itself.
-    pub(crate) async fn both(
+    /// Calls a function and sends a reading command after it, in one transaction. Returns `None` if
+    /// that failed: the caller then calls the function by itself, which recovers or reports the error.
+    pub(crate) async fn call_and_read(
         &self,
         shard: Shard,
         function: &Function,
         command: &Cmd,
     ) -> Result<Option<(Value, Value)>> {
-        let _call = self.begin_call()?;
-        let mut both = redis::pipe();
-        both.atomic().add_command(function.0.clone()).add_command(command.clone());
+        let _permit = self.acquire_permit()?;
+        let mut transaction = redis::pipe();
+        transaction.atomic().add_command(function.0.clone()).add_command(command.clone());
         let (start, mut current) = (Instant::now(), None);
-        let work = async {
+        let execute = async {
             let session = self.session(shard).await?;
             current = Some(Arc::clone(&session));
-            session.transact(&both).await.map_err(unavailable)
+            session.transact(&transaction).await.map_err(unavailable)
         };
-        match timeout(self.options.timeout, work).await {
+        match timeout(self.options.timeout, execute).await {
             Ok(Ok(values)) => Ok(Some(values)),
-            // There is time left for the call by itself, which is tried again if that may help.
+            // There is time left for the call by itself.
             Ok(Err(_)) if start.elapsed() < self.options.timeout / 4 => Ok(None),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(Self::give_up(current.as_ref())),
+            Err(_) => Err(Self::time_out(current.as_ref())),
         }
     }
 
-    /// What hangs is not waited for any longer, and nothing more is sent to it.
-    fn give_up(session: Option<&Arc<Session>>) -> storage_traits::StoreError {
+    /// Closes the session of a call that took too long, and returns the error.
+    fn time_out(session: Option<&Arc<Session>>) -> StoreError {
         if let Some(session) = session {
-            session.end();
+            session.close();
         }
         unavailable("redis did not answer in time")
     }
 
-    /// Counts a call among those under way, if there is room for it.
-    fn begin_call(&self) -> Result<Call<'_>> {
+    /// Counts a call among those in flight.
+    fn acquire_permit(&self) -> Result<CallPermit<'_>> {
         if self.closed.load(Ordering::Acquire) {
             return Err(unavailable("the pool is closed"));
         }
-        let call = Call(&self.calls);
-        if call.0.fetch_add(1, Ordering::Relaxed) >= MAX_CALLS {
+        let permit = CallPermit(&self.calls_in_flight);
+        if permit.0.fetch_add(1, Ordering::Relaxed) >= MAX_CALLS {
             return Err(overloaded());
         }
-        Ok(call)
+        Ok(permit)
     }
 
     /// Sends a command to the server that has a shard.
     pub(crate) async fn command(
         &self,
         shard: Shard,
-        promise: Promise,
+        replication: Replication,
         command: &Cmd,
     ) -> Result<Value> {
-        let _call = self.begin_call()?;
+        let _permit = self.acquire_permit()?;
         let deadline = Instant::now() + self.options.timeout;
         let mut current = None;
-        let work = self.work(shard, promise, command, deadline, &mut current);
-        if let Ok(result) = timeout(self.options.timeout, work).await {
+        let execute = self.execute(shard, replication, command, deadline, &mut current);
+        if let Ok(result) = timeout(self.options.timeout, execute).await {
             return result;
         }
-        Err(Self::give_up(current.as_ref()))
+        Err(Self::time_out(current.as_ref()))
     }
 
-    async fn work(
+    /// Sends a command until it succeeds or cannot be sent again; `current` is the session in use.
+    async fn execute(
         &self,
         shard: Shard,
-        promise: Promise,
+        replication: Replication,
         command: &Cmd,
         deadline: Instant,
         current: &mut Option<Arc<Session>>,
     ) -> Result<Value> {
-        let (mut asked, mut loads) = (None, 0);
+        let (mut importing_node, mut loads) = (None, 0);
         loop {
-            let node = match asked.take() {
+            let node = match importing_node.take() {
                 Some(node) => Ok((node, true)),
-                None => self.node(shard).await.map(|node| (node, false)),
+                None => self.topology.node(shard).await.map(|node| (node, false)),
             };
             let (node, asking) = match node {
                 Ok(found) => found,
@@ -296,168 +275,103 @@ impl Servers {
                     continue;
                 }
             };
-            let session = match node.session().await {
+            let session = match self.session_with(&node).await {
                 Ok(session) => session,
                 Err(error) => {
-                    self.doubt(&node);
                     self.pause(deadline, error).await?;
                     continue;
                 }
             };
-            self.learn(&session);
             *current = Some(Arc::clone(&session));
             let error = match session.send(command, asking).await {
                 Ok(value) => {
-                    if promise == Promise::Change && self.options.replicas > 0 {
-                        self.replicate(shard, &session, deadline).await?;
+                    if replication == Replication::Wait && self.options.replicas > 0 {
+                        self.wait_replicated(shard, &session, deadline).await?;
                     }
                     return Ok(value);
                 }
                 Err(error) => error,
             };
-            match remedy(error) {
-                Remedy::Load if loads < MAX_LOADS => {
+            match classify(error) {
+                Recovery::LoadFunctions if loads < MAX_LOADS => {
                     loads += 1;
-                    session.load().await?;
+                    session.load_functions().await?;
                 }
-                Remedy::Load => return Err(unexpected("a function stays unknown to redis")),
-                Remedy::Moved(address) => match &self.topology {
-                    Topology::Cluster(cluster) => cluster.moved(shard, &address, &node)?,
-                    _ => return Err(unexpected("this is a Cluster; write redis+cluster://")),
-                },
-                Remedy::Ask(address) => match &self.topology {
-                    Topology::Cluster(cluster) => asked = Some(cluster.named(&address, &node)?),
-                    _ => return Err(unexpected("this is a Cluster; write redis+cluster://")),
-                },
-                // The slot is on its way to another node.
-                Remedy::Again => {
-                    self.pause(deadline, unavailable("a slot of the Cluster moves")).await?;
+                Recovery::LoadFunctions => {
+                    return Err(unexpected("a function stays unknown to redis"));
                 }
-                Remedy::Later => {
-                    // It may be the master no longer: look again who is.
-                    session.end();
-                    self.doubt(&node);
+                Recovery::Moved(address) => {
+                    self.topology.cluster()?.record_move(shard, &address, &node)?;
+                }
+                Recovery::Ask(address) => {
+                    importing_node = Some(self.topology.cluster()?.node_at(&address, &node)?);
+                }
+                Recovery::Retry => {
+                    self.pause(deadline, unavailable("a slot of the Cluster is moving")).await?;
+                }
+                Recovery::RetryElsewhere => {
+                    session.close();
+                    self.topology.invalidate(&node);
                     self.pause(deadline, unavailable("redis is not ready")).await?;
                 }
-                Remedy::Reconnect => {
-                    session.end();
-                    self.doubt(&node);
+                Recovery::Reconnect => {
+                    session.close();
+                    self.topology.invalidate(&node);
                     return Err(unavailable("the connection to redis broke"));
                 }
-                Remedy::GiveUp(error) => return Err(error),
+                Recovery::Fail(error) => return Err(error),
             }
         }
     }
 
-    async fn replicate(
+    async fn wait_replicated(
         &self,
         shard: Shard,
         session: &Arc<Session>,
         deadline: Instant,
     ) -> Result<()> {
-        let key = format!("{}:{{{shard}}}:replicated", self.options.prefix);
-        session.replicated(&key, deadline).await.map_err(|error| {
+        let key = self.keys.replicated(shard);
+        session.wait_replicated(&key, deadline).await.map_err(|error| {
             if error.is_io_error() || error.is_unrecoverable_error() {
-                session.end();
+                session.close();
             }
             unavailable(error)
         })
     }
 
-    /// Waits a moment, if there is time for another try; otherwise gives up with the error.
-    async fn pause(&self, deadline: Instant, error: storage_traits::StoreError) -> Result<()> {
-        let is_final = matches!(error, storage_traits::StoreError::Unexpected { .. });
-        // One server that cannot be reached is not waited for: whoever asks knows best when to ask
-        // again.
-        let can_change = !matches!(self.topology, Topology::One(_));
-        if is_final || !can_change || Instant::now() + PAUSE >= deadline {
+    /// Waits for a moment, if there is time for another attempt; otherwise returns the error.
+    async fn pause(&self, deadline: Instant, error: StoreError) -> Result<()> {
+        let is_final = matches!(error, StoreError::Unexpected { .. });
+        // If no other server can take over, the caller decides when to try again.
+        let can_recover = !is_final && self.topology.can_change();
+        if !can_recover || Instant::now() + RETRY_PAUSE >= deadline {
             return Err(error);
         }
-        // Whether something has happened or not: it is tried again.
-        let _ = timeout(PAUSE, self.changed.notified()).await;
+        // The command is sent again, whichever of the two ended the pause.
+        let _ = timeout(RETRY_PAUSE, self.connected.notified()).await;
         Ok(())
     }
 
-    /// Lets go of all connections; calls after it fail.
+    /// Closes all connections; later calls fail.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
-        match &self.topology {
-            Topology::One(node) => node.end(),
-            Topology::Sentinel(sentinel) => sentinel.end(),
-            Topology::Cluster(cluster) => cluster.end(),
-        }
+        self.topology.close();
     }
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Answers if a master takes changes. One of several that is down takes its queues along, but not
-    /// the node.
+    /// Succeeds if at least one master accepts writes. A master that is down makes its queues
+    /// unavailable, but not the node.
     pub(crate) async fn check(&self) -> Result<()> {
-        let mut shards = self.distinct_shards().await;
-        if shards.is_empty() {
-            shards.push(0);
-        }
         let check = async |shard: Shard| {
-            let key = format!("{}:{{{shard}}}:check", self.options.prefix);
             let mut command = Cmd::new();
-            command.arg("SET").arg(key).arg(1).arg("EX").arg(60);
-            self.command(shard, Promise::Nothing, &command).await
+            command.arg("SET").arg(self.keys.check(shard)).arg(1).arg("EX").arg(60);
+            self.command(shard, Replication::Skip, &command).await
         };
-        let all = shards.into_iter().map(|shard| Box::pin(check(shard)));
-        select_ok(all).await.map(drop)
+        let shards = self.distinct_shards().await;
+        let checks = shards.into_iter().map(|shard| Box::pin(check(shard)));
+        select_ok(checks).await.map(drop)
     }
-}
-
-/// An error with its causes.
-struct Chain<'e>(&'e (dyn std::error::Error + 'static));
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
-}
-
-/// A call of a function, with its keys and arguments.
-pub(crate) struct Function(Cmd);
-
-impl Function {
-    /// Begins a call.
-    pub(crate) fn new(name: &str, keys: &[&str]) -> Self {
-        let mut command = Cmd::new();
-        command.arg("FCALL").arg(LIBRARY.name(name)).arg(keys.len());
-        for key in keys {
-            command.arg(*key);
-        }
-        Self(command)
-    }
-
-    /// Adds a number.
-    pub(crate) fn number(&mut self, number: i64) -> &mut Self {
-        self.0.arg(number);
-        self
-    }
-
-    /// Adds text or bytes.
-    pub(crate) fn bytes(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
-        self.0.arg(bytes.as_ref());
-        self
-    }
-}
-
-/// Which of `count` connections the calling thread takes: each thread the same one, so that its
-/// requests share a connection that lives where they do.
-pub(crate) fn lane(count: NonZeroUsize) -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static MINE: usize = NEXT.fetch_add(1, Ordering::Relaxed);
-    }
-    MINE.with(|mine| *mine % count)
 }

@@ -1,6 +1,6 @@
-//! A server that sentinels watch: they say which one is the master.
+//! Servers that sentinels monitor: finds the master.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::select_ok;
 use redis::Cmd;
@@ -12,12 +12,13 @@ use super::{
 };
 use crate::error::unavailable;
 
+/// Finds the master of a name.
 pub(super) struct Sentinel {
     sentinels: Vec<Address>,
     master: String,
     connector: Arc<Connector>,
     current: Mutex<Option<Arc<Node>>>,
-    /// Held by whoever asks the sentinels.
+    /// Held by the call that asks the sentinels.
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -37,11 +38,11 @@ impl Sentinel {
         }
     }
 
-    fn current(&self) -> std::sync::MutexGuard<'_, Option<Arc<Node>>> {
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Node>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The master.
+    /// Returns the master; asks all sentinels at once if it is unknown.
     pub(super) async fn node(&self) -> Result<Arc<Node>> {
         if let Some(node) = self.current().clone() {
             return Ok(node);
@@ -50,20 +51,20 @@ impl Sentinel {
         if let Some(node) = self.current().clone() {
             return Ok(node);
         }
-        let all = self.sentinels.iter().map(|sentinel| Box::pin(self.ask(sentinel)));
-        let (address, _) = select_ok(all).await?;
+        let queries = self.sentinels.iter().map(|sentinel| Box::pin(self.ask(sentinel)));
+        let (address, _) = select_ok(queries).await?;
         let node = Arc::new(Node::new(address, &self.connector));
         *self.current() = Some(Arc::clone(&node));
         Ok(node)
     }
 
-    /// Asks one sentinel where the master is.
+    /// Asks one sentinel for the address of the master.
     async fn ask(&self, sentinel: &Address) -> Result<Address> {
         let mut connection = self.connector.connect_sentinel(sentinel).await?;
         let mut command = Cmd::new();
         command.arg("SENTINEL").arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let asked = command.query_async::<Option<(String, u16)>>(&mut connection).await;
-        match asked {
+        let reply = command.query_async::<Option<(String, u16)>>(&mut connection).await;
+        match reply {
             Ok(Some((host, port))) => Ok(Address::Tcp(host, port)),
             Ok(None) => {
                 Err(unavailable(format!("{sentinel} knows no master called {}", self.master)))
@@ -72,17 +73,18 @@ impl Sentinel {
         }
     }
 
-    /// The node may be the master no longer.
-    pub(super) fn doubt(&self, node: &Arc<Node>) {
+    /// Forgets a node that may no longer be the master.
+    pub(super) fn invalidate(&self, node: &Arc<Node>) {
         let mut current = self.current();
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, node)) {
             *current = None;
         }
     }
 
-    pub(super) fn end(&self) {
+    /// Closes the connections to the master.
+    pub(super) fn close(&self) {
         if let Some(node) = self.current().take() {
-            node.end();
+            node.close();
         }
     }
 }

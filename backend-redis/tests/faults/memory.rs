@@ -42,7 +42,14 @@ async fn what_is_over_leaves_nothing_behind() {
         assert_eq!(queue.counts().await, (0, 0));
     }
     // One queue still has a group, and two have retained something once.
-    let left = ["QUEUE", "QUEUE:dropped", "QUEUE:g", "QUEUE:log", "QUEUE:n", "SHARD:check"];
+    let left = [
+        "QUEUE",
+        "QUEUE:dropped",
+        "QUEUE:group_names",
+        "QUEUE:groups",
+        "QUEUE:retention_log",
+        "SHARD:check",
+    ];
     assert_eq!(kinds(&server), set(left));
 
     for queue in &queues {
