@@ -1,4 +1,4 @@
-//! The conformance suite on a server that sentinels watch.
+//! The conformance suite with Sentinel.
 
 #![expect(clippy::unwrap_used, reason = "a test cannot go on without its servers")]
 

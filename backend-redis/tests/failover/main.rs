@@ -1,44 +1,40 @@
-//! What the pool does when a master dies and a replica takes over, and when slots move.
+//! Failover: a master dies and a replica takes over; and moving slots.
 
 #![expect(clippy::unwrap_used, reason = "a test cannot go on without its servers")]
 #![expect(clippy::print_stdout, reason = "what was measured")]
 
-#[path = "../support/builders.rs"]
-mod builders;
-#[path = "../support/load.rs"]
-mod load;
+#[path = "../support/node.rs"]
+mod node;
 
-use storage_traits::conformance::TestQueue;
+use storage_traits::conformance::{TestQueue, faults::DEADLINE};
 use test_servers::redis::{Cluster, Redis};
 
-use self::builders::DEADLINE;
-
 mod cluster;
-mod letters;
+mod dead_letters;
 mod sentinel;
 mod slots;
 
-/// The other masters of a cluster serve on while one is missing.
+/// The other masters of a Cluster keep serving while one is down.
 const OPTIONS: [&str; 2] = ["--cluster-require-full-coverage", "no"];
 
-/// Waits until so many replicas follow a master. One that has just been synchronized is sent nothing
-/// for up to a second, though both of them say that they are in step.
-fn follow(master: &Redis, queue: &TestQueue, replicas: usize) {
+/// Waits until this number of replicas follow a master. The master sends nothing to a replica that has
+/// just synchronized for up to a second, though both report that they are in sync.
+fn wait_for_replicas(master: &Redis, queue: &TestQueue, replicas: usize) {
     let replicas = replicas.to_string();
     let deadline = DEADLINE.as_millis().to_string();
-    // On a Cluster it has to be a key of this master.
+    // On a Cluster, the key must be in a slot of this master.
     let mark = format!("{{{}}}:mark", shard_of(queue));
-    let said = master.commands(&[&["SET", &mark, "1"], &["WAIT", &replicas, &deadline]]);
-    assert_eq!(said[1], replicas, "not all replicas follow");
+    let replies = master.commands(&[&["SET", &mark, "1"], &["WAIT", &replicas, &deadline]]);
+    assert_eq!(replies[1], replicas, "not all replicas follow");
 }
 
-/// What decides about the slot of a queue's keys.
+/// Returns the part of a queue's keys that decides their slot.
 fn shard_of(queue: &TestQueue) -> u8 {
     let [.., shard] = queue.queue.incarnation.get().to_be_bytes();
     shard
 }
 
-/// The slot of a queue's keys.
+/// Returns the slot of a queue's keys.
 fn slot_of(servers: &Cluster, queue: &TestQueue) -> u16 {
     let tag = format!("{{{}}}", shard_of(queue));
     servers.nodes()[0].command(&["CLUSTER", "KEYSLOT", &tag]).parse().unwrap()

@@ -1,14 +1,14 @@
-//! Ways to connect, and who shares a server.
+//! Ways to connect: TLS, sockets, users, passwords, shared servers.
 
-use storage_traits::StoreError;
+use storage_traits::{
+    StoreError,
+    conformance::faults::{DEADLINE, exercise, message, through},
+};
 use test_servers::redis::{Cluster, Redis, Sentinel};
 
-use crate::{
-    builders::{message, open, through},
-    exercise::exercise,
-};
+use crate::node::open;
 
-/// What the pool's user has to be allowed, besides the keys and channels with its prefix.
+/// Permissions that the pool's user needs, besides the keys and channels with its prefix.
 const COMMANDS: &str = "+hello +info +config|get +function|load +fcall +multi +exec \
     +ssubscribe +sunsubscribe +spublish \
     +get +set +setrange +exists +del +unlink \
@@ -17,15 +17,15 @@ const COMMANDS: &str = "+hello +info +config|get +function|load +fcall +multi +e
     +zremrangebyrank \
     +xadd +xdel +xrange +xrevrange +xlen";
 
-/// Makes a user that may do this, and nothing more.
+/// Creates a user with these permissions only.
 fn make_user(server: &Redis, commands: &str) {
     let keys = "~chapar:* &chapar:*";
     let rules = format!("ACL SETUSER chapar reset on >p@ss:word {keys} -@all {commands}");
     server.command(&rules.split_whitespace().collect::<Vec<_>>());
 }
 
-/// What the server refused to its users.
-fn refusals(server: &Redis) -> String {
+/// Returns the commands that the server has denied to its users.
+fn denied(server: &Redis) -> String {
     server.command(&["ACL", "LOG"])
 }
 
@@ -39,7 +39,7 @@ async fn a_connection_may_be_encrypted() {
     let uri = format!("{}?tls_ca={}", server.uri(), server.ca().display());
     exercise(&open(&uri).await).await;
     exercise(&open(&uri.replace("localhost", "127.0.0.1")).await).await;
-    // Nobody whom the system trusts has signed the certificate.
+    // The system does not trust the authority of the certificate.
     let stranger = open(&server.uri()).await;
     let refused = stranger.pool.check().await;
     assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{refused:?}");
@@ -61,11 +61,11 @@ async fn a_user_needs_few_privileges() {
     make_user(&server, COMMANDS);
     let pool = open(&with_user(&server.uri())).await;
     exercise(&pool).await;
-    assert_eq!(refusals(&server), "");
-    // The database is selected once for each connection.
+    assert_eq!(denied(&server), "");
+    // Each connection selects the database once.
     make_user(&server, &format!("{COMMANDS} +select"));
     exercise(&open(&format!("{}/3", with_user(&server.uri()))).await).await;
-    assert_eq!(refusals(&server), "");
+    assert_eq!(denied(&server), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -76,7 +76,7 @@ async fn a_user_needs_few_privileges_more_on_a_cluster() {
     }
     exercise(&open(&format!("{}?replicas=1", with_user(&servers.uri()))).await).await;
     for node in servers.nodes() {
-        assert_eq!(refusals(node), "");
+        assert_eq!(denied(node), "");
     }
 }
 
@@ -93,9 +93,9 @@ async fn a_user_of_the_sentinels_needs_to_ask_for_the_master() {
     let sentinel = "sentinel_username=chapar&sentinel_password=other";
     let uri = format!("{}?replicas=1&{sentinel}", with_user(&servers.uri()));
     exercise(&open(&uri).await).await;
-    assert_eq!(refusals(servers.server(servers.master())), "");
+    assert_eq!(denied(servers.server(servers.master())), "");
     for sentinel in servers.sentinels() {
-        assert_eq!(refusals(sentinel), "");
+        assert_eq!(denied(sentinel), "");
     }
 }
 
@@ -115,13 +115,13 @@ async fn a_wrong_password_is_a_server_that_cannot_be_reached() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn pools_with_other_prefixes_or_databases_share_a_server_and_see_nothing_of_each_other() {
+async fn pools_with_other_prefixes_or_databases_share_a_server_and_do_not_see_each_other() {
     let server = Redis::start(&[]);
     let uri = server.uri();
     let pools = [
         open(&uri).await,
         open(&format!("{uri}?prefix=other")).await,
-        // One that begins with another.
+        // A prefix that begins with another one.
         open(&format!("{uri}?prefix=chapar.2")).await,
         open(&format!("{uri}/1")).await,
     ];
@@ -141,7 +141,7 @@ async fn pools_with_other_prefixes_or_databases_share_a_server_and_see_nothing_o
         through(pool, &queue).pool.drop_queue(&queue.queue).await.unwrap();
     }
     queue.post_n(1).await;
-    assert!(watch.wait(crate::builders::DEADLINE).await);
+    assert!(watch.wait(DEADLINE).await);
     assert_eq!(queue.counts().await, (2, 0));
     assert_eq!(through(&pools[3], &queue).counts().await, (4, 0));
 }

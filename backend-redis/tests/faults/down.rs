@@ -1,17 +1,20 @@
-//! A server that is not there yet.
+//! A server that is down when the pool opens.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use storage_traits::StoreError;
+use storage_traits::{
+    StoreError,
+    conformance::faults::{answered, claim_spec, message},
+};
 use test_servers::redis::{Redis, Sentinel};
 
 use crate::{
     RECOVERY,
-    builders::{ANSWER, answered, claim_spec, message, open},
+    node::{MAX_CALL_TIME, open},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_pool_opens_before_its_server_does_and_works_when_it_does() {
+async fn a_pool_opens_before_its_server_and_works_when_the_server_is_up() {
     let mut server = Redis::start(&[]);
     server.kill();
     let pool = open(&server.uri()).await;
@@ -24,8 +27,8 @@ async fn a_pool_opens_before_its_server_does_and_works_when_it_does() {
     assert_eq!(answered(queue.try_claim(&claim_spec(1)).await), None);
     assert_eq!(answered(pool.pool.sweep(pool.now()).await), None);
     assert_eq!(answered(pool.pool.check().await), None);
-    // Nobody listens there, which is known at once.
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // The system refuses each connection at once, so all calls together take less time than one may.
+    assert!(start.elapsed() < MAX_CALL_TIME, "{:?}", start.elapsed());
 
     server.restart();
     let start = Instant::now();
@@ -36,17 +39,17 @@ async fn a_pool_opens_before_its_server_does_and_works_when_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_pool_opens_while_all_sentinels_and_servers_hang_and_works_when_they_go_on() {
+async fn a_pool_opens_while_all_sentinels_and_servers_hang_and_works_when_they_resume() {
     let servers = Sentinel::start(1, &[]);
     let all = || servers.sentinels().iter().chain(servers.servers());
     all().for_each(Redis::pause);
     let start = Instant::now();
     let pool = open(&servers.uri()).await;
-    assert!(start.elapsed() < ANSWER, "opening took {:?}", start.elapsed());
+    assert!(start.elapsed() < MAX_CALL_TIME, "opening took {:?}", start.elapsed());
     let queue = pool.unopened("project", "orders");
     let start = Instant::now();
     assert_eq!(answered(pool.pool.open_queue(&queue.queue).await), None);
-    assert!(start.elapsed() < ANSWER, "a call took {:?}", start.elapsed());
+    assert!(start.elapsed() < MAX_CALL_TIME, "a call took {:?}", start.elapsed());
 
     all().for_each(Redis::resume);
     let start = Instant::now();
@@ -56,7 +59,7 @@ async fn a_pool_opens_while_all_sentinels_and_servers_hang_and_works_when_they_g
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sentinels_that_are_not_there_are_answered_for_in_time() {
+async fn calls_fail_in_time_when_all_sentinels_are_down() {
     let mut server = Redis::start(&[]);
     let port = server.port();
     server.kill();
@@ -65,11 +68,11 @@ async fn sentinels_that_are_not_there_are_answered_for_in_time() {
     let start = Instant::now();
     assert_eq!(answered(queue.try_post(vec![message("1")]).await), None);
     assert_eq!(answered(pool.pool.check().await), None);
-    assert!(start.elapsed() < 2 * ANSWER, "two calls took {:?}", start.elapsed());
+    assert!(start.elapsed() < 2 * MAX_CALL_TIME, "two calls took {:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_cluster_that_is_not_there_is_answered_for_in_time() {
+async fn calls_fail_in_time_when_all_nodes_of_a_cluster_are_down() {
     let mut server = Redis::start(&[]);
     let port = server.port();
     server.kill();
@@ -78,10 +81,10 @@ async fn a_cluster_that_is_not_there_is_answered_for_in_time() {
     for _ in 0..2 {
         let start = Instant::now();
         assert_eq!(answered(queue.try_post(vec![message("1")]).await), None);
-        assert!(start.elapsed() < ANSWER, "a post took {:?}", start.elapsed());
+        assert!(start.elapsed() < MAX_CALL_TIME, "a post took {:?}", start.elapsed());
         let start = Instant::now();
         assert_eq!(answered(pool.pool.check().await), None);
-        // It asks for the map, and then for a shard.
-        assert!(start.elapsed() < 2 * ANSWER, "a check took {:?}", start.elapsed());
+        // It reads the slot map, and then asks for a shard.
+        assert!(start.elapsed() < 2 * MAX_CALL_TIME, "a check took {:?}", start.elapsed());
     }
 }

@@ -1,13 +1,17 @@
-//! What a server promises, and which servers are refused.
+//! Durability, and the servers that a pool rejects.
 
 use std::time::Instant;
 
-use storage_traits::{StoreError, pool::Durability};
+use storage_traits::{
+    StoreError,
+    conformance::faults::{DEADLINE, ack, answered, claim_spec, everything, message},
+    pool::Durability,
+};
 use test_servers::redis::{Cluster, Redis, Sentinel};
 
-use crate::builders::{DEADLINE, ack, answered, claim_spec, message, open};
+use crate::node::open;
 
-/// Why a pool is not opened: one sentence.
+/// Returns why a pool cannot be opened.
 async fn refusal(uri: &str) -> String {
     let options = backend_redis::RedisOptions::parse(uri).unwrap();
     match backend_redis::Redis::open(options).await {
@@ -20,7 +24,7 @@ async fn refusal(uri: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_pool_declares_what_its_server_keeps_and_refuses_less_than_is_demanded() {
+async fn a_pool_reports_the_durability_of_its_server_and_rejects_less_than_demanded() {
     let (appends, always) = (["--appendonly", "yes"], ["--appendfsync", "always"]);
     for (options, durability, set) in [
         (&[][..], Durability::Memory, Some("appendonly yes")),
@@ -51,13 +55,13 @@ async fn a_pool_declares_what_its_server_keeps_and_refuses_less_than_is_demanded
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_server_that_keeps_less_when_it_is_back_is_not_used() {
+async fn a_server_that_is_less_durable_after_a_restart_is_not_used() {
     let mut server = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let pool = open(&format!("{}?durability=fsync", server.uri())).await;
     let queue = pool.queue().await;
     server.restart();
     server.command(&["CONFIG", "SET", "appendfsync", "everysec"]);
-    // The connections are those of the process before.
+    // The first calls may use connections to the process before.
     let start = Instant::now();
     let refused = loop {
         match queue.try_post(vec![message("1")]).await {
@@ -69,7 +73,7 @@ async fn a_server_that_keeps_less_when_it_is_back_is_not_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_server_that_evicts_keys_is_refused() {
+async fn a_server_that_evicts_keys_is_rejected() {
     for policy in ["allkeys-lru", "volatile-ttl", "allkeys-random"] {
         let server = Redis::start(&["--maxmemory-policy", policy]);
         let refusal = refusal(&server.uri()).await;
@@ -83,7 +87,7 @@ async fn a_server_that_evicts_keys_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_replica_is_no_server_of_its_own_and_a_node_of_a_cluster_neither() {
+async fn a_replica_or_a_node_of_a_cluster_is_rejected_as_a_standalone_server() {
     let servers = Sentinel::start(1, &[]);
     let master = servers.master();
     let replica = servers.servers().iter().find(|server| server.port() != master).unwrap();
@@ -95,13 +99,13 @@ async fn a_replica_is_no_server_of_its_own_and_a_node_of_a_cluster_neither() {
 
     let cluster = Cluster::start(&[]);
     let uri = cluster.node(cluster.masters()[0]).uri();
-    // It knows one third of the queues.
+    // It has one third of the queues.
     let why = refusal(&uri).await;
     assert!(why.contains("redis+cluster://"), "{why}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn without_memory_posts_are_refused_and_consumers_make_room() {
+async fn without_memory_posts_fail_and_consumers_free_memory() {
     let server = Redis::start(&[]);
     let pool = open(&server.uri()).await;
     let queue = pool.queue().await;
@@ -120,14 +124,14 @@ async fn without_memory_posts_are_refused_and_consumers_make_room() {
         assert!(matches!(refused, Err(StoreError::Overloaded { .. })), "{refused:?}");
         let refused = pool.pool.open_queue(&pool.unopened("p", "q").queue).await;
         assert!(matches!(refused, Err(StoreError::Overloaded { .. })), "{refused:?}");
-        // A claim writes down who has what.
+        // A claim is stored, too.
         let refused = queue.try_claim(&claim_spec(1)).await;
         assert!(matches!(refused, Err(StoreError::Overloaded { .. })), "{refused:?}");
     }
-    // Readers are served.
+    // Reads succeed.
     assert_eq!(queue.counts().await, (300, 100));
     assert_eq!(queue.get(&ids[..1]).await.len(), 1);
-    assert_eq!(crate::builders::everything(&queue).await.len(), 400);
+    assert_eq!(everything(&queue).await.len(), 400);
 
     let all: Vec<_> = claim.messages.iter().map(|message| ack(message.id)).collect();
     queue.acknowledge(claim.id, &all[..50]).await;

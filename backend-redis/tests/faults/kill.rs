@@ -1,21 +1,23 @@
-//! A server that is killed and comes back.
+//! A server that is killed and restarted.
 
 use std::time::Instant;
 
-use storage_traits::StoreError;
+use storage_traits::{
+    StoreError,
+    conformance::faults::{Load, answered, message, until_it_works},
+};
 use test_servers::redis::Redis;
 
 use crate::{
     RECOVERY,
-    builders::{ANSWER, answered, message, open, until_it_works},
-    load::Load,
+    node::{MAX_CALL_TIME, open},
 };
 
-/// How often the server is killed.
+/// Number of times that the server is killed.
 const KILLS: usize = 4;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_was_acknowledged_on_the_disk_survives_kills_under_load() {
+async fn what_was_acknowledged_with_fsync_survives_kills_under_load() {
     let mut server = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let pool = open(&format!("{}?durability=fsync", server.uri())).await;
     let queues = [pool.queue().await, pool.queue().await];
@@ -31,27 +33,26 @@ async fn what_was_acknowledged_on_the_disk_survives_kills_under_load() {
     }
     load.acknowledges(100).await;
     let story = load.stop().await;
-    assert!(story.slowest < ANSWER, "a call took {:?}", story.slowest);
+    assert!(story.slowest < MAX_CALL_TIME, "a call took {:?}", story.slowest);
     assert!(story.acknowledged() > 500);
     story.assert_whole(&queues).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_server_that_forgot_everything_is_taught_the_functions_again() {
+async fn a_server_that_lost_its_data_gets_the_functions_again() {
     let mut server = Redis::start(&[]);
     let pool = open(&server.uri()).await;
     let queue = pool.queue().await;
     queue.post_n(3).await;
     server.restart();
-    // The queue is gone with the process, which is what a pool says of a queue that it does not
-    // know; and it is known again when it was opened again.
+    // The server has lost the queue, so the pool reports that it does not exist, until it is opened again.
     let start = Instant::now();
     loop {
         match queue.try_post(vec![message("1")]).await {
             Err(StoreError::NotFound { .. }) => break,
             other => assert_eq!(answered(other), None),
         }
-        assert!(start.elapsed() < RECOVERY, "it does not know that the queue is gone");
+        assert!(start.elapsed() < RECOVERY, "the pool does not notice that the queue is lost");
     }
     pool.pool.open_queue(&queue.queue).await.unwrap();
     queue.post_n(3).await;
@@ -61,7 +62,8 @@ async fn a_server_that_forgot_everything_is_taught_the_functions_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn functions_that_are_flushed_under_load_are_loaded_again() {
     let server = Redis::start(&[]);
-    let pool = open(&server.uri()).await;
+    // A busy machine is no reason for a call to fail.
+    let pool = open(&format!("{}?timeout_ms=20000", server.uri())).await;
     let queues = [pool.queue().await];
     let load = Load::start(&queues, 2);
     for _ in 0..20 {

@@ -1,19 +1,17 @@
-//! What a pool takes, and what it leaves behind.
+//! Memory: what a message takes, and what is left when queues are empty or dropped.
 
 use std::{collections::BTreeSet, time::Duration};
 
+use storage_traits::conformance::faults::{exercise, message};
 use test_servers::redis::Redis;
 
-use crate::{
-    builders::{message, open},
-    exercise::exercise,
-};
+use crate::node::open;
 
-/// The most that a waiting message of a kibibyte may take besides its body.
+/// Maximum bytes that a ready message of a kibibyte takes besides its body.
 const OVERHEAD: u64 = 250;
 
-/// The keys under a prefix, each without what differs from queue to queue: `QUEUE` is the state of a
-/// queue, `SHARD` what queues in a slot share.
+/// Returns the kinds of keys in a server, without what differs between queues: `QUEUE` is the state of a
+/// queue or group, `SHARD` a key of a shard.
 fn kinds(server: &Redis) -> BTreeSet<String> {
     let kind = |key: &str| {
         let (_, rest) = key.split_once("}:").unwrap();
@@ -28,11 +26,11 @@ fn set<const N: usize>(kinds: [&str; N]) -> BTreeSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_over_leaves_nothing_behind() {
+async fn expired_data_leaves_no_keys() {
     let server = Redis::start(&[]);
     let pool = open(&server.uri()).await;
     let queues = exercise(&pool).await;
-    // Deduplication windows, ttls and what a move remembers are over in two days.
+    // Deduplication windows, ttls and transfer ids end within two days.
     for _ in 0..3 {
         pool.advance(Duration::from_hours(20));
         pool.sweep_all().await;
@@ -41,7 +39,7 @@ async fn what_is_over_leaves_nothing_behind() {
     for queue in &queues {
         assert_eq!(queue.counts().await, (0, 0));
     }
-    // One queue still has a group, and two have retained something once.
+    // One queue still has a group, and two have a retention log.
     let left = [
         "QUEUE",
         "QUEUE:dropped",
@@ -64,7 +62,7 @@ async fn what_is_over_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_dropped_with_all_that_it_has_leaves_nothing_behind() {
+async fn dropped_queues_leave_no_keys() {
     let server = Redis::start(&[]);
     let pool = open(&server.uri()).await;
     for queue in exercise(&pool).await {
@@ -75,7 +73,7 @@ async fn what_is_dropped_with_all_that_it_has_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_waiting_message_takes_little_besides_its_body() {
+async fn a_ready_message_takes_little_besides_its_body() {
     const COUNT: u64 = 20_000;
     let server = Redis::start(&[]);
     let pool = open(&server.uri()).await;

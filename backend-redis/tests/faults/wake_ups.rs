@@ -1,20 +1,21 @@
-//! Watches on one node that are woken by what happens on another.
+//! Watches on one node that are woken by calls on another.
 
 use std::time::{Duration, Instant};
 
 use storage_traits::{
-    conformance::{TestPool, TestQueue},
+    conformance::{
+        TestPool, TestQueue,
+        faults::{DEADLINE, ack, answered, claim_spec, keyed, message, through, until_it_works},
+    },
     domain::{ClaimSpec, ClaimTerms},
     pool::{Watch, WatchFor},
 };
 use test_servers::redis::{Cluster, Redis};
 use tokio::time::interval;
 
-use crate::builders::{
-    ANSWER, DEADLINE, answered, claim_spec, message, open, through, until_it_works,
-};
+use crate::node::{MAX_CALL_TIME, open};
 
-/// A queue as two nodes see it.
+/// Opens two nodes; returns the first, and a queue through each of them.
 async fn two_nodes(uri: &str) -> (TestPool, TestQueue, TestQueue) {
     let (here, there) = (open(uri).await, open(uri).await);
     let queue = here.queue().await;
@@ -22,21 +23,21 @@ async fn two_nodes(uri: &str) -> (TestPool, TestQueue, TestQueue) {
     (here, queue, same)
 }
 
-/// Waits until a watch is woken, which takes no more than this.
+/// Waits until a watch is woken, and checks that it took no longer than `within` plus a margin.
 async fn assert_woken(watch: &mut Watch, within: Duration, what: &str) {
     let start = Instant::now();
     assert!(watch.wait(DEADLINE).await, "{what}: it is not woken");
-    // A busy machine may take some time more.
-    assert!(start.elapsed() < within + ANSWER, "{what}: it took {:?}", start.elapsed());
+    // The margin is for a busy machine.
+    assert!(start.elapsed() < within + MAX_CALL_TIME, "{what}: it took {:?}", start.elapsed());
 }
 
-/// A claim for so many seconds.
+/// Returns a claim for this number of seconds.
 fn for_seconds(ttl: u64) -> ClaimSpec {
     let terms = ClaimTerms { ttl: Duration::from_secs(ttl), grace: Duration::from_mins(1) };
     ClaimSpec { terms, ..claim_spec(1) }
 }
 
-async fn watches_are_woken_by_what_another_node_does(uri: &str) {
+async fn watches_are_woken_by_calls_of_another_node(uri: &str) {
     let (_node, here, there) = two_nodes(uri).await;
     let at_once = Duration::ZERO;
     let (mut posts, mut claimable) =
@@ -55,19 +56,15 @@ async fn watches_are_woken_by_what_another_node_does(uri: &str) {
     let mut claimable = here.watch(WatchFor::Claimable).await;
     assert_woken(&mut claimable, Duration::from_secs(1), "the lapse of a claim").await;
 
-    // The clock of the test stands still, so that the claim is alive for who asks.
+    // The clock of the test stands still, so for its calls the claim has not expired.
     there.release(claim.id).await;
-    let keyed = |body: &str| {
-        let key = Some("k".parse().unwrap());
-        storage_traits::domain::NewMessage { ordering_key: key, ..message(body) }
-    };
     there.pop(1).await;
-    there.post(vec![keyed("1"), keyed("2")]).await;
+    there.post(vec![keyed("k", "1"), keyed("k", "2")]).await;
     let claim = there.take(1).await;
     let mut claimable = here.watch(WatchFor::Claimable).await;
-    let done = [crate::builders::ack(claim.messages[0].id)];
+    let done = [ack(claim.messages[0].id)];
     there.acknowledge(claim.id, &done).await;
-    assert_woken(&mut claimable, at_once, "an acknowledgement that opens a line").await;
+    assert_woken(&mut claimable, at_once, "an acknowledgement that makes a key available").await;
 
     let (mut posts, mut claimable) =
         (here.watch(WatchFor::Posts).await, here.watch(WatchFor::Claimable).await);
@@ -77,24 +74,24 @@ async fn watches_are_woken_by_what_another_node_does(uri: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn watches_are_woken_by_what_another_node_does_on_one_server() {
+async fn watches_are_woken_by_calls_of_another_node_on_one_server() {
     let server = Redis::start(&[]);
-    watches_are_woken_by_what_another_node_does(&server.uri()).await;
+    watches_are_woken_by_calls_of_another_node(&server.uri()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn watches_are_woken_by_what_another_node_does_on_a_cluster() {
+async fn watches_are_woken_by_calls_of_another_node_on_a_cluster() {
     let servers = Cluster::start(&[]);
-    watches_are_woken_by_what_another_node_does(&servers.uri()).await;
+    watches_are_woken_by_calls_of_another_node(&servers.uri()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_watch_whose_connection_is_lost_is_woken_by_what_is_posted_all_the_same() {
+async fn a_watch_whose_connection_is_lost_is_woken_by_posts() {
     let server = Redis::start(&[]);
     let (_node, here, there) = two_nodes(&server.uri()).await;
     let mut watch = here.watch(WatchFor::Posts).await;
     for _ in 0..3 {
-        // The post comes when nobody listens, or when somebody listens again.
+        // The post comes while the node is not subscribed, or just after it has subscribed again.
         server.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
         there.post_n(1).await;
         assert_woken(&mut watch, Duration::from_secs(1), "a post meanwhile").await;
@@ -104,18 +101,18 @@ async fn a_watch_whose_connection_is_lost_is_woken_by_what_is_posted_all_the_sam
     }
 }
 
-/// Waits until a watch is listened for again, and forgets that it was woken.
+/// Waits until a node is subscribed again, and consumes the wake-ups of a watch.
 async fn until_quiet(server: &Redis, watch: &mut Watch) {
     let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(10)));
     while server.command(&["PUBSUB", "SHARDCHANNELS"]).is_empty() {
-        assert!(start.elapsed() < DEADLINE, "nobody listens again");
+        assert!(start.elapsed() < DEADLINE, "no node subscribes again");
         ticks.tick().await;
     }
     while watch.wait(Duration::from_millis(300)).await {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_watch_outlives_the_server_and_is_woken_by_what_is_posted_then() {
+async fn a_watch_survives_a_restart_of_the_server_and_is_woken_by_posts() {
     let mut server = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     let (_node, here, there) = two_nodes(&server.uri()).await;
     let mut watch = here.watch(WatchFor::Posts).await;
@@ -130,7 +127,7 @@ async fn a_watch_outlives_the_server_and_is_woken_by_what_is_posted_then() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_gone_is_not_listened_to_any_more() {
+async fn subscriptions_to_dropped_queues_end() {
     let server = Redis::start(&[]);
     let node = open(&server.uri()).await;
     for _ in 0..3 {
@@ -141,7 +138,7 @@ async fn what_is_gone_is_not_listened_to_any_more() {
     }
     let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(20)));
     while !server.command(&["PUBSUB", "SHARDCHANNELS"]).trim().is_empty() {
-        assert!(start.elapsed() < DEADLINE, "it still listens");
+        assert!(start.elapsed() < DEADLINE, "the node is still subscribed");
         ticks.tick().await;
     }
 }

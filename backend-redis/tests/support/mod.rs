@@ -1,4 +1,4 @@
-//! What the tests of the pool share.
+//! Opens pools for the conformance suite.
 
 use std::sync::{
     Arc,
@@ -7,12 +7,12 @@ use std::sync::{
 
 use backend_redis::{Redis, RedisOptions};
 
-/// A pool on servers that other tests use as well, but among keys of its own.
+/// Opens a pool on servers that other tests use too, with a prefix of its own.
 pub(crate) async fn own_pool(uri: &str) -> Arc<Redis> {
     static POOLS: AtomicUsize = AtomicUsize::new(0);
     let number = POOLS.fetch_add(1, Ordering::Relaxed);
     let mark = if uri.contains('?') { '&' } else { '?' };
-    // A busy machine is no reason to fail.
+    // A busy machine is no reason for a call to fail.
     let uri = format!("{uri}{mark}prefix=test-{number}&timeout_ms=20000");
     Arc::new(Redis::open(RedisOptions::parse(&uri).unwrap()).await.unwrap())
 }
