@@ -12,7 +12,8 @@ pub(crate) fn unavailable(source: impl Into<Source>) -> StoreError {
     StoreError::Unavailable { backend: BACKEND, source: source.into() }
 }
 
-/// Returns the error for a reply that makes no sense, or a server that does not meet the requirements.
+/// Returns the error for a reply that makes no sense, or a server that does not meet the
+/// requirements.
 pub(crate) fn unexpected(source: impl Into<Source>) -> StoreError {
     StoreError::Unexpected { backend: BACKEND, source: source.into() }
 }
@@ -75,8 +76,8 @@ pub(crate) fn classify(error: RedisError) -> Recovery {
     }
 }
 
-/// Returns whether the server does not have the called function: it was restarted without its data, or
-/// its functions were flushed.
+/// Returns whether the server does not have the called function: it was restarted without its data,
+/// or its functions were flushed.
 ///
 /// Redis reports this with the general code `ERR`, so only the text tells it apart. Asking with
 /// `FUNCTION LIST` before each call would cost a round trip.

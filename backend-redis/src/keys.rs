@@ -2,8 +2,8 @@
 //!
 //! All keys of a queue begin with the pool's prefix, a hash tag and the queue's incarnation, as in
 //! `chapar:{7}:1234`. The hash tag is the last eight bits of the incarnation, its *shard*. A group
-//! gets an incarnation with the shard of its queue, so all that one function touches lies in one hash
-//! slot, and a Cluster spreads queues over 256 slots. No key contains the name of a queue.
+//! gets an incarnation with the shard of its queue, so all that one function touches lies in one
+//! hash slot, and a Cluster spreads queues over 256 slots. No key contains the name of a queue.
 
 use storage_traits::{Result, domain::Incarnation};
 
@@ -17,8 +17,8 @@ pub(crate) const SHARDS: usize = 256;
 
 // What follows the key of a queue's or group's state in the names of its other keys.
 shared_constants! {
-    /// Streams of a queue, `:messages1` and `:messages2`: each message once, under its sequence. The
-    /// first has the messages that were visible when they were posted, have no ordering key and
+    /// Streams of a queue, `:messages1` and `:messages2`: each message once, under its sequence.
+    /// The first has the messages that were visible when they were posted, have no ordering key and
     /// belong to the queue alone; the second has all others.
     KEY_MESSAGES: &str = ":messages";
     KEY_MESSAGES_1: &str = ":messages1";
@@ -31,7 +31,8 @@ shared_constants! {
     /// Hash of a queue: how many of the queue, its groups and its retention log have a message, for
     /// messages that more than one of them has.
     KEY_REFERENCES: &str = ":references";
-    /// Hash of a queue: deduplication ids and transfer ids, with a sequence and the end of the window.
+    /// Hash of a queue: deduplication ids and transfer ids, with a sequence and the end of the
+    /// window.
     KEY_DEDUPLICATION: &str = ":deduplication";
     /// Hash of a queue: groups by name, with their creation time, key and settings.
     KEY_GROUPS: &str = ":groups";
@@ -117,8 +118,8 @@ impl Keys {
     /// Returns a key that never exists, and that each call names after the state and the registry.
     ///
     /// While a slot moves to another master of a Cluster, each of the two masters has some of its
-    /// keys. A master refuses a function that names a key which it does not have, so no function runs
-    /// with half of a queue's keys: such calls are tried again until the slot has moved.
+    /// keys. A master refuses a function that names a key which it does not have, so no function
+    /// runs with half of a queue's keys: such calls are tried again until the slot has moved.
     pub(crate) fn guard(&self, shard: Shard) -> String {
         format!("{}:{{{shard}}}:none", self.prefix)
     }

@@ -1,7 +1,7 @@
 //! Values and formats that the node and the Lua functions agree on.
 //!
-//! Formats are those of the `struct` library of Redis: `I6` is an unsigned number of 6 bytes, `H` one
-//! of 2, `B` one of 1, `c16` 16 bytes, `c0` as many bytes as the number before says.
+//! Formats are those of the `struct` library of Redis: `I6` is an unsigned number of 6 bytes, `H`
+//! one of 2, `B` one of 1, `c16` 16 bytes, `c0` as many bytes as the number before says.
 
 use crate::shared_constants::shared_constants;
 

@@ -70,8 +70,8 @@ pub(super) const STATE_FIELDS: [Field; 31] = [
     number("next_redrive", "0"),
     // When the last message of stream 2 expires.
     number("tail_expiry2", "NEVER"),
-    // A new group copies messages after this sequence and up to that one (0: no more) that were posted
-    // since then.
+    // A new group copies messages after this sequence and up to that one (0: no more) that were
+    // posted since then.
     number("backfill_after", "0"),
     number("backfill_up_to", "0"),
     number("backfill_since", "0"),

@@ -12,7 +12,9 @@ end
 -- or nil. `after` is the last sequence without a key that this call has taken.
 local function next_source(s, after)
   local key, rotation = next_available_key(s)
-  if s.ready > 0 and (not key or (after == 0 and s.unkeyed_rotation <= rotation)) then return '', true end
+  if s.ready > 0 and (not key or (after == 0 and s.unkeyed_rotation <= rotation)) then
+    return '', true
+  end
   return key, false
 end
 
@@ -52,8 +54,8 @@ end
 -- Returns the first ready messages of a key.
 local function keyed_candidates(s, key, wanted)
   local found = {}
-  local members =
-    call('ZRANGEBYLEX', s.p .. KEY_KEY_ORDER, '[' .. key .. '\0', '(' .. key .. '\1', 'LIMIT', 0, wanted)
+  local from, to = '[' .. key .. '\0', '(' .. key .. '\1'
+  local members = call('ZRANGEBYLEX', s.p .. KEY_KEY_ORDER, from, to, 'LIMIT', 0, wanted)
   for _, member in ipairs(members) do
     local sequence = unpack_bytes(ORDERED_SEQUENCE, member, #key + 2)
     local message = read_message(s.q, sequence)
@@ -75,7 +77,7 @@ local function candidates(s, key, is_unkeyed, after, wanted)
   return found
 end
 
--- Moves the messages without a key behind all keys in the rotation.
+-- Moves the messages without a key to the back of the rotation.
 local function rotate_unkeyed_to_back(s)
   if s.available_keys > 0 then
     s.rotation = s.rotation + 1

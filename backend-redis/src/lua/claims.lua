@@ -178,8 +178,8 @@ local function live_claim(s, id, now)
   if expires > now then return raw end
 end
 
--- Opens the queue or group that a call names, and applies what is due. If it does not exist, or more
--- is due than one step applies, returns nil and the reply of the call.
+-- Opens the queue or group that a call names, and applies what is due. If it does not exist, or
+-- more is due than one step applies, returns nil and the reply of the call.
 local function open_and_apply_due(keys, now)
   local s = open_context(keys)
   if not s then return nil, { STATUS_UNKNOWN, 0 } end

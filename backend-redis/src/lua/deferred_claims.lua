@@ -11,8 +11,8 @@ end
 
 -- Claims the next fresh messages of a queue, if nothing else can be claimed and no message expires
 -- before the claim does. Reads and writes only the first fields of the state. Returns the reply of
--- `claim`, with the first and the last sequence; nil if nothing was changed because the general path
--- is needed.
+-- `claim`, with the first and the last sequence; nil if nothing was changed because the general
+-- path is needed.
 local function claim_deferred(keys, now, id, ttl, limit)
   local p = keys[1]
   local raw = call('GET', p)
@@ -46,8 +46,8 @@ local function claim_deferred(keys, now, id, ttl, limit)
 end
 
 -- Deletes messages that one deferred claim holds (the named one, if any), if the queue alone has
--- them. Reads and writes only some fields of the state. Returns how many were deleted; nil if nothing
--- was changed because the general path is needed.
+-- them. Reads and writes only some fields of the state. Returns how many were deleted; nil if
+-- nothing was changed because the general path is needed.
 local function delete_deferred(p, now, sequences, named_claim)
   local raw = call('GET', p)
   if not raw then return nil end
@@ -59,7 +59,8 @@ local function delete_deferred(p, now, sequences, named_claim)
     or has_stream2 > 0 or ready + delayed + claimed + ready_keyed <= n then
     return nil
   end
-  local id = call('ZREVRANGEBYSCORE', p .. KEY_DEFERRED_CLAIMS, sequences[1], '-inf', 'LIMIT', 0, 1)[1]
+  local claims = p .. KEY_DEFERRED_CLAIMS
+  local id = call('ZREVRANGEBYSCORE', claims, sequences[1], '-inf', 'LIMIT', 0, 1)[1]
   if not id or (named_claim and named_claim ~= id) then return nil end
   local claim = call('HGET', p .. KEY_CLAIMS, id)
   local rest = {}
@@ -76,7 +77,7 @@ local function delete_deferred(p, now, sequences, named_claim)
   end
   call('HSET', p .. KEY_CLAIMS, id, claim:sub(1, CLAIM_BYTES) .. table.concat(rest))
   if #rest == 0 then
-    call('ZREM', p .. KEY_DEFERRED_CLAIMS, id)
+    call('ZREM', claims, id)
     deferred_claims = deferred_claims - 1
   end
   call('XDEL', p .. KEY_MESSAGES_1, unpack(sequences))

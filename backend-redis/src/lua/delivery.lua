@@ -85,7 +85,7 @@ local function remove(s, sequence, m)
   drop_reference(s.q, sequence)
 end
 
--- Schedules a message to be looked at.
+-- Sets the timer of a message.
 local function set_timer(s, sequence, time)
   call('ZADD', s.p .. KEY_TIMERS, time, TIMER_MESSAGE .. sequence)
   schedule(s, time)

@@ -1,7 +1,7 @@
 -- Applies what is due: messages and claims expire, delays end.
 
--- Removes an expired message from the queue, the groups and the retention log that have it as it was
--- posted. The others have a timer for it.
+-- Removes an expired message from the queue, the groups and the retention log that have it as it
+-- was posted. The others have a timer for it.
 local function expire_as_posted(q, sequence, n, message)
   if n == 1 and sequence > q.cursor then
     remove(q, sequence, initial_delivery(STATE_FRESH, message))
@@ -122,7 +122,8 @@ local function expire_claim(s, member, now, budget)
     end
   end
   if #part < #sequences then
-    call('HSET', s.p .. KEY_CLAIMS, id, raw:sub(1, CLAIM_BYTES) .. raw:sub(CLAIM_BYTES + 1 + SEQUENCE_BYTES * #part))
+    local rest = raw:sub(CLAIM_BYTES + 1 + SEQUENCE_BYTES * #part)
+    call('HSET', s.p .. KEY_CLAIMS, id, raw:sub(1, CLAIM_BYTES) .. rest)
   else
     call('HDEL', s.p .. KEY_CLAIMS, id)
     call('ZREM', s.p .. KEY_TIMERS, member)
@@ -205,8 +206,8 @@ end
 
 local backfill -- set by groups.lua
 
--- Applies what is due in a queue or group, at most MAX_STEP messages; returns whether nothing is due any
--- more, and how many messages it processed.
+-- Applies what is due in a queue or group, at most MAX_STEP messages. Returns whether nothing more
+-- is due, and how many messages it processed.
 local function apply_due(s, now)
   local q, done, processed = s.q, true, 0
   -- These do not count: each message has them written once.

@@ -1,8 +1,8 @@
 -- How a message is appended to a queue.
 --
 -- A queue has two streams. Stream 1 has the messages that are visible when they are posted, have no
--- key and belong to the queue alone; stream 2 has all others. Messages of stream 1 behind the queue's
--- cursor are *fresh*: ready, and in no index.
+-- key and belong to the queue alone; stream 2 has all others. Messages of stream 1 after the
+-- queue's cursor are *fresh*: ready, and in no index.
 
 -- Records when a message of a stream expires. A message that expires no earlier than the one before
 -- it belongs to that one's run; another starts a run.
@@ -83,8 +83,8 @@ local function enqueue(q, message, now)
   return sequence
 end
 
--- Returns the sequence of the message that was posted with a deduplication id, if its window has not
--- ended. Otherwise starts a window for the message that is appended next.
+-- Returns the sequence of the message that was posted with a deduplication id, if its window has
+-- not ended. Otherwise starts a window for the message that is appended next.
 local function find_duplicate(q, id, window_end, now)
   local raw = call('HGET', q.p .. KEY_DEDUPLICATION, id)
   if raw then

@@ -3,7 +3,7 @@
 -- The indexes that together list every message of a queue or group, but for fresh ones.
 local INDEXES = { KEY_READY, KEY_READY_KEYED, KEY_DELAYED, KEY_CLAIMED }
 
--- Adds fresh messages to the index of ready ones, because a group is to share them; at most `budget`.
+-- Adds up to `budget` fresh messages to the index of ready ones, because a group will share them.
 local function index_fresh(q, budget)
   local entries = call('XRANGE', q.p .. KEY_MESSAGES_1, decimal(q.cursor + 1), '+', 'COUNT', budget)
   local members = {}
@@ -18,7 +18,7 @@ local function index_fresh(q, budget)
   return #entries
 end
 
--- Copies messages that a new group begins with, from its queue and the retention log, at most `budget`;
+-- Copies up to `budget` messages that a new group begins with from its queue and the retention log;
 -- returns how many it processed.
 backfill = function(q, s, now, budget)
   if q.fresh > 0 and q.cursor < s.backfill_up_to and s.backfill_after < s.backfill_up_to then
@@ -104,7 +104,7 @@ local function unlink_keys(p)
   call('UNLINK', unpack(all))
 end
 
--- Deletes the state of a group, so that no call finds the group any more. A sweep deletes its other keys.
+-- Deletes the state of a group, so that no call finds the group. A sweep deletes its other keys.
 local function delete_group_state(q, p)
   q.loaded[p] = nil
   q.group_states = false

@@ -36,8 +36,8 @@ local function append_position(reply, q, sequence)
   reply[n + 2] = message and header_of(message) or 0
 end
 
--- ARGV: now. Returns { status, expired, free, claimed, first sequence, its post time, last sequence, its
--- post time, minute, messages completed in that minute and in the one before }.
+-- ARGV: now. Returns { status, expired, free, claimed, first sequence, its post time, last
+-- sequence, its post time, minute, messages completed in that minute and in the one before }.
 local function stats(keys, args)
   local s, reply = open_and_apply_due(keys, tonumber(args[1]))
   if not s then return reply end
@@ -65,7 +65,8 @@ local function stats(keys, args)
 end
 
 -- ARGV: now, last sequence to delete, or '' in the first call.
--- Returns { status, expired, number of deleted messages, last sequence to delete, 1 if there are more }.
+-- Returns { status, expired, number of deleted messages, last sequence to delete, 1 if there are
+-- more }.
 local function purge(keys, args)
   local now = tonumber(args[1])
   local s, reply = open_and_apply_due(keys, now)

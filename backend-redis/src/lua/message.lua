@@ -1,8 +1,8 @@
 -- How a message is stored, and how it is found.
 --
 -- A stream keeps each message as its header and its body in one string. A queue or group that has
--- changed a message since the post also keeps a delivery state of it. A message without one is as it
--- was posted.
+-- changed a message since the post also keeps a delivery state of it. A message without one is as
+-- it was posted.
 
 -- Returns the times at which a message was posted, becomes visible and expires, its ttl, flags and
 -- key, and where the rest of the header begins.
@@ -38,7 +38,8 @@ end
 -- Reads a delivery state. A short one has only the claim: load_times adds the times.
 local function unpack_delivery(raw)
   if raw:byte() == SHORT_DELIVERY_BYTE then
-    return { state = STATE_CLAIMED, claim = raw:sub(2), count = 1, dead_letter = false, short = true }
+    return { state = STATE_CLAIMED, claim = raw:sub(2), count = 1, dead_letter = false,
+      short = true }
   end
   local m = {}
   local state, keyed, dead_letter, claimed

@@ -62,8 +62,8 @@ local function client_of(message)
   return (unpack_bytes(HEADER_TEXT, message, at))
 end
 
--- Iterates over an index in order of sequences, read in pieces. Returns a function that returns the next
--- sequence, and one that takes it.
+-- Iterates over an index in the order of sequences, read in pieces. Returns a function that returns
+-- the next sequence, and one that moves on to the one after it.
 local function index_iterator(key, after, piece)
   local list, i = {}, 1
   local from = '(' .. decimal(after)
@@ -79,7 +79,7 @@ local function index_iterator(key, after, piece)
   end, function() i = i + 1 end
 end
 
--- Iterates over fresh messages like index_iterator; the second function returns the message.
+-- Iterates over fresh messages like index_iterator; the second function also returns the message.
 local function fresh_iterator(q, after, piece)
   local list, i, more = {}, 1, true
   local from = max(after, q.cursor) + 1
@@ -106,7 +106,8 @@ local function list_fresh(q, after, wanted, guess)
     reply[3] = LIST_AS_READ
   elseif q.fresh > 0 and wanted > 0 then
     local n = 5
-    for _, found in ipairs(call('XRANGE', q.p .. KEY_MESSAGES_1, decimal(start), '+', 'COUNT', wanted)) do
+    local from = decimal(start)
+    for _, found in ipairs(call('XRANGE', q.p .. KEY_MESSAGES_1, from, '+', 'COUNT', wanted)) do
       reply[n], reply[n + 1], reply[n + 2] = sequence_of(found[1]), found[2][2], ''
       n = n + 3
     end
@@ -114,11 +115,11 @@ local function list_fresh(q, after, wanted, guess)
   return reply
 end
 
--- ARGV: now, after, number of messages, include free, claimed, delayed (1 or 0), first sequence that
--- the caller has read from stream 1 or 0, client whose messages are hidden, if any.
+-- ARGV: now, after, number of messages, include free, claimed, delayed (1 or 0), first sequence
+-- that the caller has read from stream 1 or 0, client whose messages are hidden, if any.
 -- Returns { status, expired, next, the queue's cursor, messages … }. `next` is 0 if the page is
--- complete, LIST_AS_READ if it is what the caller has read, or the sequence after which to continue,
--- because a step reads a bounded number of messages and the page is not full.
+-- complete, LIST_AS_READ if it is what the caller has read, or the sequence after which to
+-- continue, because a step reads a bounded number of messages and the page is not full.
 local function list(keys, args)
   local now, after, wanted = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
   local guess = tonumber(args[7])
@@ -158,7 +159,7 @@ local function list(keys, args)
   if args[5] == '1' and s.claimed > 0 then add(index_iterator(s.p .. KEY_CLAIMED, after, piece)) end
   if args[6] == '1' and s.delayed > 0 then add(index_iterator(s.p .. KEY_DELAYED, after, piece)) end
   reply = { STATUS_OK, 0, 0, q.cursor }
-  local found, looked, bytes = 0, 0, 0
+  local found, read, bytes = 0, 0, 0
   while found < wanted do
     local first, which
     for i, peek in ipairs(heads) do
@@ -166,12 +167,12 @@ local function list(keys, args)
       if sequence and (not first or sequence < first) then first, which = sequence, i end
     end
     if not first then break end
-    if (looked >= 2000 and looked >= 2 * wanted) or bytes > MAX_REPLY_BYTES then
+    if (read >= 2000 and read >= 2 * wanted) or bytes > MAX_REPLY_BYTES then
       reply[3] = after
       break
     end
     after = first
-    looked = looked + 1
+    read = read + 1
     local taken = takes[which]()
     local message = taken or read_message(q, first)
     if hidden and client_of(message) == hidden then
@@ -206,8 +207,8 @@ local function get(keys, args)
   return reply
 end
 
--- Calls f with every group that has a message of the queue which was never visible. Returns whether
--- that holds for the queue.
+-- If a message of the queue was never visible, calls f with each group in which that holds as well.
+-- Returns whether it holds in the queue.
 local function each_copy(s, sequence, m, now, f)
   local q = s.q
   if s ~= q or m.state ~= STATE_DELAYED or m.count > 0 then return false end
@@ -218,8 +219,8 @@ local function each_copy(s, sequence, m, now, f)
   return true
 end
 
--- Removes a message from a queue or group; one that was never visible, from the queue's groups and
--- retention log as well.
+-- Removes a message from a queue or group. Deleting a message of the queue that was never visible
+-- removes it from the groups and the retention log, too.
 local function remove_everywhere(s, sequence, m, now)
   local scheduled = each_copy(s, sequence, m, now, function(copy, its)
     remove(copy, sequence, its)
@@ -239,7 +240,12 @@ local function delete(keys, args)
     outcome = DELETE_MISSING
   else
     -- A message in transfer is held, but by no claim.
-    local holder = m.state == STATE_CLAIMED and m.claim or (m.state == STATE_IN_TRANSFER and '') or nil
+    local holder = nil
+    if m.state == STATE_CLAIMED then
+      holder = m.claim
+    elseif m.state == STATE_IN_TRANSFER then
+      holder = ''
+    end
     if id == '' then
       if holder then outcome = DELETE_CLAIMED end
     elseif not live_claim(s, id, now) then

@@ -1,8 +1,8 @@
 -- Ordering keys: at most one claim holds messages of a key at a time.
 --
--- A key is available while it has ready messages and none in flight. A message is in flight while it
--- is claimed or waits for a retry. Available keys are served round-robin: each has a rotation number,
--- the lowest is next.
+-- A key is available while it has ready messages and none in flight. A message is in flight while
+-- it is claimed or waits for a retry. Available keys are served round-robin: each has a rotation
+-- number, the lowest is next.
 
 -- Changes how many messages of a key are ready and in flight, and with it whether the key is
 -- available.

@@ -1,18 +1,18 @@
 -- Dead letters: moving messages from one queue to another.
 --
--- The two queues may be in different slots, so a transfer takes several calls. The node reserves the
--- messages at the source (STATE_IN_TRANSFER), stores them at the destination, which records the
--- transfer ids, and removes them from the source. If the node crashes, the reservation expires after
--- TRANSFER_TIMEOUT. The next transfer finds the ids at the destination and only removes the messages
--- from the source.
+-- The two queues may be in different slots, so a transfer takes several calls. The node reserves
+-- the messages at the source (STATE_IN_TRANSFER), stores them at the destination, which records the
+-- transfer ids, and removes them from the source. If the node crashes, the reservation expires
+-- after TRANSFER_TIMEOUT. The next transfer finds the ids at the destination and only removes the
+-- messages from the source.
 
 -- Number of dead letters that are read to find ready ones.
 local MAX_LOOK_AHEAD = 1024
 
 -- Reserves ready dead letters for a transfer, oldest first.
 -- ARGV: now, limit, rate or ''.
--- Returns { status, expired, 1 if there are more, first time that the redrives before left unused, first
--- time that this one leaves unused, messages … }.
+-- Returns { status, expired, 1 if there are more, first time that earlier redrives left unused,
+-- first time that this one leaves unused, messages … }.
 local function reserve_dead_letters(keys, args)
   local now, limit, rate = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
   local s, reply = open_and_apply_due(keys, now)
@@ -101,8 +101,8 @@ local function forget_transfer_ids(keys, args)
 end
 
 -- Ends a transfer at the source.
--- ARGV: now, one of TRANSFER_…, the redrive time that reserve_dead_letters returned and the one that
--- replaces it (or '' and ''), sequences.
+-- ARGV: now, one of TRANSFER_…, the redrive time that reserve_dead_letters returned and the one
+-- that replaces it (or '' and ''), sequences.
 local function finish_transfer(keys, args)
   local now, outcome = tonumber(args[1]), args[2]
   local s, reply = open_and_apply_due(keys, now)

@@ -21,7 +21,7 @@
 local MAX_STEP = 256
 -- Number of messages that are read together: each comes with its body.
 local CHUNK = 32
--- Maximum time by which a message may outlive its ttl so that a queue's messages expire in order.
+-- Maximum time by which a message may outlive its ttl, so that a queue's messages expire in order.
 local MAX_EXPIRY_DELAY = 2000
 -- How long a message stays reserved for a transfer to another queue.
 local TRANSFER_TIMEOUT = 30000
@@ -133,8 +133,8 @@ local function retention_log(q)
   return state_at(q, q.p .. KEY_RETENTION_LOG)
 end
 
--- Defers the removal of a delivery state, an entry of the claimed set or a timer, so that one command
--- removes many.
+-- Defers the removal of a delivery state, an entry of the claimed set or a timer, so that one
+-- command removes many.
 local function defer_removal(s, which, member)
   local list = s[which]
   if list then list[#list + 1] = member else s[which] = { member } end

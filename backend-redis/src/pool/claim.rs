@@ -147,8 +147,9 @@ impl ClaimStore for Redis {
 }
 
 impl Redis {
-    /// Reads the messages that a claim has just taken as they were posted: reading the stream directly
-    /// is much faster than through a function. Messages that are deleted meanwhile are left out.
+    /// Reads the messages that a claim has just taken as they were posted: reading the stream
+    /// directly is much faster than through a function. Messages that are deleted meanwhile are
+    /// left out.
     async fn read_claimed(
         &self,
         queue: &QueueRef,
@@ -203,8 +204,8 @@ impl Redis {
         Ok(function)
     }
 
-    /// Moves messages that were claimed too often to the dead-letter queue. If that fails, the messages
-    /// are ready again after a while, and the claim succeeds unless it is empty.
+    /// Moves messages that were claimed too often to the dead-letter queue. If that fails, the
+    /// messages are ready again after a while, and the claim succeeds unless it is empty.
     async fn dead_letter_all(
         &self,
         queue: &QueueRef,
@@ -221,7 +222,7 @@ impl Redis {
         match self.move_to_dead_letter_queue(queue, resolved, rule, dead_letters, now).await {
             Err(error) if is_claim_empty => Err(error),
             Err(error) => {
-                tracing::warn!(%error, "cannot move messages to their dead-letter queue; a later claim will");
+                tracing::warn!(%error, "cannot dead-letter messages; a later claim will retry");
                 Ok(())
             }
             Ok(()) => Ok(()),

@@ -34,7 +34,8 @@ pub(super) fn seconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_secs().min(MAX_SECONDS)).unwrap_or(i64::MAX)
 }
 
-/// Returns a sequence as the functions take it; 0, which no message has, for one beyond their range.
+/// Returns a sequence as the functions take it; 0, which no message has, for one beyond their
+/// range.
 pub(super) fn position(sequence: Sequence) -> i64 {
     if sequence.get() < NEVER { sequence.get() } else { 0 }
 }
@@ -58,8 +59,8 @@ pub(super) struct Header<'m> {
 }
 
 impl Header<'_> {
-    /// Writes the header and a body: times in 6 bytes, the ttl in 5, the flags in 1, then texts, each
-    /// after its length in 2 bytes, then the body.
+    /// Writes the header and a body: times in 6 bytes, the ttl in 5, the flags in 1, then texts,
+    /// each after its length in 2 bytes, then the body.
     pub(super) fn write(&self, body: &Body) -> Vec<u8> {
         let mut to = Vec::with_capacity(128 + body.as_bytes().len());
         for time in [self.posted_at, self.visible_at, self.expires_at] {
@@ -75,7 +76,7 @@ impl Header<'_> {
             flags |= if is_set { flag } else { 0 };
         }
         to.push(flags);
-        // Empty text means that there is none: a checksum is never empty, key and origin have a flag.
+        // A checksum is never empty; a flag says whether there are a key and an origin.
         let texts = [
             self.key.unwrap_or_default(),
             self.client,

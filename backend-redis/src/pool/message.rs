@@ -204,8 +204,8 @@ impl MessageStore for Redis {
 
 impl Redis {
     /// Lists messages that are as they were posted, by reading the stream directly, which is faster
-    /// than through a function. The read starts where the page probably begins; the function confirms
-    /// that in the same transaction. Returns `None` if it does not.
+    /// than through a function. The read starts where the page probably begins; the function
+    /// confirms that in the same transaction. Returns `None` if it does not.
     async fn list_posted(
         &self,
         queue: &QueueRef,

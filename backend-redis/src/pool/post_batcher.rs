@@ -1,6 +1,6 @@
-//! Batches posts: while a call for a queue is in flight on a connection, other posts to the queue wait,
-//! and the next call stores them together. No post waits for a timer; without a call in flight a post
-//! is sent at once.
+//! Batches posts: while a call for a queue is in flight on a connection, other posts to the queue
+//! wait, and the next call stores them together. No post waits for a timer; without a call in
+//! flight a post is sent at once.
 
 use std::{
     collections::HashMap,
@@ -212,7 +212,8 @@ enum Enqueued {
     Full,
 }
 
-/// Sends each post of a batch its part of the result. A caller that timed out no longer receives it.
+/// Sends each post of a batch its part of the result. A caller that timed out no longer receives
+/// it.
 fn distribute(batch: Vec<WaitingPost>, result: PostResult) {
     let mut sequences = match result {
         Ok(Some(sequences)) => sequences.into_iter(),

@@ -34,8 +34,8 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// Opens a pool, and connects to the servers that can be reached. The pool connects to the others
-    /// when they are needed.
+    /// Opens a pool, and connects to the servers that can be reached. The pool connects to the
+    /// others when they are needed.
     ///
     /// # Errors
     /// [`Unexpected`](storage_traits::StoreError::Unexpected) if a server does not meet the

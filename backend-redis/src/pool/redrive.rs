@@ -110,8 +110,8 @@ impl Redis {
         Ok(!reply.is_nil())
     }
 
-    /// Ends a transfer at the source. With `next_redrive`, replaces the first value, if it is still the
-    /// queue's next redrive time, by the second.
+    /// Ends a transfer at the source. With `next_redrive`, replaces the first value, if it is still
+    /// the queue's next redrive time, by the second.
     async fn finish_transfer<'m>(
         &self,
         queue: &QueueRef,
@@ -212,8 +212,8 @@ impl DeadLetterStore for Redis {
 }
 
 impl Redis {
-    /// Moves messages with one origin back to it. Returns `false` if it does not exist. `start` is the
-    /// number of messages that the redrive has moved before.
+    /// Moves messages with one origin back to it. Returns `false` if it does not exist. `start` is
+    /// the number of messages that the redrive has moved before.
     async fn move_back(
         &self,
         from: &QueueRef,

@@ -1,9 +1,9 @@
 //! The watches of a node, and the task that keeps them informed.
 //!
-//! A function that changes a queue or group publishes how many more messages can be claimed and when
-//! something is due, in the shard channel of the queue or group. A node subscribes to the channels of
-//! what it watches. The task polls a queue when something is due, and every second while the node is
-//! not subscribed to its channel because a connection broke.
+//! A function that changes a queue or group publishes how many more messages can be claimed and
+//! when something is due, in the shard channel of the queue or group. A node subscribes to the
+//! channels of what it watches. The task polls a queue when something is due, and every second
+//! while the node is not subscribed to its channel because a connection broke.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -150,8 +150,8 @@ impl WatchTask {
         }
     }
 
-    /// Applies what is due in a queue, and notifies the watches. `missed_events` says that a message
-    /// may have been posted while the node was not subscribed.
+    /// Applies what is due in a queue, and notifies the watches. `missed_events` says that a
+    /// message may have been posted while the node was not subscribed.
     async fn poll(&self, queue: Incarnation, now: Timestamp, missed_events: bool) -> Result<()> {
         let mut function = self.servers.function("poll", queue);
         function.number(millis(now));

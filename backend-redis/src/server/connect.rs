@@ -59,8 +59,8 @@ impl Connector {
         }
     }
 
-    /// Connects to a server. Calls `on_push` for each message that the server sends without a request,
-    /// and when the connection ends.
+    /// Connects to a server. Calls `on_push` for each message that the server sends without a
+    /// request, and when the connection ends.
     pub(super) async fn connect(
         &self,
         address: &Address,

@@ -5,8 +5,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Returns the index of the connection, among `count`, that the calling thread uses. A thread always
-/// uses the same one, so its requests share a connection whose driver task it probably runs.
+/// Returns the index of the connection, among `count`, that the calling thread uses. A thread
+/// always uses the same one, so its requests share a connection whose driver task it probably runs.
 pub(crate) fn connection_index(count: NonZeroUsize) -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {

@@ -1,5 +1,5 @@
-//! The servers of a pool: finds the one that has a shard, sends commands to it, and recovers when it
-//! fails.
+//! The servers of a pool: finds the one that has a shard, sends commands to it, and recovers when
+//! it fails.
 //!
 //! A command that may have been executed is never sent again. One that certainly was not (refused,
 //! redirected, never sent) is sent again until its time is up.
@@ -130,8 +130,8 @@ impl Servers {
         self.topology.is_one_server()
     }
 
-    /// Returns at least one shard of each master. If the slot map of a Cluster cannot be read, returns
-    /// a shard whose use fails with the reason.
+    /// Returns at least one shard of each master. If the slot map of a Cluster cannot be read,
+    /// returns a shard whose use fails with the reason.
     async fn distinct_shards(&self) -> Vec<Shard> {
         let mut shards = self.topology.distinct_shards(self.options.timeout).await;
         if shards.is_empty() {
@@ -191,7 +191,8 @@ impl Servers {
     }
 
     /// Calls a function and sends a reading command after it, in one transaction. Returns `None` if
-    /// that failed: the caller then calls the function by itself, which recovers or reports the error.
+    /// that failed: the caller then calls the function by itself, which recovers or reports the
+    /// error.
     pub(crate) async fn call_and_read(
         &self,
         shard: Shard,

@@ -61,7 +61,8 @@ impl Node {
         session.as_ref().filter(|session| session.is_live()).cloned()
     }
 
-    /// Returns the live session, or starts one. Calls that wait for the same attempt share its result.
+    /// Returns the live session, or starts one. Calls that wait for the same attempt share its
+    /// result.
     pub(super) async fn session(&self) -> Result<Arc<Session>> {
         if let Some(session) = self.live_session() {
             return Ok(session);

@@ -43,9 +43,9 @@ impl Replicas {
 
     /// Waits until the replicas have what the caller has just changed on the same server.
     ///
-    /// One call at a time writes a key, after all changes made so far, and waits for that write: calls
-    /// that come meanwhile share the next one. The connection belongs to the same process as those
-    /// of the changes, so a failover cannot lose the changes and keep the key.
+    /// One call at a time writes a key, after all changes made so far, and waits for that write:
+    /// calls that come meanwhile share the next one. The connection belongs to the same process as
+    /// those of the changes, so a failover cannot lose the changes and keep the key.
     pub(super) async fn wait(
         &self,
         key: &str,

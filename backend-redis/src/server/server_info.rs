@@ -110,8 +110,8 @@ impl ServerInfo {
         Ok(())
     }
 
-    /// Returns what an acknowledgement of this server means. Snapshots do not count: a crash loses what
-    /// was acknowledged since the last one.
+    /// Returns what an acknowledgement of this server means. Snapshots do not count: a crash loses
+    /// what was acknowledged since the last one.
     pub(super) fn durability(&self, options: &RedisOptions) -> Durability {
         match self.append_fsync.as_deref() {
             _ if !self.has_append_only_file => Durability::Memory,

@@ -1,5 +1,5 @@
-//! A session with one server: its connections, for as long as the process is the same one and all of
-//! them hold.
+//! A session with one server: its connections, for as long as the process is the same one and all
+//! of them hold.
 
 use std::{
     collections::HashMap,

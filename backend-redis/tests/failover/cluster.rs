@@ -32,7 +32,8 @@ pub(crate) fn replica(servers: &Cluster, master: u16) -> &Redis {
     servers.nodes().iter().find(follows).unwrap()
 }
 
-/// Time that a busy machine may take to replicate a post, and until its client records the acknowledgement.
+/// Time that a busy machine may take to replicate a post, and until its client records the
+/// acknowledgement.
 const LAG: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

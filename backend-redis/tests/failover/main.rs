@@ -17,8 +17,8 @@ mod slots;
 /// The other masters of a Cluster keep serving while one is down.
 const OPTIONS: [&str; 2] = ["--cluster-require-full-coverage", "no"];
 
-/// Waits until this number of replicas follow a master. The master sends nothing to a replica that has
-/// just synchronized for up to a second, though both report that they are in sync.
+/// Waits until this number of replicas follow a master. The master sends nothing to a replica that
+/// has just synchronized for up to a second, though both report that they are in sync.
 fn wait_for_replicas(master: &Redis, queue: &TestQueue, replicas: usize) {
     let replicas = replicas.to_string();
     let deadline = DEADLINE.as_millis().to_string();

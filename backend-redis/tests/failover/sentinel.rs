@@ -15,7 +15,8 @@ use crate::{
 };
 
 const REPLICAS: usize = 2;
-/// Time that a busy machine may take to replicate a post, and until its client records the acknowledgement.
+/// Time that a busy machine may take to replicate a post, and until its client records the
+/// acknowledgement.
 const LAG: Duration = Duration::from_millis(500);
 
 fn replicas(servers: &Sentinel) -> impl Iterator<Item = &Redis> {
@@ -32,8 +33,8 @@ struct Failover {
     story: Story,
 }
 
-/// Kills the master under load, after the replicas were disconnected from it and `until` has returned.
-/// Returns after the load has used the new master for a while.
+/// Kills the master under load, after the replicas were disconnected from it and `until` has
+/// returned. Returns after the load has used the new master for a while.
 async fn fail_over(
     servers: &mut Sentinel,
     load: Load,
@@ -81,7 +82,8 @@ async fn a_failover_loses_only_what_no_replica_had() {
         killed - cut_off,
         story.refused,
     );
-    // Asynchronous replication may lose these. The disconnection makes sure that the test finds some.
+    // Asynchronous replication may lose these. The disconnection makes sure that the test finds
+    // some.
     assert!(!lost.is_empty());
     for post in lost {
         let acknowledged = post.acknowledged.unwrap();

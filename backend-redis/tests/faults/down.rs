@@ -27,7 +27,8 @@ async fn a_pool_opens_before_its_server_and_works_when_the_server_is_up() {
     assert_eq!(answered(queue.try_claim(&claim_spec(1)).await), None);
     assert_eq!(answered(pool.pool.sweep(pool.now()).await), None);
     assert_eq!(answered(pool.pool.check().await), None);
-    // The system refuses each connection at once, so all calls together take less time than one may.
+    // The system refuses each connection at once, so all calls together take less time than one
+    // may.
     assert!(start.elapsed() < MAX_CALL_TIME, "{:?}", start.elapsed());
 
     server.restart();

@@ -45,7 +45,8 @@ async fn a_server_that_lost_its_data_gets_the_functions_again() {
     let queue = pool.queue().await;
     queue.post_n(3).await;
     server.restart();
-    // The server has lost the queue, so the pool reports that it does not exist, until it is opened again.
+    // The server has lost the queue, so the pool reports that it does not exist, until it is opened
+    // again.
     let start = Instant::now();
     loop {
         match queue.try_post(vec![message("1")]).await {

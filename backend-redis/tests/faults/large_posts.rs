@@ -45,7 +45,7 @@ async fn small_posts_do_not_wait_behind_large_ones() {
     let (median, batches) = (batches_meanwhile[COUNT / 2], batches.load(Ordering::SeqCst));
     println!("of {batches} batches of 200 KB, {median} were stored while a small post waited");
     assert!(batches > 10, "only {batches} batches were posted");
-    // A small post may come just after a batch, and another batch may come before its reply. Counting
-    // batches instead of time does not depend on the machine.
+    // A small post may come just after a batch, and another batch may come before its reply.
+    // Counting batches instead of time does not depend on the machine.
     assert!(median <= 2, "{median} batches were stored while a small post waited");
 }

@@ -10,8 +10,8 @@ use crate::node::open;
 /// Maximum bytes that a ready message of a kibibyte takes besides its body.
 const OVERHEAD: u64 = 250;
 
-/// Returns the kinds of keys in a server, without what differs between queues: `QUEUE` is the state of a
-/// queue or group, `SHARD` a key of a shard.
+/// Returns the kinds of keys in a server, without what differs between queues: `QUEUE` is the state
+/// of a queue or group, `SHARD` a key of a shard.
 fn kinds(server: &Redis) -> BTreeSet<String> {
     let kind = |key: &str| {
         let (_, rest) = key.split_once("}:").unwrap();
