@@ -1,11 +1,11 @@
-//! Certificates of our own making.
+//! Self-made certificates.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::process;
 
-/// For both certificates; the machine's own configuration has no say.
+/// The configuration for both certificates. It replaces that of the machine.
 const CONFIG: &str = "\
 [req]
 distinguished_name = name
@@ -24,8 +24,8 @@ subjectAltName = DNS:localhost, IP:127.0.0.1
 authorityKeyIdentifier = keyid
 ";
 
-/// Makes an authority and a certificate that it signed for `localhost` and `127.0.0.1`:
-/// `authority.pem`, `server.pem` and, with its key, `server.key`.
+/// Creates a CA and a certificate for `localhost` and `127.0.0.1` that it signed: `authority.pem`,
+/// `server.pem` and its key, `server.key`.
 pub(crate) fn make(folder: &Path) {
     fs::write(folder.join("openssl.cnf"), CONFIG).expect("the folder is writable");
     let openssl = process::program("openssl", "openssl");
@@ -41,7 +41,7 @@ pub(crate) fn make(folder: &Path) {
     request("server", " -CA authority.pem -CAkey authority.key");
 }
 
-/// The file with the authority's certificate.
+/// Returns the file with the CA certificate.
 pub(crate) fn authority(folder: &Path) -> PathBuf {
     folder.join("authority.pem")
 }

@@ -1,9 +1,9 @@
-//! Real servers for the tests: each on free loopback ports, in a folder of its own, gone with the
-//! test process.
+//! Real servers for the tests: each on free loopback ports, in a temporary folder, and killed with
+//! the test process.
 //!
-//! Everything here blocks, and panics with the end of the servers' logs when something does not
-//! happen within [`DEADLINE`]. A kind of server is a module; what they share is in the private
-//! ones.
+//! Every function blocks, and panics with the end of the servers' logs if an expected event does
+//! not happen within [`DEADLINE`]. Each kind of server is a public module. What they share is also
+//! there for programs under test: [`Process`], [`free_port`] and [`temporary_folder`].
 
 #![expect(clippy::missing_panics_doc, reason = "test support")]
 
@@ -16,4 +16,7 @@ mod wait;
 pub mod mongo;
 pub mod redis;
 
+pub use folder::temporary_folder;
+pub use ports::free_port;
+pub use process::Process;
 pub use wait::DEADLINE;

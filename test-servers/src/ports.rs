@@ -1,20 +1,19 @@
-//! Loopback ports that nobody uses.
+//! Free loopback ports.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The ports lie below those which the kernel lends to outgoing connections, so that no client
-/// takes the port of a server that will be started again, and apart from those which the
-/// end-to-end tests choose for the service.
+/// The range is below that of outgoing connections, so that no client takes the port of a server
+/// that will be restarted.
 const FIRST: u32 = 2_000;
-const COUNT: u32 = 10_000;
+const COUNT: u32 = 30_000;
 
-/// Where each process of a parallel run starts to look, far enough from its neighbours.
+/// Distance between the first ports of two test processes that run in parallel.
 const STRIDE: u32 = 64;
 
-/// A port that was free a moment ago and that this process hands out once.
-pub(crate) fn free() -> u16 {
+/// Returns a port that was free a moment ago. This process returns it only once.
+pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let start = process::id().wrapping_mul(STRIDE);
     for _ in 0..COUNT {

@@ -1,16 +1,17 @@
-//! Waiting for what a server tells only when it is asked.
+//! Waiting for a state that a server reports only when it is asked.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long anything that must happen may take, on a busy machine, before a test gives up.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How long any expected event may take. A test never depends on this time: it only bounds a hang,
+/// and leaves room for a busy machine.
+pub const DEADLINE: Duration = Duration::from_mins(2);
 
-/// Between two questions: nothing tells us when it is worth to ask again.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Asks until there is an answer. After [`DEADLINE`] it panics with what was awaited, why the last
-/// attempt failed, and the logs.
+/// Repeats an attempt until it succeeds. After [`DEADLINE`], panics with what was awaited, the error
+/// of the last attempt, and the logs.
 pub(crate) fn until<T>(
     awaited: &str,
     mut attempt: impl FnMut() -> Result<T, String>,
@@ -19,14 +20,14 @@ pub(crate) fn until<T>(
     let start = Instant::now();
     loop {
         match attempt() {
-            Ok(answer) => return answer,
+            Ok(result) => return result,
             Err(_) if start.elapsed() < DEADLINE => thread::sleep(PAUSE),
             Err(why) => panic!("{awaited}: not within {DEADLINE:?}: {why}\n{}", logs()),
         }
     }
 }
 
-/// An attempt that has no other answer than that it succeeded.
+/// Turns a condition into the result of an attempt.
 pub(crate) fn check(succeeded: bool, why_not: impl FnOnce() -> String) -> Result<(), String> {
     if succeeded { Ok(()) } else { Err(why_not()) }
 }

@@ -1,4 +1,4 @@
-//! Each kind of `MongoDB` server does what its documentation says.
+//! Each kind of `MongoDB` server behaves as documented.
 
 use std::io;
 use std::net::TcpStream;
@@ -13,7 +13,7 @@ use mongodb::bson::{Document, doc};
 use test_servers::DEADLINE;
 use test_servers::mongo::Mongo;
 
-/// Says how long a step took, to those who ask with `--nocapture`.
+/// Runs a step and prints how long it took; `--nocapture` shows it.
 fn timed<T>(step: &str, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = run();
@@ -21,18 +21,18 @@ fn timed<T>(step: &str, run: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Writes a document to the primary, and all of its journal to the disk of most members.
+/// Inserts a document with the write concern `majority`, journaled.
 fn insert(mongo: &Mongo, id: i32) {
     let command = doc! {
         "insert": "things",
         "documents": [{ "_id": id }],
         "writeConcern": { "w": "majority", "j": true },
     };
-    let answer = mongo.command_on(mongo.primary(), "test", &command);
-    assert_eq!(answer.get_i32("n").ok(), Some(1), "{answer}");
+    let reply = mongo.command_on(mongo.primary(), "test", &command);
+    assert_eq!(reply.get_i32("n").ok(), Some(1), "{reply}");
 }
 
-/// Counts the documents one by one: the number that the server keeps of all is wrong after a kill.
+/// Counts the documents by a query: the server's own count of a collection is wrong after a kill.
 fn count(mongo: &Mongo, member: usize) -> i32 {
     let command = doc! { "count": "things", "query": { "_id": { "$gt": 0 } } };
     mongo.command_on(member, "test", &command).get_i32("n").expect("a number")
@@ -44,7 +44,7 @@ fn parameter(mongo: &Mongo, name: &str) -> i32 {
 }
 
 #[test]
-fn a_server_alone_keeps_its_data_over_a_kill() {
+fn a_standalone_server_keeps_its_data_after_a_kill() {
     let mut mongo = timed("start", || Mongo::standalone(&["--setParameter=maxBSONDepth=150"]));
     let port = mongo.port(0);
     assert_eq!(mongo.members(), 1);
@@ -82,7 +82,7 @@ fn a_paused_server_answers_when_it_is_resumed() {
 }
 
 #[test]
-fn a_server_fails_and_is_profiled_as_it_is_told() {
+fn fail_points_and_the_profiler_work() {
     let mongo = Mongo::standalone(&[]);
     insert(&mongo, 1);
     let fail = doc! {
@@ -104,12 +104,12 @@ fn a_server_fails_and_is_profiled_as_it_is_told() {
 
 #[test]
 #[should_panic(expected = "unrecognised option '--no-such-option'")]
-fn a_server_that_cannot_start_is_a_panic_with_its_log() {
+fn a_failed_start_panics_with_the_log() {
     Mongo::standalone(&["--no-such-option"]);
 }
 
 #[test]
-fn a_set_of_one_is_its_own_primary_again_after_it_stepped_down() {
+fn a_set_of_one_reelects_its_member_after_a_step_down() {
     let mut mongo = timed("start a set of one", || Mongo::replica_set(1, &[]));
     let port = mongo.port(0);
     assert_eq!(mongo.uri(), format!("mongodb://127.0.0.1:{port}/?replicaSet=rs"));
@@ -117,13 +117,13 @@ fn a_set_of_one_is_its_own_primary_again_after_it_stepped_down() {
     assert_eq!(mongo.step_down(), 0);
     assert_eq!(timed("step up again", || mongo.primary()), 0);
     insert(&mongo, 2);
-    timed("start the one again", || mongo.start(0));
+    timed("start the member again", || mongo.start(0));
     assert_eq!(mongo.primary(), 0);
     assert_eq!(count(&mongo, 0), 2);
 }
 
 #[test]
-fn a_set_elects_another_primary_and_takes_the_old_one_back() {
+fn a_set_elects_a_new_primary_and_the_old_one_rejoins() {
     let mut mongo = timed("start a set of three", || Mongo::replica_set(3, &[]));
     let ports: Vec<_> = (0..mongo.members()).map(|it| mongo.port(it)).collect();
     let [a, b, c] = ports[..] else { panic!("{ports:?}") };
@@ -158,7 +158,7 @@ fn a_set_elects_another_primary_and_takes_the_old_one_back() {
     assert_eq!(count(&mongo, fourth), 3);
 }
 
-/// What `openssl` says of a handshake as a client that trusts this authority alone.
+/// Returns whether `openssl` completes a handshake as a client that trusts only this CA.
 fn handshake(port: u16, authority: &Path, host: &str) -> bool {
     let address = format!("127.0.0.1:{port}");
     let mut client = Command::new("openssl");
@@ -167,16 +167,16 @@ fn handshake(port: u16, authority: &Path, host: &str) -> bool {
     client.output().expect("openssl can be started").status.success()
 }
 
-/// Whether the driver can read with this URI.
-async fn can_read(uri: &str) -> Result<(), String> {
-    let uri = format!("{uri}&serverSelectionTimeoutMS=2000");
+/// Reads with the driver and this URI, and waits this long for a server.
+async fn can_read(uri: &str, wait: Duration) -> Result<(), String> {
+    let uri = format!("{uri}&serverSelectionTimeoutMS={}", wait.as_millis());
     let client = Client::with_uri_str(uri).await.map_err(|error| error.to_string())?;
     let found = client.database("test").collection::<Document>("things").find_one(doc! {}).await;
     found.map(|_| ()).map_err(|error| error.to_string())
 }
 
 #[tokio::test]
-async fn the_secured_server_wants_tls_and_a_password() {
+async fn the_secured_server_requires_tls_and_a_password() {
     let mut mongo = timed("start with TLS and a password", Mongo::secured);
     assert!(handshake(mongo.port(0), &mongo.ca_file(), "localhost"));
     assert!(!handshake(mongo.port(0), &mongo.ca_file(), "example.org"));
@@ -185,17 +185,17 @@ async fn the_secured_server_wants_tls_and_a_password() {
 
     let uri = mongo.uri_of("test");
     assert!(uri.contains(&format!("@localhost:{}/test?replicaSet=rs&", mongo.port(0))), "{uri}");
-    assert_eq!(can_read(&uri).await, Ok(()));
+    assert_eq!(can_read(&uri, DEADLINE).await, Ok(()));
     let (scheme, rest) = uri.split_once("//").unwrap();
     let (user, place) = rest.split_once('@').unwrap();
     let anonymous = format!("{scheme}//{place}").replace("authSource=admin&", "");
-    let error = can_read(&anonymous).await.unwrap_err();
+    let error = can_read(&anonymous, DEADLINE).await.unwrap_err();
     assert!(error.contains("requires authentication"), "{error}");
-    let error = can_read(&uri.replace(user, "chapar:wrong")).await.unwrap_err();
+    let error = can_read(&uri.replace(user, "chapar:wrong"), DEADLINE).await.unwrap_err();
     assert!(error.contains("Authentication failed"), "{error}");
     let (plain, _) = uri.split_once("&tls=true").unwrap();
-    assert!(can_read(plain).await.is_err());
+    assert!(can_read(plain, Duration::from_secs(2)).await.is_err());
 
     mongo.start(0);
-    assert_eq!(can_read(&uri).await, Ok(()));
+    assert_eq!(can_read(&uri, DEADLINE).await, Ok(()));
 }

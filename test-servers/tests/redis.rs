@@ -1,4 +1,4 @@
-//! Each kind of Redis server does what its documentation says.
+//! Each kind of Redis server behaves as documented.
 
 use std::env;
 use std::io::{self, BufRead, BufReader};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use test_servers::DEADLINE;
 use test_servers::redis::{Cluster, Redis, Sentinel};
 
-/// Says how long a step took, to those who ask with `--nocapture`.
+/// Runs a step and prints how long it took; `--nocapture` shows it.
 fn timed<T>(step: &str, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
     let result = run();
@@ -22,7 +22,7 @@ fn timed<T>(step: &str, run: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn a_server_answers_and_is_empty_after_a_restart() {
+fn a_server_is_empty_after_a_restart() {
     let mut redis = timed("start", || Redis::start(&[]));
     assert_eq!(redis.uri(), format!("redis://127.0.0.1:{}", redis.port()));
     assert!(TcpStream::connect(("127.0.0.1", redis.port())).is_ok());
@@ -44,7 +44,7 @@ fn a_server_answers_and_is_empty_after_a_restart() {
 }
 
 #[test]
-fn what_is_appended_survives_a_kill() {
+fn the_append_only_file_survives_a_kill() {
     let mut redis = Redis::start(&["--appendonly", "yes", "--appendfsync", "always"]);
     for n in 0..100 {
         redis.command(&["RPUSH", "list", &n.to_string()]);
@@ -91,19 +91,19 @@ fn a_dropped_server_leaves_nothing() {
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// Runs itself in another process, which is killed while it has a server in a static.
+/// Runs itself in another process, which is killed while it has a server in a static variable.
 #[test]
-fn a_server_that_nobody_drops_is_gone_with_the_process() {
+fn a_server_in_a_static_ends_with_the_process() {
     static SHARED: OnceLock<Redis> = OnceLock::new();
     const MARK: &str = "TEST_SERVERS_STATIC";
     if env::var_os(MARK).is_some() {
         eprintln!("{MARK}={}", SHARED.get_or_init(|| Redis::start(&[])).socket().display());
-        // It ends with the process that started this one.
+        // The input ends with the parent process.
         io::stdin().read_line(&mut String::new()).unwrap();
         return;
     }
     let mut child = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "a_server_that_nobody_drops_is_gone_with_the_process", "--nocapture"])
+        .args(["--exact", "a_server_in_a_static_ends_with_the_process", "--nocapture"])
         .env(MARK, "")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -125,11 +125,11 @@ fn a_server_that_nobody_drops_is_gone_with_the_process() {
 
 #[test]
 #[should_panic(expected = "Bad directive or wrong number of arguments")]
-fn a_server_that_cannot_start_is_a_panic_with_its_log() {
+fn a_failed_start_panics_with_the_log() {
     Redis::start(&["--no-such-option", "yes"]);
 }
 
-/// What `openssl` says of a handshake as a client that trusts this authority alone.
+/// Returns whether `openssl` completes a handshake as a client that trusts only this CA.
 fn handshake(port: u16, authority: &Path, host: &str) -> bool {
     let address = format!("127.0.0.1:{port}");
     let mut client = Command::new("openssl");
@@ -139,7 +139,7 @@ fn handshake(port: u16, authority: &Path, host: &str) -> bool {
 }
 
 #[test]
-fn a_server_with_tls_shows_a_certificate_for_localhost() {
+fn a_server_with_tls_has_a_certificate_for_localhost() {
     let mut redis = timed("start with TLS", Redis::start_tls);
     let stranger = Redis::start_tls();
     assert_eq!(redis.uri(), format!("rediss://localhost:{}", redis.port()));
@@ -152,7 +152,7 @@ fn a_server_with_tls_shows_a_certificate_for_localhost() {
 }
 
 #[test]
-fn sentinels_promote_a_replica_and_take_the_old_master_back() {
+fn sentinels_promote_a_replica_and_the_old_master_rejoins() {
     let mut sentinel = timed("start with sentinels", || Sentinel::start(2, &[]));
     let ports: Vec<_> = sentinel.sentinels().iter().map(Redis::port).collect();
     let [a, b, c] = ports[..] else { panic!("{ports:?}") };
@@ -180,7 +180,7 @@ fn sentinels_promote_a_replica_and_take_the_old_master_back() {
 }
 
 #[test]
-fn sentinels_replace_a_master_that_stands_still() {
+fn sentinels_replace_a_stopped_master() {
     let sentinel = Sentinel::start(1, &["--min-replicas-to-write", "1"]);
     let old = sentinel.master();
     sentinel.server(old).pause();
@@ -194,7 +194,7 @@ fn sentinels_replace_a_master_that_stands_still() {
 const SLOT: u16 = 12182;
 
 #[test]
-fn a_replica_takes_over_in_a_cluster() {
+fn a_cluster_promotes_a_replica() {
     let mut cluster = timed("start a cluster", || Cluster::start(&[]));
     assert_eq!(cluster.nodes().len(), 6);
     assert_eq!(cluster.masters().len(), 3);

@@ -1,4 +1,4 @@
-//! Which methods a route serves, and what it says to the others.
+//! The methods of each route, and the responses to other methods.
 
 use serde_json::json;
 use tests::{Client, TestApp, call};
@@ -32,7 +32,7 @@ pub(crate) const MESSAGE_ROUTE: (&str, &[&str]) = ("/v2/queues/q/messages/m", &[
 pub(crate) const METHODS: [&str; 6] = ["DELETE", "GET", "HEAD", "PATCH", "POST", "PUT"];
 
 #[tokio::test]
-async fn a_method_that_a_route_does_not_serve_is_refused_with_the_list_of_those_it_does() {
+async fn an_unsupported_method_is_refused_with_the_supported_ones() {
     let client = TestApp::shared().client();
     for (path, served) in ROUTES.into_iter().chain([MESSAGE_ROUTE]) {
         let allow = format!("{}, OPTIONS", served.join(", "));
@@ -52,7 +52,7 @@ async fn a_method_that_a_route_does_not_serve_is_refused_with_the_list_of_those_
 }
 
 #[tokio::test]
-async fn an_unheard_of_method_is_refused_as_any_other() {
+async fn an_unknown_method_is_refused() {
     let client = TestApp::shared().client();
     for method in ["TRACE", "BREW"] {
         let refused = client.send(call(method, "/v2/queues")).await;
@@ -61,31 +61,31 @@ async fn an_unheard_of_method_is_refused_as_any_other() {
 }
 
 #[tokio::test]
-async fn options_are_answered_everywhere_and_to_everyone() {
+async fn options_are_accepted_on_every_path_without_an_identity() {
     let app = TestApp::shared();
-    let nobody = Client::new(app.address());
+    let anonymous = Client::new(app.address());
     for path in ["/", "/v2/", "/v2/queues", "/v2/queues/q", "/v2/nothing", "/v2/queues/b%20d"] {
-        let answer = nobody.send(call("OPTIONS", path)).await.expect(200, path);
-        assert!(answer.body.is_empty(), "{path}");
+        let response = anonymous.send(call("OPTIONS", path)).await.expect(200, path);
+        assert!(response.body.is_empty(), "{path}");
     }
 }
 
 #[tokio::test]
-async fn options_name_the_methods_to_a_client_that_may_call() {
+async fn options_list_the_methods_for_a_valid_request() {
     let app = TestApp::shared();
-    let answer = app.client().send(call("OPTIONS", "/v2/queues/q")).await.expect(200, "allowed");
-    let allow = answer.header("allow").expect("the methods");
+    let response = app.client().send(call("OPTIONS", "/v2/queues/q")).await.expect(200, "allowed");
+    let allow = response.header("allow").expect("the methods");
     for method in ["DELETE", "GET", "PATCH", "PUT"] {
         assert!(allow.split(", ").any(|allowed| allowed == method), "{method} is not in {allow}");
     }
     let refused = [
         ("no client", call("OPTIONS", "/v2/queues/q").without("client-id")),
         ("no project", call("OPTIONS", "/v2/queues/q").without("x-project-id")),
-        ("a bad name", call("OPTIONS", "/v2/queues/b%20d")),
+        ("an invalid name", call("OPTIONS", "/v2/queues/b%20d")),
         ("no such route", call("OPTIONS", "/v2/nothing")),
     ];
     for (what, call) in refused {
-        let answer = app.client().send(call).await.expect(200, what);
-        assert_eq!(answer.header("allow"), None, "{what}");
+        let response = app.client().send(call).await.expect(200, what);
+        assert_eq!(response.header("allow"), None, "{what}");
     }
 }

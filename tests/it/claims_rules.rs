@@ -1,4 +1,4 @@
-//! The values that a claim takes and refuses.
+//! Validation of claims and renewals.
 
 use serde_json::{Value, json};
 use tests::{Client, Row, TestApp, call, check, delete, get, post};
@@ -18,7 +18,7 @@ async fn with_messages(count: usize) -> Client {
 }
 
 #[tokio::test]
-async fn ttl_and_grace_are_from_a_minute_to_half_a_day() {
+async fn ttl_and_grace_are_from_60_to_43200_seconds() {
     let client = with_messages(5).await;
     let rows: [Row; 15] = [
         ("least", claim(&json!({"ttl": 60, "grace": 60})), 201, ""),
@@ -38,7 +38,7 @@ async fn ttl_and_grace_are_from_a_minute_to_half_a_day() {
         ("a bad grace, no ttl", claim(&json!({"grace": 59})), 400, BAD_VALUE),
     ];
     check(&client, rows).await;
-    assert_eq!(client.counts("q").await, [2, 3, 5], "a refused claim holds nothing");
+    assert_eq!(client.counts("q").await, [2, 3, 5], "a refused claim claims nothing");
 }
 
 #[tokio::test]
@@ -50,11 +50,11 @@ async fn ttl_and_grace_are_integers() {
             refused.expect_error(400, BAD_BODY, &format!("{key} {value}"));
         }
     }
-    assert_eq!(client.counts("q").await, [1, 0, 1], "a refused claim holds nothing");
+    assert_eq!(client.counts("q").await, [1, 0, 1], "a refused claim claims nothing");
 }
 
 #[tokio::test]
-async fn a_claim_body_is_an_object_or_nothing() {
+async fn the_body_of_a_claim_is_an_object_or_empty() {
     let client = with_messages(4).await;
     let claim = |body: &str| post("/v2/queues/q/claims?limit=1").body(body);
     let rows: [Row; 9] = [
@@ -89,7 +89,7 @@ async fn a_limit_is_from_1_to_20() {
 }
 
 #[tokio::test]
-async fn a_claim_that_is_not_there_is_not_found() {
+async fn a_missing_claim_is_not_found() {
     let client = with_messages(1).await;
     let released = client.claim("q", 1).await.expect("a message is free").id;
     client.release("q", &released).await;
@@ -114,7 +114,7 @@ async fn a_claim_that_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_renewal_follows_the_same_rules() {
+async fn a_renewal_is_validated_like_a_claim() {
     let client = with_messages(1).await;
     let id = client.claim("q", 1).await.expect("a message is free").id;
     let path = format!("/v2/queues/q/claims/{id}");
@@ -140,5 +140,5 @@ async fn a_renewal_follows_the_same_rules() {
     ];
     check(&client, rows).await;
     let shown = client.get(&path).await.expect(200, "still there").json();
-    assert_eq!(shown["ttl"], 300, "the last renewal that was good");
+    assert_eq!(shown["ttl"], 300, "the last valid renewal");
 }

@@ -1,4 +1,4 @@
-//! Client ids that need not be UUIDs.
+//! Client ids that are not UUIDs, if configured.
 
 use serde_json::json;
 use tests::{Row, TestApp, check, get};
@@ -30,7 +30,7 @@ async fn any_text_of_the_right_length_is_a_client_id() {
 }
 
 #[tokio::test]
-async fn the_lengths_can_be_set() {
+async fn the_lengths_can_be_configured() {
     let app = TestApp::builder()
         .set("COMPAT__CLIENT_ID_UUID_SAFE", "off")
         .set("LIMITS__MIN_LENGTH_CLIENT_ID", "3")
@@ -47,7 +47,7 @@ async fn the_lengths_can_be_set() {
 }
 
 #[tokio::test]
-async fn such_a_client_does_not_hear_its_own_echo() {
+async fn client_ids_that_are_not_uuids_identify_the_poster() {
     let app = TestApp::builder().set("COMPAT__CLIENT_ID_UUID_SAFE", "off").start();
     let (one, two) = (app.client().id("consumer-one"), app.client().id("CONSUMER-ONE"));
     let two = two.project(one.sends("x-project-id"));

@@ -1,9 +1,9 @@
-//! The command line, and what it says of a configuration.
+//! The command line and the validation of the configuration.
 
 use tests::{TestApp, run};
 
 #[test]
-fn help_names_the_commands() {
+fn help_lists_the_commands() {
     for args in [&["--help"][..], &["-h"]] {
         let (status, text) = run(args, &[]);
         assert!(status.success(), "{status}: {text}");
@@ -12,7 +12,7 @@ fn help_names_the_commands() {
 }
 
 #[test]
-fn version_names_the_service_and_its_version() {
+fn version_prints_the_name_and_the_version() {
     let (status, text) = run(&["--version"], &[]);
     assert!(status.success(), "{status}: {text}");
     assert_eq!(text.trim(), format!("chapar {}", env!("CARGO_PKG_VERSION")));
@@ -28,7 +28,7 @@ fn an_unknown_command_is_refused() {
 }
 
 #[test]
-fn config_prints_the_values_in_effect() {
+fn config_prints_the_effective_values() {
     let settings = [
         ("HTTP__LISTEN", "127.0.0.1:9876"),
         ("LIMITS__DEFAULT_MESSAGE_TTL", "4321"),
@@ -42,7 +42,7 @@ fn config_prints_the_values_in_effect() {
 }
 
 #[test]
-fn an_unknown_key_is_named() {
+fn an_unknown_key_is_reported() {
     for (key, name) in [
         ("HTTP__LISTN", "listn"),
         ("LIMITS__MAX_QUEUE_METADATAS", "max_queue_metadatas"),
@@ -57,7 +57,7 @@ fn an_unknown_key_is_named() {
 }
 
 #[test]
-fn a_value_of_the_wrong_kind_is_named() {
+fn a_value_of_the_wrong_type_is_reported() {
     for (key, name, value) in [
         ("HTTP__LISTEN", "listen", "nowhere"),
         ("HTTP__BODY_TIMEOUT", "body_timeout", "soon"),
@@ -73,7 +73,7 @@ fn a_value_of_the_wrong_kind_is_named() {
 }
 
 #[test]
-fn all_faults_are_reported_at_once() {
+fn all_errors_are_reported_at_once() {
     let faults = [
         ("LIMITS__MAX_QUEUES_PER_PAGE", "0", "max_queues_per_page"),
         ("LIMITS__MAX_MESSAGES_PER_PAGE", "0", "max_messages_per_page"),
@@ -90,7 +90,7 @@ fn all_faults_are_reported_at_once() {
 }
 
 #[test]
-fn a_store_that_cannot_be_opened_ends_the_start() {
+fn a_store_that_cannot_be_opened_is_fatal() {
     for store in ["sqlite:/proc/none/chapar.db", "unheardof://localhost/db", "nonsense"] {
         let settings = [
             ("HTTP__LISTEN", "127.0.0.1:0"),
@@ -105,7 +105,7 @@ fn a_store_that_cannot_be_opened_ends_the_start() {
 }
 
 #[test]
-fn an_address_in_use_ends_the_start() {
+fn an_address_in_use_is_fatal() {
     let app = TestApp::shared();
     let address = app.address().to_string();
     let settings = [
@@ -121,7 +121,7 @@ fn an_address_in_use_ends_the_start() {
 }
 
 #[test]
-fn the_server_logs_where_it_listens() {
+fn the_server_logs_its_address() {
     let app = TestApp::start();
     app.wait_for_log(&app.address().to_string());
 }

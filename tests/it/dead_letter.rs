@@ -1,13 +1,13 @@
-//! Messages that were claimed too often move to another queue.
+//! Messages that exceed their claim count move to the dead-letter queue.
 
 use serde_json::{Value, json};
 use tests::{Client, TestApp};
 
-/// Claims what is free and gives it back, `times` times.
+/// Claims the free messages and releases them, `times` times.
 async fn claim_and_release(client: &Client, queue: &str, times: usize) {
     for n in 0..times {
         let claim = client.claim(queue, 20).await;
-        let claim = claim.unwrap_or_else(|| panic!("nothing to claim, time {n}"));
+        let claim = claim.unwrap_or_else(|| panic!("no free message in claim {n}"));
         client.release(queue, &claim.id).await;
     }
 }
@@ -20,7 +20,7 @@ async fn with_dead_letters(metadata: Value) -> Client {
 }
 
 #[tokio::test]
-async fn a_message_claimed_too_often_is_moved() {
+async fn a_message_that_exceeds_its_claim_count_is_moved() {
     let client = with_dead_letters(json!({
         "_max_claim_count": 2, "_dead_letter_queue": "dead", "_dead_letter_queue_messages_ttl": 9999,
     }))
@@ -37,14 +37,14 @@ async fn a_message_claimed_too_often_is_moved() {
     assert_eq!(dead[0]["body"], json!({"a": [1]}));
     let (ttl, age) = (dead[0]["ttl"].as_u64().unwrap(), dead[0]["age"].as_u64().unwrap());
     assert!((9999..=9999 + age + 1).contains(&ttl), "{}", dead[0]);
-    assert_eq!(client.counts("dead").await, [1, 0, 1], "it is free there");
+    assert_eq!(client.counts("dead").await, [1, 0, 1], "the message is free there");
     let shown = client.get(dead[0]["href"].as_str().unwrap()).await.expect(200, "get").json();
     assert_eq!(shown["id"], dead[0]["id"]);
     assert!(client.claim("dead", 1).await.is_some());
 }
 
 #[tokio::test]
-async fn a_moved_message_keeps_its_ttl_unless_another_is_set() {
+async fn a_dead_letter_keeps_its_ttl_by_default() {
     let metadata = json!({"_max_claim_count": 1, "_dead_letter_queue": "dead"});
     let client = with_dead_letters(metadata).await;
     client.post_messages("q", [json!({"body": 1, "ttl": 5000})]).await;
@@ -56,7 +56,7 @@ async fn a_moved_message_keeps_its_ttl_unless_another_is_set() {
 }
 
 #[tokio::test]
-async fn both_settings_are_needed() {
+async fn both_settings_are_required() {
     for metadata in [
         json!({"_max_claim_count": 1}),
         json!({"_dead_letter_queue": "dead"}),
@@ -74,7 +74,7 @@ async fn both_settings_are_needed() {
 }
 
 #[tokio::test]
-async fn only_the_messages_claimed_too_often_are_moved() {
+async fn only_messages_that_exceed_their_claim_count_are_moved() {
     let metadata = json!({"_max_claim_count": 1, "_dead_letter_queue": "dead"});
     let client = with_dead_letters(metadata).await;
     client.post_bodies("q", [json!("old 1"), json!("old 2")]).await;
@@ -90,19 +90,19 @@ async fn only_the_messages_claimed_too_often_are_moved() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_queue_that_is_missing_loses_nothing() {
+async fn a_missing_dead_letter_queue_loses_no_message() {
     let client = TestApp::shared().client();
-    let metadata = json!({"_max_claim_count": 1, "_dead_letter_queue": "made-when-needed"});
+    let metadata = json!({"_max_claim_count": 1, "_dead_letter_queue": "created-when-needed"});
     client.create_queue("q", &metadata).await;
     client.post_bodies("q", [json!(1)]).await;
     claim_and_release(&client, "q", 1).await;
     assert!(client.claim("q", 1).await.is_none());
-    let dead = client.list_all("made-when-needed").await;
-    assert_eq!(dead.len() as u64 + client.counts("q").await[2], 1, "neither lost nor doubled");
+    let dead = client.list_all("created-when-needed").await;
+    assert_eq!(dead.len() as u64 + client.counts("q").await[2], 1, "neither lost nor duplicated");
 }
 
 #[tokio::test]
-async fn a_popped_message_tells_how_often_it_was_claimed() {
+async fn a_popped_message_shows_its_claim_count() {
     let metadata = json!({"_max_claim_count": 5, "_dead_letter_queue": "dead"});
     let client = with_dead_letters(metadata).await;
     client.post_bodies("q", [json!(1)]).await;

@@ -1,9 +1,9 @@
-//! Deduplication ids: a post that is tried again is stored once.
+//! Deduplication ids: a post that is retried is stored once.
 
 use serde_json::{Value, json};
-use tests::{Answer, Client, TestApp};
+use tests::{Client, Response, TestApp};
 
-async fn post(client: &Client, messages: Value) -> Answer {
+async fn post(client: &Client, messages: Value) -> Response {
     client.post("/v2/queues/q/messages", &json!({"messages": messages})).await
 }
 
@@ -13,7 +13,7 @@ async fn resources(client: &Client, messages: Value) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_post_that_is_tried_again_answers_the_same_message() {
+async fn a_retried_post_returns_the_same_message() {
     let client = TestApp::shared().client();
     let first = json!([{"body": 1, "deduplication_id": "order-7"}]);
     let stored = resources(&client, first.clone()).await;
@@ -27,7 +27,7 @@ async fn a_post_that_is_tried_again_answers_the_same_message() {
 }
 
 #[tokio::test]
-async fn a_message_shows_nothing_of_its_deduplication_id() {
+async fn a_message_does_not_show_its_deduplication_id() {
     let client = TestApp::shared().client();
     post(&client, json!([{"body": 1, "ttl": 600, "deduplication_id": "x"}]))
         .await
@@ -38,29 +38,29 @@ async fn a_message_shows_nothing_of_its_deduplication_id() {
 }
 
 #[tokio::test]
-async fn a_duplicate_survives_a_crash() {
+async fn duplicates_are_recognized_after_a_crash() {
     let mut app = TestApp::start();
     let client = app.client();
     let message = json!([{"body": 1, "deduplication_id": "x"}]);
     let stored = resources(&client, message.clone()).await;
     app.kill();
-    app.start_again();
+    app.restart();
     assert_eq!(resources(&client.reconnected(), message).await, stored);
 }
 
 #[tokio::test]
-async fn a_bad_id_is_refused() {
+async fn an_invalid_id_is_refused() {
     let client = TestApp::shared().client();
     for id in [json!(1), json!(null), json!([]), json!(""), json!("x".repeat(129)), json!("a\n")] {
-        let answer = post(&client, json!([{"body": 1, "deduplication_id": id}])).await;
-        assert_eq!(answer.status, 400, "{id}");
-        assert!(answer.text().contains("deduplication_id"), "{}", answer.text());
+        let response = post(&client, json!([{"body": 1, "deduplication_id": id}])).await;
+        assert_eq!(response.status, 400, "{id}");
+        assert!(response.text().contains("deduplication_id"), "{}", response.text());
     }
     assert_eq!(client.bodies("q", "echo=true").await, Vec::<Value>::new());
 }
 
 #[tokio::test]
-async fn the_window_is_metadata_of_the_queue() {
+async fn the_deduplication_window_is_queue_metadata() {
     let client = TestApp::shared().client();
     let set = |value: Value| {
         let path = "/metadata/_deduplication_window";
@@ -69,9 +69,9 @@ async fn the_window_is_metadata_of_the_queue() {
     client.create_queue("q", &json!({"_deduplication_window": 60})).await;
     client.patch_queue("q", &set(json!(86_400))).await.expect(200, "a day");
     for bad in [json!(0), json!(86_401), json!("60"), json!(1.5)] {
-        let answer = client.patch_queue("q", &set(bad.clone())).await;
-        assert_eq!(answer.status, 400, "{bad}: {}", answer.text());
-        let answer = client.put("/v2/queues/r", &json!({"_deduplication_window": bad})).await;
-        assert_eq!(answer.status, 400, "{bad}: {}", answer.text());
+        let response = client.patch_queue("q", &set(bad.clone())).await;
+        assert_eq!(response.status, 400, "{bad}: {}", response.text());
+        let response = client.put("/v2/queues/r", &json!({"_deduplication_window": bad})).await;
+        assert_eq!(response.status, 400, "{bad}: {}", response.text());
     }
 }

@@ -1,10 +1,9 @@
-//! Messages that come later: hidden from readers and consumers until they are due.
+//! Delayed messages: invisible to readers and consumers until their delay is over.
 
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tests::{Client, DEADLINE, TestApp};
-use tokio::time::interval;
+use tests::{Client, TestApp, eventually};
 
 async fn with_delay(seconds: u32) -> Client {
     let client = TestApp::shared().client();
@@ -12,21 +11,17 @@ async fn with_delay(seconds: u32) -> Client {
     client
 }
 
-/// Asks again and again until a listing with this query shows something.
-async fn await_listed(client: &Client, query: &str) -> Vec<Value> {
-    let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(50)));
-    loop {
-        let bodies = client.bodies("q", query).await;
-        if !bodies.is_empty() {
-            return bodies;
-        }
-        assert!(start.elapsed() < DEADLINE, "nothing became visible");
-        ticks.tick().await;
-    }
+/// Lists messages until there are some.
+async fn wait_until_listed(client: &Client) -> Vec<Value> {
+    eventually("a message becomes visible", async || {
+        let bodies = client.bodies("q", "echo=true").await;
+        (!bodies.is_empty()).then_some(bodies)
+    })
+    .await
 }
 
 #[tokio::test]
-async fn a_delayed_message_is_hidden_until_it_is_due() {
+async fn a_delayed_message_is_invisible() {
     let client = with_delay(900).await;
     client.post_messages("q", [json!({"body": 1})]).await;
     assert!(client.bodies("q", "echo=true").await.is_empty(), "listed");
@@ -50,7 +45,7 @@ async fn a_delayed_message_can_be_read_and_deleted_by_its_id() {
 }
 
 #[tokio::test]
-async fn a_message_may_have_a_delay_of_its_own() {
+async fn a_message_can_have_its_own_delay() {
     let client = with_delay(900).await;
     let messages = [json!({"body": "later"}), json!({"body": "now", "delay": 0})];
     client.post_messages("q", messages).await;
@@ -61,29 +56,33 @@ async fn a_message_may_have_a_delay_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_queue_without_a_delay_delays_nothing() {
+async fn a_queue_without_a_delay_ignores_the_delay_of_a_message() {
     let client = TestApp::shared().client();
     client.post_messages("q", [json!({"body": 1, "delay": 900})]).await;
     assert_eq!(client.bodies("q", "echo=true").await, [1]);
-    assert_eq!(client.bodies("q", "echo=true&include_delayed=false").await, [1], "it is forced on");
+    assert_eq!(
+        client.bodies("q", "echo=true&include_delayed=false").await,
+        [1],
+        "include_delayed is ignored"
+    );
     assert!(client.claim("q", 1).await.is_some());
 }
 
 #[tokio::test]
-async fn a_message_becomes_visible_when_it_is_due() {
+async fn a_message_becomes_visible_after_its_delay() {
     let client = with_delay(1).await;
     let posted = Instant::now();
     client.post_messages("q", [json!({"body": 1})]).await;
-    assert_eq!(await_listed(&client, "echo=true").await, [1]);
+    assert_eq!(wait_until_listed(&client).await, [1]);
     assert!(posted.elapsed() >= Duration::from_millis(900), "it came too early");
     assert!(client.claim("q", 1).await.is_some(), "it can be claimed");
 }
 
 #[tokio::test]
-async fn a_message_may_wait_although_its_queue_does_so_for_longer() {
+async fn a_message_can_have_a_shorter_delay_than_its_queue() {
     let client = with_delay(900).await;
     let messages = [json!({"body": "long"}), json!({"body": "short", "delay": 1})];
     client.post_messages("q", messages).await;
-    assert_eq!(await_listed(&client, "echo=true").await, ["short"]);
+    assert_eq!(wait_until_listed(&client).await, ["short"]);
     assert_eq!(client.pop("q", 20).await.len(), 1);
 }

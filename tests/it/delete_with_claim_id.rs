@@ -1,11 +1,11 @@
-//! Bulk deletion that demands the claims, if it is configured so.
+//! Bulk deletion that requires claim ids, if configured.
 
 use serde_json::json;
 use tests::{Call, Client, TestApp, delete};
 
 const SETTING: &str = "COMPAT__MESSAGE_DELETE_WITH_CLAIM_ID";
 
-/// A queue with messages, the first two claimed by one claim and the third by another.
+/// Posts five messages, and claims the first two by one claim and the third by another.
 async fn with_claims(app: &TestApp) -> (Client, Vec<String>, [String; 2]) {
     let client = app.client();
     let ids = client.post_bodies("q", (0..5).map(|n| json!(n))).await;
@@ -24,7 +24,7 @@ async fn total(client: &Client) -> u64 {
 }
 
 #[tokio::test]
-async fn ids_and_claims_must_come_together() {
+async fn ids_and_claims_are_required_together() {
     let app = TestApp::builder().set(SETTING, "true").start();
     let (client, ids, [first, _]) = with_claims(&app).await;
     let calls = [
@@ -41,7 +41,7 @@ async fn ids_and_claims_must_come_together() {
 }
 
 #[tokio::test]
-async fn a_claim_deletes_what_it_holds() {
+async fn a_claim_can_delete_its_messages() {
     let app = TestApp::builder().set(SETTING, "true").start();
     let (client, ids, [first, second]) = with_claims(&app).await;
     client.send(with(&[&ids[0]], &first)).await.expect(204, "one of two");
@@ -52,7 +52,7 @@ async fn a_claim_deletes_what_it_holds() {
 }
 
 #[tokio::test]
-async fn a_trailing_comma_and_malformed_claims_are_dropped() {
+async fn a_trailing_comma_and_malformed_claims_are_ignored() {
     let app = TestApp::builder().set(SETTING, "true").start();
     let (client, ids, [first, _]) = with_claims(&app).await;
     client.send(with(&[&ids[0]], &format!("{first},"))).await.expect(204, "a trailing comma");
@@ -79,7 +79,7 @@ async fn a_claim_that_holds_none_of_the_messages_is_refused() {
 }
 
 #[tokio::test]
-async fn without_the_setting_claims_are_not_looked_at() {
+async fn claims_are_ignored_by_default() {
     let (client, ids, [_, second]) = with_claims(TestApp::shared()).await;
     client.send(with(&[&ids[0]], &second)).await.expect(204, "another claim");
     client.send(with(&[&ids[1]], "nonsense")).await.expect(204, "no claim");

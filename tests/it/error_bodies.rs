@@ -1,4 +1,4 @@
-//! The document that tells of an error, in the language that the client prefers.
+//! Error documents in JSON and XML, by the client's preference.
 
 use serde_json::json;
 use tests::{TestApp, call, get, put};
@@ -7,7 +7,7 @@ use tests::{TestApp, call, get, put};
 async fn the_title_comes_before_the_description() {
     let client = TestApp::shared().client();
     let refused = client.send(get("/v2/queues").header("client-id", "nobody")).await;
-    refused.expect_error(400, "Wrong UUID value", "a bad client");
+    refused.expect_error(400, "Wrong UUID value", "an invalid client id");
     let text = refused.text();
     let start = "{\"title\":\"Wrong UUID value\",\"description\":\"";
     assert!(text.replace("\": ", "\":").replace(", \"", ",\"").starts_with(start), "{text}");
@@ -15,7 +15,7 @@ async fn the_title_comes_before_the_description() {
 }
 
 #[tokio::test]
-async fn errors_of_the_frame_have_no_description() {
+async fn routing_errors_have_no_description() {
     let client = TestApp::shared().client();
     let route = client.get("/nothing").await;
     assert_eq!(route.json(), json!({"title": "404 Not Found"}));
@@ -24,7 +24,7 @@ async fn errors_of_the_frame_have_no_description() {
 }
 
 #[tokio::test]
-async fn a_missing_resource_is_described() {
+async fn a_missing_resource_has_a_description() {
     let client = TestApp::shared().client();
     for path in ["/v2/queues/q/messages/m", "/v2/queues/q/claims/c", "/v2/queues/q/messages?ids=m"]
     {
@@ -35,19 +35,19 @@ async fn a_missing_resource_is_described() {
 }
 
 #[tokio::test]
-async fn json_is_sent_to_those_who_take_anything() {
+async fn json_is_the_default() {
     let client = TestApp::shared().client();
     let missing = "/v2/queues/q/messages/m";
     let accepted =
         ["*/*", "application/*", "application/json", "application/json;q=0.9, text/xml;q=0.1"];
     for accept in accepted {
-        let answer = client.send(get(missing).header("accept", accept)).await;
-        answer.expect_error(404, "Not found", accept);
+        let response = client.send(get(missing).header("accept", accept)).await;
+        response.expect_error(404, "Not found", accept);
     }
 }
 
 #[tokio::test]
-async fn xml_is_sent_to_those_who_prefer_it() {
+async fn xml_is_sent_if_preferred() {
     let client = TestApp::shared().client();
     let preferences = [
         "application/xml, application/json;q=0.5",
@@ -55,20 +55,20 @@ async fn xml_is_sent_to_those_who_prefer_it() {
         "application/xml;q=0.9, */*;q=0.1",
     ];
     for accept in preferences {
-        let answer = client.send(get("/v2/queues/q/messages/m").header("accept", accept)).await;
-        assert_eq!(answer.status, 404, "{accept}");
-        let kind = answer.header("content-type").unwrap();
+        let response = client.send(get("/v2/queues/q/messages/m").header("accept", accept)).await;
+        assert_eq!(response.status, 404, "{accept}");
+        let kind = response.header("content-type").unwrap();
         assert!(kind.ends_with("/xml"), "{accept}: {kind}");
-        let text = answer.text();
+        let text = response.text();
         let start = "<error><title>Not found</title><description>";
         assert!(text.contains(start), "{accept}: {text}");
         assert!(text.trim_end().ends_with("</description></error>"), "{accept}: {text}");
-        assert!(answer.header("vary").unwrap().to_lowercase().contains("accept"), "{accept}");
+        assert!(response.header("vary").unwrap().to_lowercase().contains("accept"), "{accept}");
     }
 }
 
 #[tokio::test]
-async fn xml_without_json_is_told_before_json_is_demanded() {
+async fn a_client_that_accepts_only_xml_gets_errors_in_xml() {
     let client = TestApp::shared().client();
     for accept in ["application/xml", "text/xml", "application/atom+xml"] {
         let route = client.send(get("/nothing").header("accept", accept)).await;
@@ -85,28 +85,28 @@ async fn xml_without_json_is_told_before_json_is_demanded() {
 }
 
 #[tokio::test]
-async fn xml_is_well_formed_whatever_the_request_says() {
+async fn xml_errors_escape_values_of_the_request() {
     let client = TestApp::shared().client();
     let call = get("/v2/queues?limit=%3Cb%3E%26%22")
         .header("accept", "application/xml, application/json;q=0.5");
-    let answer = client.send(call).await;
-    assert_eq!(answer.status, 400);
-    let text = answer.text();
+    let response = client.send(call).await;
+    assert_eq!(response.status, 400);
+    let text = response.text();
     assert!(!text.contains("<b>") && !text.contains("&\""), "{text}");
 }
 
 #[tokio::test]
-async fn nothing_is_said_to_those_who_take_neither() {
+async fn a_client_that_accepts_neither_gets_no_body() {
     let client = TestApp::shared().client();
     for path in ["/nothing", "/v2/queues"] {
-        let answer = client.send(get(path).header("accept", "text/plain")).await;
-        assert!(matches!(answer.status, 404 | 406), "{path}: {}", answer.status);
-        assert!(answer.body.is_empty(), "{path}: {}", answer.text());
+        let response = client.send(get(path).header("accept", "text/plain")).await;
+        assert!(matches!(response.status, 404 | 406), "{path}: {}", response.status);
+        assert!(response.body.is_empty(), "{path}: {}", response.text());
     }
 }
 
 #[tokio::test]
-async fn the_content_type_of_a_patch_is_named_when_it_is_refused() {
+async fn a_refused_content_type_of_a_patch_names_the_right_one() {
     let client = TestApp::shared().client();
     let refused = client.send(call("PATCH", "/v2/queues/q").json(&json!([]))).await;
     refused.expect_error(415, "415 Unsupported Media Type", "no content type");

@@ -51,7 +51,7 @@ async fn status_of(client: &Client, bytes: &[u8]) -> Result<Option<u16>, TestCas
     // The server may hang up before it has read everything.
     let _ = connection.send(bytes).await;
     let _ = connection.finish().await;
-    Ok(connection.answer().await.map(|answer| answer.status))
+    Ok(connection.response().await.map(|response| response.status))
 }
 
 /// The server is alive, serves, and never panicked.

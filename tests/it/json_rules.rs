@@ -1,4 +1,4 @@
-//! What counts as a JSON body, wherever one is taken.
+//! Validation of JSON bodies in all calls that take one.
 
 use serde_json::{Value, json};
 use tests::{Call, Client, Row, TestApp, call, check, patch, post, put};
@@ -6,7 +6,7 @@ use tests::{Call, Client, Row, TestApp, call, check, patch, post, put};
 const BAD_BODY: &str = "Invalid request body";
 const BAD_VALUE: &str = "Invalid API request";
 
-/// Every call that takes a body, on a queue and a claim that exist.
+/// Returns all calls that take a body. Their queue and claim exist.
 async fn calls_with_a_body(client: &Client) -> [(&'static str, Call); 6] {
     client.create_queue("q", &json!({})).await;
     client.post_bodies("q", [json!(1)]).await;
@@ -22,7 +22,7 @@ async fn calls_with_a_body(client: &Client) -> [(&'static str, Call); 6] {
 }
 
 #[tokio::test]
-async fn what_is_not_a_json_document_is_refused_by_every_call() {
+async fn invalid_json_is_refused_by_every_call() {
     let client = TestApp::shared().client();
     let documents: [(&str, &[u8]); 22] = [
         ("half an object", b"{"),
@@ -35,7 +35,7 @@ async fn what_is_not_a_json_document_is_refused_by_every_call() {
         ("a trailing comma", b"{\"a\":1,}"),
         ("a bare number", b"123"),
         ("a bare string", b"\"x\""),
-        ("a bare truth", b"true"),
+        ("a bare boolean", b"true"),
         ("a bare null", b"null"),
         ("blanks", b"  "),
         ("no text", b"\xff\xfe\x00"),
@@ -46,43 +46,47 @@ async fn what_is_not_a_json_document_is_refused_by_every_call() {
         ("an integer far too large", b"{\"a\":123456789012345678901234567890}"),
         ("not a number", b"{\"a\":NaN}"),
         ("infinity", b"{\"a\":Infinity}"),
-        ("less than infinity", b"[{\"a\":-Infinity}]"),
+        ("negative infinity", b"[{\"a\":-Infinity}]"),
     ];
     for (name, call) in calls_with_a_body(&client).await {
         for (what, document) in documents {
-            let answer = client.send(call.clone().body(document)).await;
-            answer.expect_error(400, BAD_BODY, &format!("{name}: {what}"));
+            let response = client.send(call.clone().body(document)).await;
+            response.expect_error(400, BAD_BODY, &format!("{name}: {what}"));
         }
     }
 }
 
 #[tokio::test]
-async fn nesting_is_bounded() {
+async fn nesting_is_limited() {
     let client = TestApp::shared().client();
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     for (name, call) in calls_with_a_body(&client).await {
         for depth in [129, 5_000, 30_000] {
             let body = format!("{{\"a\":{}}}", nested(depth));
-            let answer = client.send(call.clone().body(body)).await;
-            answer.expect_error(400, BAD_BODY, &format!("{name}: {depth} levels"));
+            let response = client.send(call.clone().body(body)).await;
+            response.expect_error(400, BAD_BODY, &format!("{name}: {depth} levels"));
         }
     }
     let body = format!("{{\"messages\":[{{\"body\":{}}}]}}", nested(110));
-    client.send(post("/v2/queues/deep/messages").body(body)).await.expect(201, "within bounds");
+    client.send(post("/v2/queues/deep/messages").body(body)).await.expect(201, "within the limit");
     assert_eq!(client.list_all("deep").await[0]["body"].to_string(), nested(110));
 }
 
 #[tokio::test]
-async fn a_required_body_is_missed() {
+async fn a_missing_required_body_is_refused() {
     let client = TestApp::shared().client();
     let optional = ["create a queue", "purge", "claim"];
     for (name, call) in calls_with_a_body(&client).await {
         for (what, call) in [("none", call.clone()), ("an empty one", call.body(""))] {
-            let answer = client.send(call).await;
+            let response = client.send(call).await;
             if optional.contains(&name) {
-                assert!(matches!(answer.status, 201 | 204), "{name}: {what}: {}", answer.status);
+                assert!(
+                    matches!(response.status, 201 | 204),
+                    "{name}: {what}: {}",
+                    response.status
+                );
             } else {
-                answer.expect_error(400, BAD_BODY, &format!("{name}: {what}"));
+                response.expect_error(400, BAD_BODY, &format!("{name}: {what}"));
             }
         }
     }
@@ -94,19 +98,19 @@ async fn an_array_is_not_an_object() {
     for (name, call) in calls_with_a_body(&client).await {
         let title = match name {
             "patch a queue" => continue,
-            // An array has no key, and a missing key is what these two look for.
+            // These two calls check for a missing key first.
             "post messages" => BAD_VALUE,
             "purge" => {
-                let answer = client.send(call.body("[]")).await;
-                assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+                let response = client.send(call.body("[]")).await;
+                assert_eq!(response.status, 400, "{name}: {}", response.text());
                 continue;
             }
             _ => BAD_BODY,
         };
         client.send(call.clone().body("[]")).await.expect_error(400, title, name);
         for body in ["[{\"ttl\": 60}]", "[60, 60]", "[null]", "[[{\"body\": 1}]]"] {
-            let answer = client.send(call.clone().body(body)).await;
-            answer.expect_error(400, title, &format!("{name}: {body}"));
+            let response = client.send(call.clone().body(body)).await;
+            response.expect_error(400, title, &format!("{name}: {body}"));
         }
     }
 }
@@ -127,7 +131,7 @@ async fn an_object_is_not_an_array() {
 }
 
 #[tokio::test]
-async fn truth_counts_as_an_integer_that_is_out_of_range() {
+async fn a_boolean_is_an_integer_out_of_range() {
     let client = TestApp::shared().client();
     let ttl = |ttl: bool| json!({"messages": [{"body": 1, "ttl": ttl}]});
     let rows: [Row; 5] = [
@@ -146,7 +150,7 @@ async fn truth_counts_as_an_integer_that_is_out_of_range() {
 }
 
 #[tokio::test]
-async fn the_largest_integers_pass() {
+async fn the_largest_integers_are_accepted() {
     let client = TestApp::shared().client();
     let bodies = [i64::MAX, i64::MIN].map(|n| json!({"n": [n]}));
     client.post_bodies("q", bodies.clone()).await;
@@ -159,7 +163,7 @@ async fn the_largest_integers_pass() {
 }
 
 #[tokio::test]
-async fn a_body_is_given_back_as_it_was_posted() {
+async fn a_body_is_returned_unchanged() {
     let client = TestApp::shared().client();
     let bodies: [Value; 14] = [
         json!(null),

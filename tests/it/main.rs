@@ -1,4 +1,4 @@
-//! End-to-end tests: one binary, one module a resource or a promise.
+//! End-to-end tests: one module for each resource or guarantee of the service.
 
 #![expect(clippy::unwrap_used, reason = "a test suite")]
 

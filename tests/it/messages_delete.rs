@@ -1,4 +1,4 @@
-//! Deleting messages: one with or without a claim, many by their ids.
+//! Deleting messages: one with or without a claim, or several by their ids.
 
 use serde_json::json;
 use tests::{Client, Row, TestApp, check, delete};
@@ -16,13 +16,13 @@ fn message(id: &str) -> String {
     format!("/v2/queues/q/messages/{id}")
 }
 
-/// What remains in the queue, by the numbers that the bodies are.
+/// Returns the bodies of the remaining messages, which are numbers.
 async fn remaining(client: &Client) -> Vec<u64> {
     client.list_all("q").await.iter().map(|message| message["body"].as_u64().unwrap()).collect()
 }
 
 #[tokio::test]
-async fn a_free_message_is_deleted_and_stays_deleted() {
+async fn deleting_a_free_message_is_idempotent() {
     let (client, ids) = with_messages(2).await;
     for what in ["delete", "delete again"] {
         client.delete(message(&ids[0])).await.expect(204, what);
@@ -32,7 +32,7 @@ async fn a_free_message_is_deleted_and_stays_deleted() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_can_be_deleted() {
+async fn deleting_a_missing_message_succeeds() {
     let (client, ids) = with_messages(1).await;
     client.create_queue("other", &json!({})).await;
     let zeros = "0".repeat(32);
@@ -49,7 +49,7 @@ async fn what_is_not_there_can_be_deleted() {
 }
 
 #[tokio::test]
-async fn a_claimed_message_is_deleted_by_its_claim_alone() {
+async fn a_claimed_message_can_only_be_deleted_with_its_claim() {
     let (client, ids) = with_messages(3).await;
     let claim = client.claim("q", 1).await.expect("messages are free").id;
     let other = client.claim("q", 1).await.expect("messages are free").id;
@@ -75,7 +75,7 @@ async fn a_claimed_message_is_deleted_by_its_claim_alone() {
 }
 
 #[tokio::test]
-async fn a_deleted_message_leaves_its_claim() {
+async fn a_deleted_message_is_removed_from_its_claim() {
     let (client, ids) = with_messages(2).await;
     let claim = client.claim("q", 2).await.expect("messages are free").id;
     let path = format!("/v2/queues/q/claims/{claim}");
@@ -83,23 +83,24 @@ async fn a_deleted_message_leaves_its_claim() {
     let shown = client.get(&path).await.expect(200, "the claim").json();
     assert_eq!(shown["messages"].as_array().unwrap().len(), 1);
     client.delete(format!("{}?claim_id={claim}", message(&ids[1]))).await.expect(204, "delete");
-    let shown = client.get(&path).await.expect(200, "the claim is readable until it ends").json();
+    let shown =
+        client.get(&path).await.expect(200, "the claim can be read until it expires").json();
     assert_eq!(shown["messages"], json!([]));
 }
 
 #[tokio::test]
-async fn a_released_claim_deletes_nothing() {
+async fn a_released_claim_cannot_delete() {
     let (client, ids) = with_messages(1).await;
     let claim = client.claim("q", 1).await.expect("a message is free").id;
     client.release("q", &claim).await;
     let stale = delete(format!("{}?claim_id={claim}", message(&ids[0])));
-    check(&client, [("the claim is gone", stale, 400, NO_DELETE)]).await;
+    check(&client, [("the claim does not exist", stale, 400, NO_DELETE)]).await;
     assert_eq!(remaining(&client).await, [0]);
-    client.delete(message(&ids[0])).await.expect(204, "free again");
+    client.delete(message(&ids[0])).await.expect(204, "the message is free again");
 }
 
 #[tokio::test]
-async fn a_claim_of_another_queue_deletes_nothing_here() {
+async fn a_claim_of_another_queue_cannot_delete() {
     let (client, ids) = with_messages(2).await;
     client.claim("q", 1).await.expect("a message is free");
     client.post_bodies("other", [json!(1)]).await;
@@ -114,26 +115,26 @@ async fn a_claim_of_another_queue_deletes_nothing_here() {
 }
 
 #[tokio::test]
-async fn many_are_deleted_by_their_ids_claimed_or_not() {
+async fn many_messages_can_be_deleted_at_once() {
     let (client, ids) = with_messages(22).await;
     client.claim("q", 2).await.expect("messages are free");
     let many = |ids: &[String]| delete(format!("/v2/queues/q/messages?ids={}", ids.join(",")));
     let rows: [Row; 3] = [
         ("20 of them", many(&ids[..20]), 204, ""),
         ("again", many(&ids[..20]), 204, ""),
-        ("one that is there among those that are not", many(&ids[19..21]), 204, ""),
+        ("an existing one among missing ones", many(&ids[19..21]), 204, ""),
     ];
     check(&client, rows).await;
     assert_eq!(remaining(&client).await, [21]);
 }
 
 #[tokio::test]
-async fn ids_that_do_not_exist_do_not_matter() {
+async fn missing_ids_are_ignored() {
     let (client, ids) = with_messages(2).await;
     let elsewhere = client.post_bodies("other", [json!(1)]).await.remove(0);
     let zeros = "0".repeat(32);
-    let asked = ["nonsense", &zeros, &elsewhere, "%20", &ids[0], "%FF"].join(",");
-    client.delete(format!("/v2/queues/q/messages?ids={asked}")).await.expect(204, "some");
+    let ids_in_query = ["nonsense", &zeros, &elsewhere, "%20", &ids[0], "%FF"].join(",");
+    client.delete(format!("/v2/queues/q/messages?ids={ids_in_query}")).await.expect(204, "some");
     assert_eq!(remaining(&client).await, [1]);
     assert_eq!(client.counts("other").await, [1, 0, 1], "another queue keeps its message");
     let missing = format!("/v2/queues/missing/messages?ids={}", ids[1]);
@@ -144,7 +145,7 @@ async fn ids_that_do_not_exist_do_not_matter() {
 }
 
 #[tokio::test]
-async fn either_ids_or_pop_must_be_said() {
+async fn either_ids_or_pop_is_required() {
     let (client, ids) = with_messages(21).await;
     let collection = |query: &str| delete(format!("/v2/queues/q/messages?{query}"));
     let all = ids.join(",");
@@ -159,7 +160,7 @@ async fn either_ids_or_pop_must_be_said() {
         ("pop 21", collection("pop=21"), 400, BAD_VALUE),
         ("pop 1000000", collection("pop=1000000"), 400, BAD_VALUE),
         ("pop a word", collection("pop=all"), 400, "Invalid parameter"),
-        ("claims are not looked at", collection("ids=none&claim_ids=none"), 204, ""),
+        ("claims are ignored", collection("ids=none&claim_ids=none"), 204, ""),
     ];
     check(&client, rows).await;
     assert_eq!(remaining(&client).await.len(), 21, "a refused call deletes nothing");

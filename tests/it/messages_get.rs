@@ -1,4 +1,4 @@
-//! Getting messages by their ids, one or many.
+//! Getting messages by their ids.
 
 use serde_json::{Value, json};
 use tests::{Row, TestApp, check, get};
@@ -27,7 +27,7 @@ async fn a_message_is_shown_as_it_was_posted() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_not_there_is_not_found() {
+async fn a_missing_message_is_not_found() {
     let client = TestApp::shared().client();
     let id = client.post_bodies("q", [json!(1)]).await.remove(0);
     client.create_queue("other", &json!({})).await;
@@ -52,7 +52,7 @@ async fn a_message_that_is_not_there_is_not_found() {
 }
 
 #[tokio::test]
-async fn the_path_of_a_claimed_message_names_the_claim() {
+async fn the_path_of_a_claimed_message_contains_the_claim_id() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", [json!(1), json!(2)]).await;
     let plain = format!("/v2/queues/q/messages/{}", ids[0]);
@@ -72,7 +72,7 @@ async fn the_path_of_a_claimed_message_names_the_claim() {
 }
 
 #[tokio::test]
-async fn many_messages_are_found_at_once_claimed_or_not() {
+async fn many_messages_can_be_read_at_once() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..20).map(|n| json!(n))).await;
     client.claim("q", 5).await.expect("messages are free");
@@ -83,7 +83,7 @@ async fn many_messages_are_found_at_once_claimed_or_not() {
 }
 
 #[tokio::test]
-async fn ids_that_do_not_exist_are_skipped() {
+async fn missing_ids_are_skipped() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", [json!(1), json!(2)]).await;
     let elsewhere = client.post_bodies("other", [json!(1)]).await.remove(0);
@@ -94,7 +94,7 @@ async fn ids_that_do_not_exist_are_skipped() {
 }
 
 #[tokio::test]
-async fn nothing_found_is_not_found() {
+async fn only_missing_ids_are_not_found() {
     let client = TestApp::shared().client();
     let id = client.post_bodies("q", [json!(1)]).await.remove(0);
     let rows: [Row; 3] = [
@@ -111,7 +111,7 @@ async fn nothing_found_is_not_found() {
 }
 
 #[tokio::test]
-async fn from_1_to_20_ids_may_be_asked_for() {
+async fn the_number_of_ids_is_from_1_to_20() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..21).map(|n| json!(n))).await;
     let ask = |ids: &[String]| get(format!("/v2/queues/q/messages?ids={}", ids.join(",")));

@@ -1,9 +1,9 @@
-//! Listing messages: pages, markers, and what is left out.
+//! Listing messages: pages, markers and filters.
 
 use serde_json::{Value, json};
 use tests::{Row, TestApp, check, get};
 
-/// The bodies on a page, and the link to the next.
+/// Returns the bodies on a page and the link to the next page.
 fn page(listed: &Value) -> (Vec<i64>, Option<&str>) {
     let messages = listed["messages"].as_array().unwrap();
     let bodies = messages.iter().map(|message| message["body"].as_i64().unwrap()).collect();
@@ -13,7 +13,7 @@ fn page(listed: &Value) -> (Vec<i64>, Option<&str>) {
 }
 
 #[tokio::test]
-async fn a_queue_without_messages_lists_none() {
+async fn an_empty_queue_lists_no_messages() {
     let client = TestApp::shared().client();
     client.create_queue("empty", &json!({})).await;
     for queue in ["empty", "missing"] {
@@ -25,7 +25,7 @@ async fn a_queue_without_messages_lists_none() {
 }
 
 #[tokio::test]
-async fn the_oldest_message_comes_first() {
+async fn messages_are_listed_oldest_first() {
     let client = TestApp::shared().client();
     for n in 0..12 {
         client.post_bodies("q", [json!(2 * n), json!(2 * n + 1)]).await;
@@ -35,7 +35,7 @@ async fn the_oldest_message_comes_first() {
 }
 
 #[tokio::test]
-async fn a_page_holds_ten_messages_unless_another_number_is_asked_for() {
+async fn a_page_has_ten_messages_by_default() {
     let client = TestApp::shared().client();
     client.post_bodies("q", (0..25).map(|n| json!(n))).await;
     for (query, length) in [("echo=true", 10), ("echo=true&limit=20", 20), ("echo=true&limit=1", 1)]
@@ -61,7 +61,7 @@ async fn following_the_links_visits_each_message_once() {
 }
 
 #[tokio::test]
-async fn a_link_repeats_what_was_asked_in_a_fixed_order() {
+async fn a_link_repeats_the_parameters_in_a_fixed_order() {
     let client = TestApp::shared().client();
     client.create_queue("delayed", &json!({"_default_message_delay": 1})).await;
     let message = |n: i32| json!({"body": n, "delay": 0});
@@ -69,7 +69,7 @@ async fn a_link_repeats_what_was_asked_in_a_fixed_order() {
     for queue in ["plain", "delayed"] {
         ids.push(client.post_messages(queue, (0..3).map(message)).await);
     }
-    let reader = client.someone_else();
+    let reader = client.other_client();
     let cases = [
         ("plain", "limit=1", "limit=1&include_delayed=true&marker={0}"),
         ("plain", "", "include_delayed=true&marker={2}"),
@@ -104,7 +104,7 @@ async fn a_link_repeats_what_was_asked_in_a_fixed_order() {
 }
 
 #[tokio::test]
-async fn a_marker_is_the_id_of_the_last_message() {
+async fn a_marker_is_a_message_id() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..5).map(|n| json!(n))).await;
     for (n, id) in ids.iter().enumerate() {
@@ -115,7 +115,7 @@ async fn a_marker_is_the_id_of_the_last_message() {
 }
 
 #[tokio::test]
-async fn a_reader_goes_on_after_the_message_of_its_marker_was_deleted() {
+async fn the_marker_of_a_deleted_message_is_valid() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..5).map(|n| json!(n))).await;
     client.delete(format!("/v2/queues/q/messages/{}", ids[1])).await.expect(204, "delete");
@@ -124,7 +124,7 @@ async fn a_reader_goes_on_after_the_message_of_its_marker_was_deleted() {
 }
 
 #[tokio::test]
-async fn an_unknown_marker_finds_nothing() {
+async fn an_unknown_marker_lists_nothing() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..3).map(|n| json!(n))).await;
     let elsewhere = client.post_bodies("other", (0..3).map(|n| json!(n))).await;
@@ -151,20 +151,20 @@ async fn an_unknown_marker_finds_nothing() {
 }
 
 #[tokio::test]
-async fn a_client_does_not_hear_its_own_echo_unless_it_asks() {
+async fn a_clients_own_messages_are_listed_only_with_echo() {
     let client = TestApp::shared().client();
     client.post_bodies("q", [json!("mine")]).await;
-    client.someone_else().post_bodies("q", [json!("theirs")]).await;
+    client.other_client().post_bodies("q", [json!("theirs")]).await;
     for (query, expected) in
         [("", &["theirs"][..]), ("echo=false", &["theirs"]), ("echo=true", &["mine", "theirs"])]
     {
         assert_eq!(client.bodies("q", query).await, expected, "{query}");
     }
-    assert_eq!(client.someone_else().bodies("q", "").await, ["mine"]);
+    assert_eq!(client.other_client().bodies("q", "").await, ["mine"]);
 }
 
 #[tokio::test]
-async fn one_client_id_in_two_spellings_is_one_client() {
+async fn spellings_of_a_client_id_are_equivalent() {
     let client = TestApp::shared().client();
     let plain = client.id("3381af92de4a4e61a8d2dcf9bafa9427");
     plain.post_bodies("q", [json!(1)]).await;
@@ -173,11 +173,11 @@ async fn one_client_id_in_two_spellings_is_one_client() {
 }
 
 #[tokio::test]
-async fn claimed_messages_are_left_out_unless_asked_for() {
+async fn claimed_messages_are_listed_only_with_include_claimed() {
     let client = TestApp::shared().client();
     client.post_bodies("q", (0..4).map(|n| json!(n))).await;
     client.claim("q", 2).await.expect("messages are free");
-    let reader = client.someone_else();
+    let reader = client.other_client();
     for (query, expected) in [
         ("", &[2, 3][..]),
         ("include_claimed=false", &[2, 3]),
@@ -187,13 +187,13 @@ async fn claimed_messages_are_left_out_unless_asked_for() {
         assert_eq!(page(&reader.list("q", query).await).0, expected, "{query}");
     }
     let own = client.list("q", "include_claimed=true&echo=false").await;
-    assert_eq!(page(&own).0, Vec::<i64>::new(), "echo=false still hides its own");
+    assert_eq!(page(&own).0, Vec::<i64>::new(), "echo=false still hides own messages");
 }
 
 #[tokio::test]
-async fn a_page_is_filled_although_messages_are_left_out() {
+async fn hidden_messages_do_not_shorten_a_page() {
     let client = TestApp::shared().client();
-    let other = client.someone_else();
+    let other = client.other_client();
     for n in 0..40 {
         let poster = if n % 4 == 0 { &other } else { &client };
         poster.post_bodies("q", [json!(n)]).await;
@@ -203,7 +203,7 @@ async fn a_page_is_filled_although_messages_are_left_out() {
 }
 
 #[tokio::test]
-async fn listing_refuses_what_it_does_not_understand() {
+async fn invalid_parameters_are_refused() {
     let client = TestApp::shared().client();
     let list = |query: &str| get(format!("/v2/queues/q/messages?{query}"));
     let rows: [Row; 7] = [

@@ -1,4 +1,6 @@
-//! Posting messages: what is taken, what is refused, and in which order it is looked at.
+//! Posting messages: validation, its order, and defaults.
+
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tests::{Client, Row, TestApp, check, post};
@@ -10,20 +12,24 @@ fn post_one(queue: &str, message: &Value) -> tests::Call {
     post(format!("/v2/queues/{queue}/messages")).json(&json!({"messages": [message]}))
 }
 
-/// Creates a queue of this name with an empty PUT, and says whether it was there before.
+/// Creates a queue and returns whether it existed before.
 async fn existed(client: &Client, queue: &str) -> bool {
     client.put(format!("/v2/queues/{queue}"), &json!({})).await.status == 204
 }
 
 #[tokio::test]
-async fn a_post_answers_where_the_messages_are() {
+async fn a_post_returns_the_paths_of_its_messages() {
     let client = TestApp::shared().client();
     let body = json!({"messages": [{"body": "a", "ttl": 100}, {"body": "b"}, {"body": null}]});
     let posted = client.post("/v2/queues/q/messages", &body).await.expect(201, "post");
-    let answer = posted.json();
-    assert_eq!(answer.as_object().unwrap().len(), 1, "{answer}");
-    let resources: Vec<_> =
-        answer["resources"].as_array().unwrap().iter().map(|path| path.as_str().unwrap()).collect();
+    let response = posted.json();
+    assert_eq!(response.as_object().unwrap().len(), 1, "{response}");
+    let resources: Vec<_> = response["resources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|path| path.as_str().unwrap())
+        .collect();
     let prefix = "/v2/queues/q/messages/";
     let ids: Vec<_> = resources.iter().map(|path| path.strip_prefix(prefix).unwrap()).collect();
     let location = format!("/v2/queues/q/messages?ids={}", ids.join(","));
@@ -36,7 +42,7 @@ async fn a_post_answers_where_the_messages_are() {
 }
 
 #[tokio::test]
-async fn ids_are_32_hex_digits_and_sort_as_the_messages_do() {
+async fn ids_are_32_hex_digits_and_sort_like_the_messages() {
     let client = TestApp::shared().client();
     let mut ids = Vec::new();
     for n in 0..20 {
@@ -56,7 +62,7 @@ async fn ids_are_32_hex_digits_and_sort_as_the_messages_do() {
 }
 
 #[tokio::test]
-async fn each_rule_for_a_body_has_its_answer() {
+async fn the_request_body_is_validated() {
     let client = TestApp::shared().client();
     let send = |body: &str| post("/v2/queues/q/messages").body(body);
     let rows: [Row; 18] = [
@@ -82,13 +88,13 @@ async fn each_rule_for_a_body_has_its_answer() {
             BAD_BODY,
         ),
         (
-            "a delay that is not looked at",
+            "a delay that is ignored",
             send("{\"messages\": [{\"body\": 1, \"delay\": \"x\"}]}"),
             201,
             "",
         ),
         (
-            "a delay out of range, alike",
+            "a delay out of range, ignored too",
             send("{\"messages\": [{\"body\": 1, \"delay\": -5}]}"),
             201,
             "",
@@ -102,7 +108,7 @@ async fn each_rule_for_a_body_has_its_answer() {
 }
 
 #[tokio::test]
-async fn each_rule_for_a_ttl_has_its_answer() {
+async fn the_ttl_is_validated() {
     let client = TestApp::shared().client();
     for ttl in [60, 61, 3600, 1_209_600] {
         let message = json!({"body": 1, "ttl": ttl});
@@ -122,7 +128,7 @@ async fn each_rule_for_a_ttl_has_its_answer() {
 }
 
 #[tokio::test]
-async fn each_rule_for_a_delay_has_its_answer() {
+async fn the_delay_is_validated() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"_default_message_delay": 900})).await;
     for delay in [json!(0), json!(1), json!(900), json!(true)] {
@@ -149,7 +155,7 @@ async fn a_post_is_at_most_256_kib() {
     assert_eq!(body(262_144).len(), 262_144);
     let send = |body: String| post("/v2/queues/q/messages").body(body);
     let rows: [Row; 3] = [
-        ("all that is allowed", send(body(262_144)), 201, ""),
+        ("the maximum", send(body(262_144)), 201, ""),
         ("a byte more", send(body(262_145)), 400, BAD_VALUE),
         ("no JSON, but too much of it", send("x".repeat(262_145)), 400, BAD_VALUE),
     ];
@@ -157,7 +163,7 @@ async fn a_post_is_at_most_256_kib() {
 }
 
 #[tokio::test]
-async fn a_queue_may_take_less() {
+async fn a_queue_can_have_a_smaller_limit() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"_max_messages_post_size": 100})).await;
     let body = |size: usize| {
@@ -166,27 +172,27 @@ async fn a_queue_may_take_less() {
     };
     let send = |body: String| post("/v2/queues/q/messages").body(body);
     let rows: [Row; 2] = [
-        ("all that it takes", send(body(100)), 201, ""),
+        ("the maximum", send(body(100)), 201, ""),
         ("a byte more", send(body(101)), 400, BAD_VALUE),
     ];
     check(&client, rows).await;
     let wider = json!([{"op": "remove", "path": "/metadata/_max_messages_post_size"}]);
-    client.patch_queue("q", &wider).await.expect(200, "lift the cap");
-    client.send(send(body(101))).await.expect(201, "the cap is lifted");
+    client.patch_queue("q", &wider).await.expect(200, "remove the limit");
+    client.send(send(body(101))).await.expect(201, "the limit is removed");
 }
 
 #[tokio::test]
-async fn the_size_comes_before_the_content() {
+async fn the_size_is_checked_before_the_content() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"_max_messages_post_size": 10})).await;
     let refused = client.send(post("/v2/queues/q/messages").body("no JSON at all")).await;
-    refused.expect_error(400, BAD_VALUE, "too much and no JSON");
+    refused.expect_error(400, BAD_VALUE, "too large and no JSON");
     let refused = client.send(post("/v2/queues/q/messages").body("no JSON")).await;
-    refused.expect_error(400, BAD_BODY, "little, and no JSON");
+    refused.expect_error(400, BAD_BODY, "small, and no JSON");
 }
 
 #[tokio::test]
-async fn a_post_creates_its_queue_even_if_it_is_refused() {
+async fn a_refused_post_creates_its_queue() {
     let client = TestApp::shared().client();
     let send = |queue: &str, body: String| post(format!("/v2/queues/{queue}/messages")).body(body);
     let calls = [
@@ -203,11 +209,11 @@ async fn a_post_creates_its_queue_even_if_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_missing_ttl_is_that_of_the_queue_or_an_hour() {
+async fn the_default_ttl_is_that_of_the_queue_or_an_hour() {
     let client = TestApp::shared().client();
     client.create_queue("own", &json!({"_default_message_ttl": 77})).await;
     client.create_queue("plain", &json!({})).await;
-    for (queue, ttl) in [("own", 77), ("plain", 3600), ("made-by-the-post", 3600)] {
+    for (queue, ttl) in [("own", 77), ("plain", 3600), ("created-by-the-post", 3600)] {
         client.post_messages(queue, [json!({"body": 1}), json!({"body": 1, "ttl": 99})]).await;
         let messages = client.list_all(queue).await;
         assert_eq!(messages[0]["ttl"], ttl, "{queue}");
@@ -216,12 +222,13 @@ async fn a_missing_ttl_is_that_of_the_queue_or_an_hour() {
     let change = json!([{"op": "replace", "path": "/metadata/_default_message_ttl", "value": 88}]);
     client.patch_queue("own", &change).await.expect(200, "change the default");
     client.post_messages("own", [json!({"body": 1})]).await;
-    assert_eq!(client.list_all("own").await[2]["ttl"], 88, "a change holds from now on");
+    assert_eq!(client.list_all("own").await[2]["ttl"], 88, "a change applies to later posts");
 }
 
 #[tokio::test]
-async fn a_message_shows_five_keys_and_no_other() {
+async fn a_message_shows_exactly_five_keys() {
     let client = TestApp::shared().client();
+    let start = Instant::now();
     let message =
         json!({"body": {"a": 1}, "ttl": 100, "id": "x", "href": "y", "age": 9, "checksum": "z"});
     let id = client.post_messages("q", [message]).await.remove(0);
@@ -229,11 +236,11 @@ async fn a_message_shows_five_keys_and_no_other() {
     let age = shown["age"].as_u64().expect("an age in whole seconds");
     let href = format!("/v2/queues/q/messages/{id}");
     assert_eq!(shown, json!({"id": id, "href": href, "ttl": 100, "age": age, "body": {"a": 1}}));
-    assert!(age < 30);
+    assert!(age <= start.elapsed().as_secs() + 1, "{shown}");
 }
 
 #[tokio::test]
-async fn one_post_may_hold_many_messages_and_keeps_their_order() {
+async fn a_post_of_many_messages_keeps_their_order() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..1500).map(|n| json!(n))).await;
     assert_eq!(ids.len(), 1500);
@@ -248,6 +255,10 @@ async fn one_post_may_hold_many_messages_and_keeps_their_order() {
 async fn a_refused_post_stores_none_of_its_messages() {
     let client = TestApp::shared().client();
     let messages = json!({"messages": [{"body": 1}, {"body": 2}, {"body": 3, "ttl": 1}]});
-    client.post("/v2/queues/q/messages", &messages).await.expect_error(400, BAD_VALUE, "a bad ttl");
+    client.post("/v2/queues/q/messages", &messages).await.expect_error(
+        400,
+        BAD_VALUE,
+        "an invalid ttl",
+    );
     assert_eq!(client.counts("q").await, [0, 0, 0]);
 }

@@ -1,17 +1,18 @@
-//! The description of what is served, and the page that shows it, against what is served.
+//! The OpenAPI description and its HTML page agree with the service.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::process::Command;
 
 use serde_json::Value;
-use tests::{Answer, Client, TestApp, call, get};
+use test_servers::temporary_folder;
+use tests::{Client, Response, TestApp, call, get};
 
 use crate::allowed_methods::{MESSAGE_ROUTE, METHODS, ROUTES};
-use crate::clients::{python, scripts, succeeds};
+use crate::clients::{assert_succeeds, python, scripts};
 
 const DESCRIPTION: &str = "/v2/openapi.json";
 
-/// The methods by the paths that are described, in the form of the tests' own table.
+/// The described methods of each path, in the form of the table in `allowed_methods`.
 type Described = BTreeMap<String, BTreeSet<String>>;
 
 async fn description(app: &TestApp) -> Value {
@@ -35,22 +36,22 @@ fn with_admin() -> TestApp {
 }
 
 #[tokio::test]
-async fn the_description_is_for_everyone_and_may_be_kept() {
-    let nobody = Client::new(TestApp::shared().address());
-    let answer = nobody.get(DESCRIPTION).await.expect(200, DESCRIPTION);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("cache-control"), Some("max-age=300"));
-    answer.expect_request_id(DESCRIPTION);
-    let document = answer.json();
+async fn the_description_needs_no_identity_and_can_be_cached() {
+    let anonymous = Client::new(TestApp::shared().address());
+    let response = anonymous.get(DESCRIPTION).await.expect(200, DESCRIPTION);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("cache-control"), Some("max-age=300"));
+    response.expect_request_id(DESCRIPTION);
+    let document = response.json();
     let version = document["openapi"].as_str().expect("a version");
     assert!(version.starts_with("3.1."), "{version}");
     assert_eq!(document["info"]["title"], "Chapar");
     let other = get(DESCRIPTION).header("accept", "text/plain");
-    nobody.send(other).await.expect(406, "a client that reads no JSON");
+    anonymous.send(other).await.expect(406, "a client that does not accept JSON");
 }
 
 #[tokio::test]
-async fn what_the_description_refers_to_is_in_it() {
+async fn all_references_in_the_description_resolve() {
     fn references<'d>(value: &'d Value, found: &mut BTreeSet<&'d str>) {
         match value {
             Value::Array(items) => items.iter().for_each(|item| references(item, found)),
@@ -66,7 +67,7 @@ async fn what_the_description_refers_to_is_in_it() {
     references(&document, &mut found);
     assert!(found.len() > 20, "{found:?}");
     for reference in &found {
-        let path = reference.strip_prefix('#').expect("it is in the same document");
+        let path = reference.strip_prefix('#').expect("a reference within the document");
         assert!(document.pointer(path).is_some(), "{reference}");
     }
     for kind in ["schemas", "parameters", "responses"] {
@@ -78,22 +79,22 @@ async fn what_the_description_refers_to_is_in_it() {
 }
 
 #[tokio::test]
-async fn every_operation_that_is_described_is_served() {
+async fn every_described_operation_is_served() {
     let app = with_admin();
     let client = app.client().with("x-roles", "admin");
     for (path, methods) in described(&description(&app).await) {
         for method in methods {
-            let answer = client.send(call(&method, &path)).await;
-            let what = format!("{method} {path}: {}", answer.text());
-            assert_ne!(answer.status, 405, "{what}");
-            // A resource that is missing says so in other words than a route.
-            assert!(!answer.text().contains("404 Not Found"), "{what}");
+            let response = client.send(call(&method, &path)).await;
+            let what = format!("{method} {path}: {}", response.text());
+            assert_ne!(response.status, 405, "{what}");
+            // The text of the error differs from that of a missing resource.
+            assert!(!response.text().contains("404 Not Found"), "{what}");
         }
     }
 }
 
 #[tokio::test]
-async fn every_method_that_is_allowed_is_described_and_no_other() {
+async fn exactly_the_allowed_methods_are_described() {
     let app = with_admin();
     let (client, described) = (app.client(), described(&description(&app).await));
     for (path, methods) in &described {
@@ -111,14 +112,14 @@ async fn every_method_that_is_allowed_is_described_and_no_other() {
 }
 
 #[tokio::test]
-async fn health_is_described_only_where_it_is_served() {
+async fn health_is_described_only_in_admin_mode() {
     let document = description(TestApp::shared()).await;
     assert!(document["paths"].get("/v2/health").is_none());
     assert!(document["paths"].get("/v2/ping").is_some());
 }
 
 #[tokio::test]
-async fn bounds_are_those_of_the_configuration() {
+async fn limits_are_those_of_the_configuration() {
     let app = TestApp::builder()
         .set("LIMITS__MAX_MESSAGES_PER_PAGE", "7")
         .set("LIMITS__MAX_CLAIM_TTL", "500")
@@ -133,7 +134,7 @@ async fn bounds_are_those_of_the_configuration() {
 }
 
 #[tokio::test]
-async fn what_the_configuration_asks_for_is_described() {
+async fn the_description_depends_on_the_configuration() {
     let document = description(TestApp::shared()).await;
     let client = &document["components"]["parameters"]["ClientId"]["schema"];
     assert_eq!(client["format"], "uuid");
@@ -154,13 +155,13 @@ async fn what_the_configuration_asks_for_is_described() {
     assert_eq!(names(&document), ["ids", "pop", "claim_ids"]);
 }
 
-async fn page(app: &TestApp) -> Answer {
+async fn page(app: &TestApp) -> Response {
     let browser = get("/docs").header("accept", "text/html");
     Client::new(app.address()).send(browser).await.expect(200, "the page")
 }
 
 #[tokio::test]
-async fn the_page_names_each_operation_once_and_shows_how_to_call_it() {
+async fn the_page_shows_each_operation_once_with_an_example() {
     let app = with_admin();
     let (page, document) = (page(&app).await, description(&app).await);
     let page = page.text();
@@ -169,15 +170,18 @@ async fn the_page_names_each_operation_once_and_shows_how_to_call_it() {
     let mut seen = HashSet::new();
     for operation in operations {
         let id = operation["operationId"].as_str().expect("an id");
-        assert!(seen.insert(id), "{id} is there twice");
+        assert!(seen.insert(id), "{id} occurs twice");
         assert_eq!(page.matches(&format!("<article id=\"{id}\">")).count(), 1, "{id}");
-        assert!(page.contains(&format!("<a href=\"#{id}\">")), "{id} is not in the contents");
+        assert!(
+            page.contains(&format!("<a href=\"#{id}\">")),
+            "{id} is not in the table of contents"
+        );
     }
     assert_eq!(page.matches("<pre>curl ").count(), seen.len());
 }
 
 #[tokio::test]
-async fn the_page_loads_nothing_and_runs_nothing() {
+async fn the_page_has_no_scripts_and_no_external_resources() {
     let app = TestApp::shared();
     let page = page(app).await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
@@ -199,12 +203,12 @@ async fn the_page_loads_nothing_and_runs_nothing() {
     assert_ne!(again.header("content-security-policy"), Some(policy), "a nonce is used once");
 }
 
-/// Calls made up from the description, right ones and wrong ones, and what is answered to them.
+/// Sends valid and invalid requests generated from the description, and checks their responses.
 #[test]
-fn what_is_answered_is_what_is_described() {
+fn responses_match_the_description() {
     let (app, folder) = (with_admin(), scripts().join("schemathesis"));
-    // What it writes goes with the folder that it runs in.
-    let scratch = tempfile::tempdir().expect("a temporary folder can be made");
+    // Schemathesis writes its files to the current folder.
+    let scratch = temporary_folder();
     let mut command = Command::new(python());
     command.args(["-m", "schemathesis.cli"]);
     command
@@ -215,5 +219,5 @@ fn what_is_answered_is_what_is_described() {
     command.args(["run", &format!("http://{}{DESCRIPTION}", app.address())]);
     command.args(["--seed", "1", "--max-examples", "15"]);
     command.args(["--request-timeout", "20", "--continue-on-failure"]);
-    succeeds(command, "the service and its description differ");
+    assert_succeeds(command, "the service and its description differ");
 }

@@ -1,4 +1,4 @@
-//! Ordering keys and strictly ordered queues.
+//! Ordering keys and FIFO queues.
 
 use std::collections::BTreeSet;
 
@@ -20,20 +20,20 @@ async fn delete(client: &Client, message: &Value) {
 }
 
 #[tokio::test]
-async fn messages_with_a_key_are_handed_out_one_claim_at_a_time() {
+async fn messages_of_a_key_are_claimed_one_claim_at_a_time() {
     let client = TestApp::shared().client();
     let keyed = |key: &str, body: i32| json!({"body": body, "ordering_key": key});
     post(&client, json!([keyed("a", 1), keyed("a", 2), keyed("b", 3)])).await;
     let first = client.claim("q", 1).await;
     assert_eq!(bodies(first.as_ref()), [1]);
     assert_eq!(bodies(client.claim("q", 5).await.as_ref()), [3]);
-    assert!(client.claim("q", 5).await.is_none(), "the key is busy");
+    assert!(client.claim("q", 5).await.is_none(), "the key is blocked");
     delete(&client, &first.unwrap().messages[0]).await;
     assert_eq!(bodies(client.claim("q", 5).await.as_ref()), [2]);
 }
 
 #[tokio::test]
-async fn a_message_shows_nothing_of_its_key() {
+async fn a_message_does_not_show_its_ordering_key() {
     let client = TestApp::shared().client();
     post(&client, json!([{"body": 1, "ordering_key": "a"}])).await;
     let claim = client.claim("q", 1).await.unwrap();
@@ -42,13 +42,13 @@ async fn a_message_shows_nothing_of_its_key() {
 }
 
 #[tokio::test]
-async fn a_strictly_ordered_queue_has_one_line() {
+async fn a_fifo_queue_has_one_claim_at_a_time() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"_fifo": true})).await;
     client.post_bodies("q", [json!(1), json!(2), json!(3)]).await;
     let first = client.claim("q", 2).await;
     assert_eq!(bodies(first.as_ref()), [1, 2]);
-    assert!(client.claim("q", 5).await.is_none(), "the line is busy");
+    assert!(client.claim("q", 5).await.is_none(), "the queue is blocked");
     for message in &first.unwrap().messages {
         delete(&client, message).await;
     }
@@ -59,43 +59,43 @@ async fn a_strictly_ordered_queue_has_one_line() {
 }
 
 #[tokio::test]
-async fn what_is_claimed_keeps_its_line_closed_after_a_crash() {
+async fn a_claimed_message_blocks_its_key_after_a_crash() {
     let mut app = TestApp::start();
     let client = app.client();
     let keyed = |body: i32| json!({"body": body, "ordering_key": "a"});
     post(&client, json!([keyed(1), keyed(2)])).await;
     let claim = client.claim("q", 1).await.unwrap();
     app.kill();
-    app.start_again();
+    app.restart();
     let client = client.reconnected();
-    assert!(client.claim("q", 5).await.is_none(), "the key is busy");
+    assert!(client.claim("q", 5).await.is_none(), "the key is blocked");
     delete(&client, &claim.messages[0]).await;
     assert_eq!(bodies(client.claim("q", 5).await.as_ref()), [2]);
 }
 
 #[tokio::test]
-async fn bad_keys_and_flags_are_refused() {
+async fn invalid_keys_and_flags_are_refused() {
     let client = TestApp::shared().client();
     for key in [json!(1), json!(null), json!(""), json!("x".repeat(129)), json!("a\u{0}")] {
         let message = json!({"messages": [{"body": 1, "ordering_key": key}]});
-        let answer = client.post("/v2/queues/q/messages", &message).await;
-        assert_eq!(answer.status, 400, "{key}");
-        assert!(answer.text().contains("ordering_key"), "{}", answer.text());
+        let response = client.post("/v2/queues/q/messages", &message).await;
+        assert_eq!(response.status, 400, "{key}");
+        assert!(response.text().contains("ordering_key"), "{}", response.text());
     }
     assert_eq!(client.counts("q").await, [0, 0, 0]);
     for flag in [json!(1), json!("true"), json!([])] {
-        let answer = client.put("/v2/queues/r", &json!({"_fifo": flag})).await;
-        assert_eq!(answer.status, 400, "{flag}: {}", answer.text());
+        let response = client.put("/v2/queues/r", &json!({"_fifo": flag})).await;
+        assert_eq!(response.status, 400, "{flag}: {}", response.text());
     }
 }
 
 #[tokio::test]
-async fn a_key_with_a_hundred_thousand_messages_does_not_delay_a_hundred_with_one() {
-    const BUSY: usize = 100_000;
+async fn a_key_with_many_messages_does_not_delay_other_keys() {
+    const MANY: usize = 100_000;
     let app = TestApp::start();
     let client = app.client();
-    for _ in 0..BUSY / 4_000 {
-        post(&client, json!(vec![json!({"body": 0, "ordering_key": "busy"}); 4_000])).await;
+    for _ in 0..MANY / 4_000 {
+        post(&client, json!(vec![json!({"body": 0, "ordering_key": "many"}); 4_000])).await;
     }
     let single = |n: usize| json!({"body": n, "ordering_key": format!("single-{n}")});
     post(&client, (1..=100).map(single).collect()).await;
@@ -105,7 +105,7 @@ async fn a_key_with_a_hundred_thousand_messages_does_not_delay_a_hundred_with_on
         let bodies = claim.messages.iter().map(|message| message["body"].as_u64().unwrap());
         singles.extend(bodies.filter(|body| *body > 0));
         let ids = claim.ids().join(",");
-        client.delete(format!("/v2/queues/q/messages?ids={ids}")).await.expect(204, "handled");
+        client.delete(format!("/v2/queues/q/messages?ids={ids}")).await.expect(204, "delete");
     }
     assert!(singles.into_iter().eq(1..=100));
 }

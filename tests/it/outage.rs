@@ -1,52 +1,104 @@
-//! What clients see of a server that comes and goes.
+//! What clients see of a storage server that fails and recovers.
 
 use std::time::{Duration, Instant};
 
 use reqwest::header::RETRY_AFTER;
 use serde_json::{Value, json};
-use tests::{Client, DEADLINE, get, post};
-use tokio::time::interval;
+use tests::{Call, Client, eventually, get, post};
+use tokio::task::JoinSet;
 
-/// Posts until that works; answers how long it took.
-pub(crate) async fn until_it_works(client: &Client) -> Duration {
-    let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(20)));
-    let body = json!({"messages": [{"body": "again"}]}).to_string();
-    loop {
-        let posted = client.send(post("/v2/queues/q/messages").body(body.clone())).await;
-        match posted.status {
-            201 => return start.elapsed(),
-            status => assert_eq!(status, 503, "{}", posted.text()),
-        }
-        assert!(start.elapsed() < DEADLINE, "it never works again");
-        ticks.tick().await;
+/// How many outages a test may cause to find one that keeps the promised times.
+const MAX_OUTAGES: usize = 10;
+
+/// The shortest times that several outages took.
+///
+/// A busy machine only makes an outage take longer. One outage within the promised time therefore
+/// proves the promise, and a slow one proves nothing.
+pub(crate) struct BestTimes {
+    outages: usize,
+    refusal: Duration,
+    recovery: Duration,
+}
+
+impl BestTimes {
+    pub(crate) fn new() -> Self {
+        Self { outages: 0, refusal: Duration::MAX, recovery: Duration::MAX }
+    }
+
+    /// Records an outage and returns whether the times are within the promise. Panics if they are
+    /// not after [`MAX_OUTAGES`].
+    pub(crate) fn record(
+        &mut self,
+        refusal: Duration,
+        recovery: Duration,
+        promise: &Promise,
+    ) -> bool {
+        self.outages += 1;
+        self.refusal = self.refusal.min(refusal);
+        self.recovery = self.recovery.min(recovery);
+        let kept = self.refusal < promise.refusal && self.recovery < promise.recovery;
+        assert!(
+            kept || self.outages < MAX_OUTAGES,
+            "refusals took {:?}, recovery {:?}",
+            self.refusal,
+            self.recovery
+        );
+        kept
     }
 }
 
-/// Refused in the shape of all errors, with a time to come back.
-pub(crate) async fn assert_unavailable(client: &Client) {
+/// How long a refusal and the recovery may take.
+pub(crate) struct Promise {
+    pub(crate) refusal: Duration,
+    pub(crate) recovery: Duration,
+}
+
+/// Posts until a post succeeds. Returns how long that took.
+pub(crate) async fn recovery(client: &Client) -> Duration {
+    let start = Instant::now();
+    let body = json!({"messages": [{"body": "again"}]}).to_string();
+    eventually("the service works again", async || {
+        let posted = client.send(post("/v2/queues/q/messages").body(body.clone())).await;
+        match posted.status {
+            201 => Some(start.elapsed()),
+            status => {
+                assert_eq!(status, 503, "{}", posted.text());
+                None
+            }
+        }
+    })
+    .await
+}
+
+/// Sends requests of several kinds at once. Each must be refused as unavailable, with a time to
+/// retry. Returns how long the slowest took.
+pub(crate) async fn slowest_refusal(client: &Client) -> Duration {
     let body = json!({"messages": [{"body": 1}]});
     let calls = [
         post("/v2/queues/q/messages").json(&body),
         post("/v2/queues/q/claims"),
         get("/v2/queues/q/messages"),
-        // One that is not there yet.
+        // A queue that does not exist yet.
         post("/v2/queues/new/messages").json(&body),
         get("/v2/queues/q/stats"),
     ];
-    for call in calls {
-        let what = format!("{call:?}");
-        let start = Instant::now();
-        let refused = client.send(call).await;
-        refused.expect_error(503, "Service temporarily unavailable", &what);
-        let retry = refused.headers.get(RETRY_AFTER).expect("it says when to come back");
-        assert!((1..=60).contains(&retry.to_str().unwrap().parse::<u32>().unwrap()), "{what}");
-        // The promise is two seconds; the machine has other things to do.
-        assert!(start.elapsed() < Duration::from_secs(3), "{what}: {:?}", start.elapsed());
-    }
+    let refusals: JoinSet<_> =
+        calls.into_iter().map(|call| assert_unavailable(client.clone(), call)).collect();
+    refusals.join_all().await.into_iter().max().expect("several were sent")
 }
 
-/// The life of a queue, in short.
-pub(crate) async fn a_queue_lives_and_goes(client: &Client) {
+async fn assert_unavailable(client: Client, call: Call) -> Duration {
+    let what = format!("{call:?}");
+    let start = Instant::now();
+    let refused = client.send(call).await;
+    refused.expect_error(503, "Service temporarily unavailable", &what);
+    let retry = refused.headers.get(RETRY_AFTER).expect("a time to retry");
+    assert!((1..=60).contains(&retry.to_str().unwrap().parse::<u32>().unwrap()), "{what}");
+    start.elapsed()
+}
+
+/// Posts, claims, deletes, pops and lists messages, and deletes their queue.
+pub(crate) async fn use_and_delete_a_queue(client: &Client) {
     let ids = client.post_bodies("q", (0..5).map(|n| json!({"n": n}))).await;
     assert_eq!(client.counts("q").await, [5, 0, 5]);
     let claim = client.claim("q", 2).await.unwrap();

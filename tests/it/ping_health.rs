@@ -16,7 +16,7 @@ const OPERATIONS: [&str; 8] = [
 ];
 
 #[tokio::test]
-async fn a_ping_is_answered_without_a_body() {
+async fn a_ping_returns_no_body() {
     let client = TestApp::shared().client();
     for method in ["GET", "HEAD"] {
         let pong = client.send(call(method, "/v2/ping")).await.expect(204, method);
@@ -27,23 +27,23 @@ async fn a_ping_is_answered_without_a_body() {
 }
 
 #[tokio::test]
-async fn a_ping_needs_an_identity_as_any_path_does() {
-    let nobody = Client::new(TestApp::shared().address());
-    nobody.get("/v2/ping").await.expect_error(400, "Missing header value", "GET");
-    assert_eq!(nobody.send(call("HEAD", "/v2/ping")).await.status, 400, "HEAD");
+async fn a_ping_requires_an_identity() {
+    let anonymous = Client::new(TestApp::shared().address());
+    anonymous.get("/v2/ping").await.expect_error(400, "Missing header value", "GET");
+    assert_eq!(anonymous.send(call("HEAD", "/v2/ping")).await.status, 400, "HEAD");
 }
 
 #[tokio::test]
-async fn there_is_no_health_resource_without_the_admin_mode() {
+async fn health_is_not_served_without_the_admin_mode() {
     let app = TestApp::shared();
     let admin = get("/v2/health").header("x-roles", "admin");
     app.client().send(admin).await.expect_error(404, "404 Not Found", "an administrator");
-    let nobody = Client::new(app.address());
-    nobody.get("/v2/health").await.expect_error(404, "404 Not Found", "no identity");
+    let anonymous = Client::new(app.address());
+    anonymous.get("/v2/health").await.expect_error(404, "404 Not Found", "no identity");
 }
 
 #[tokio::test]
-async fn health_is_for_administrators() {
+async fn health_requires_the_admin_role() {
     let app = TestApp::builder().set("ADMIN__ENABLED", "true").start();
     let client = app.client();
     client.get("/v2/health").await.expect_error(403, "Not authorized", "no role");
@@ -57,7 +57,7 @@ async fn health_is_for_administrators() {
 }
 
 #[tokio::test]
-async fn health_tries_each_operation() {
+async fn health_reports_each_operation() {
     let app = TestApp::builder().set("ADMIN__ENABLED", "true").start();
     let admin = app.client().with("x-roles", "admin");
     let health = admin.get("/v2/health").await.expect(200, "health");
@@ -75,7 +75,7 @@ async fn health_tries_each_operation() {
 }
 
 #[tokio::test]
-async fn health_leaves_nothing_behind() {
+async fn health_leaves_no_queue() {
     let app = TestApp::builder().set("ADMIN__ENABLED", "true").start();
     let admin = app.client().with("x-roles", "admin");
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Taking messages for good.
+//! Popping messages: reading and deleting them in one request.
 
 use serde_json::{Value, json};
 use tests::TestApp;
@@ -8,7 +8,7 @@ fn bodies(messages: &[Value]) -> Vec<i64> {
 }
 
 #[tokio::test]
-async fn the_oldest_messages_are_popped_first_and_are_gone() {
+async fn the_oldest_messages_are_popped_and_deleted() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..5).map(|n| json!(n))).await;
     assert_eq!(bodies(&client.pop("q", 2).await), [0, 1]);
@@ -23,7 +23,7 @@ async fn the_oldest_messages_are_popped_first_and_are_gone() {
 }
 
 #[tokio::test]
-async fn a_popped_message_shows_six_keys_and_no_other() {
+async fn a_popped_message_shows_exactly_six_keys() {
     let client = TestApp::shared().client();
     let id = client.post_messages("q", [json!({"body": {"a": [1]}, "ttl": 90})]).await.remove(0);
     let popped = client.delete("/v2/queues/q/messages?pop=1").await.expect(200, "pop");
@@ -37,7 +37,7 @@ async fn a_popped_message_shows_six_keys_and_no_other() {
 }
 
 #[tokio::test]
-async fn a_queue_without_messages_pops_none() {
+async fn popping_an_empty_queue_returns_no_messages() {
     let client = TestApp::shared().client();
     client.create_queue("empty", &json!({})).await;
     for queue in ["empty", "missing"] {
@@ -58,10 +58,10 @@ async fn a_claimed_message_is_not_popped() {
 }
 
 #[tokio::test]
-async fn who_posted_a_message_does_not_matter() {
+async fn messages_of_any_client_are_popped() {
     let client = TestApp::shared().client();
     client.post_bodies("q", [json!(0)]).await;
-    client.someone_else().post_bodies("q", [json!(1)]).await;
+    client.other_client().post_bodies("q", [json!(1)]).await;
     assert_eq!(bodies(&client.pop("q", 20).await), [0, 1]);
 }
 

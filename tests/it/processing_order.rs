@@ -1,4 +1,4 @@
-//! The stages that a request passes, one test a stage, and which of them speaks first.
+//! The checks of a request, one test for each, and their order.
 
 use serde_json::json;
 use tests::{Call, Client, Row, TestApp, call, check, connect_and_send, get, head, post, put};
@@ -9,14 +9,14 @@ const BAD_UUID: &str = "Wrong UUID value";
 const BAD_QUEUE: &str = "Invalid queue identification";
 
 #[tokio::test]
-async fn an_unknown_route_is_found_missing_before_any_header_is_looked_at() {
+async fn an_unknown_route_is_reported_before_headers_are_checked() {
     let app = TestApp::shared();
-    let nobody = Client::new(app.address());
+    let anonymous = Client::new(app.address());
     for path in
         ["/v1/queues", "/v2", "/v2/nothing", "/v2/queues/q/nothing", "/v2/queues/q/claims/c/x"]
     {
         for method in ["GET", "POST", "DELETE"] {
-            let missing = nobody.send(call(method, path)).await;
+            let missing = anonymous.send(call(method, path)).await;
             missing.expect_error(404, NO_ROUTE, path);
             assert_eq!(missing.json(), json!({"title": NO_ROUTE}), "{method} {path}");
         }
@@ -24,12 +24,12 @@ async fn an_unknown_route_is_found_missing_before_any_header_is_looked_at() {
 }
 
 #[tokio::test]
-async fn a_signature_that_does_not_hold_finds_nothing() {
+async fn an_invalid_signature_is_not_found() {
     let client = TestApp::shared().client();
     let rows: [Row; 4] = [
         ("nonsense", get("/v2/queues").header("url-signature", "deadbeef"), 404, NO_ROUTE),
         (
-            "before the client is looked at",
+            "before the client id is checked",
             get("/v2/queues").header("url-signature", "deadbeef").without("client-id"),
             404,
             NO_ROUTE,
@@ -44,19 +44,19 @@ async fn a_signature_that_does_not_hold_finds_nothing() {
             404,
             NO_ROUTE,
         ),
-        ("an empty one is none", get("/v2/queues").header("url-signature", ""), 200, ""),
+        ("an empty one is ignored", get("/v2/queues").header("url-signature", ""), 200, ""),
     ];
     check(&client, rows).await;
 }
 
 #[tokio::test]
-async fn a_form_is_refused_if_there_is_a_body() {
+async fn a_form_with_a_body_is_refused() {
     let client = TestApp::shared().client();
     let form = |kind: &str| put("/v2/queues/form").header("content-type", kind).body("{}");
     let rows: [Row; 5] = [
         ("a form", form(FORM), 400, "Invalid Content-Type"),
         ("in capitals", form(&FORM.to_uppercase()), 400, "Invalid Content-Type"),
-        ("before the client", form(FORM).without("client-id"), 400, "Invalid Content-Type"),
+        ("before the client id", form(FORM).without("client-id"), 400, "Invalid Content-Type"),
         ("no body, no form", put("/v2/queues/form").header("content-type", FORM), 201, ""),
         (
             "only the whole value counts",
@@ -67,11 +67,11 @@ async fn a_form_is_refused_if_there_is_a_body() {
     ];
     check(&client, rows).await;
     let before_accept = client.send(form(FORM).header("accept", "text/plain")).await;
-    assert_eq!(before_accept.status, 400, "before Accept is looked at");
+    assert_eq!(before_accept.status, 400, "before Accept is checked");
 }
 
 #[tokio::test]
-async fn a_client_that_takes_no_json_is_refused() {
+async fn a_client_that_does_not_accept_json_is_refused() {
     let client = TestApp::shared().client();
     for path in ["/v2/", "/v2/queues", "/v2/queues/q", "/v2/queues/q/messages", "/v2/ping"] {
         let refused = client.send(get(path).header("accept", "text/plain")).await;
@@ -81,11 +81,11 @@ async fn a_client_that_takes_no_json_is_refused() {
     let post = post("/v2/queues/q/messages").header("accept", "text/html").body("{}");
     assert_eq!(client.send(post).await.status, 406, "POST");
     let before_client = get("/v2/queues").header("accept", "text/plain").without("client-id");
-    assert_eq!(client.send(before_client).await.status, 406, "before the client is looked at");
+    assert_eq!(client.send(before_client).await.status, 406, "before the client id is checked");
 }
 
 #[tokio::test]
-async fn an_accept_header_that_admits_json_passes() {
+async fn an_accept_header_with_json_is_valid() {
     let app = TestApp::shared();
     let client = app.client();
     let accepted = [
@@ -99,11 +99,11 @@ async fn an_accept_header_that_admits_json_passes() {
         client.send(get("/v2/queues").header("accept", accept)).await.expect(200, accept);
     }
     let mut none = connect_and_send(&client, head(&client, "GET /v2/queues", "")).await;
-    none.answer().await.expect("an answer").expect(200, "no Accept header at all");
+    none.response().await.expect("a response").expect(200, "no Accept header at all");
 }
 
 #[tokio::test]
-async fn a_missing_client_id_is_named() {
+async fn a_client_id_is_required() {
     let app = TestApp::shared();
     for path in ["/v2/", "/v2/ping", "/v2/queues", "/v2/queues/q", "/v2/queues/q/messages/m"] {
         let refused = app.client().send(get(path).without("client-id")).await;
@@ -114,7 +114,7 @@ async fn a_missing_client_id_is_named() {
 }
 
 #[tokio::test]
-async fn a_client_id_is_what_a_uuid_parser_takes() {
+async fn a_client_id_is_a_uuid() {
     let client = TestApp::shared().client();
     let id = |id: &str| get("/v2/queues").header("client-id", id);
     let rows: [Row; 13] = [
@@ -141,7 +141,7 @@ async fn a_client_id_is_what_a_uuid_parser_takes() {
 }
 
 #[tokio::test]
-async fn a_project_is_required_on_every_path_but_the_root() {
+async fn a_project_is_required_except_on_the_root() {
     let client = TestApp::shared().client();
     let missing = |call: Call| call.without("x-project-id");
     let rows: [Row; 6] = [
@@ -161,7 +161,7 @@ async fn a_project_is_required_on_every_path_but_the_root() {
 }
 
 #[tokio::test]
-async fn a_project_may_come_in_one_of_three_headers() {
+async fn the_project_is_in_one_of_three_headers() {
     let client = TestApp::shared().client();
     let project = client.sends("x-project-id").to_owned();
     client.put("/v2/queues/mine", &json!({})).await.expect(201, "create");
@@ -178,7 +178,7 @@ async fn a_project_may_come_in_one_of_three_headers() {
 }
 
 #[tokio::test]
-async fn a_queue_is_named_by_letters_digits_and_three_signs() {
+async fn a_queue_name_has_letters_digits_and_three_signs() {
     let client = TestApp::shared().client();
     let create = |name: &str| put(format!("/v2/queues/{name}"));
     let (longest, too_long) = ("x".repeat(64), "x".repeat(65));
@@ -190,7 +190,7 @@ async fn a_queue_is_named_by_letters_digits_and_three_signs() {
         ("64 characters", create(&longest), 201, ""),
         ("a letter encoded twice", create("%2561bc"), 400, BAD_QUEUE),
         ("an encoded letter", create("%61bc"), 201, ""),
-        ("which is the letter itself", create("abc"), 204, ""),
+        ("equals the letter itself", create("abc"), 204, ""),
         ("65 characters", create(&too_long), 400, BAD_QUEUE),
         ("no name", put("/v2/queues/"), 400, BAD_QUEUE),
         ("a blank", create("b%20d"), 400, BAD_QUEUE),
@@ -199,13 +199,18 @@ async fn a_queue_is_named_by_letters_digits_and_three_signs() {
         ("a letter beyond ASCII", create("%C3%A9t%C3%A9"), 400, BAD_QUEUE),
         ("bytes that are no text", create("%FF%FE"), 400, BAD_QUEUE),
         ("other signs", create("a*b"), 400, BAD_QUEUE),
-        ("a bad name before a bad method", call("POST", "/v2/queues/b%20d"), 400, BAD_QUEUE),
+        (
+            "an invalid name before an invalid method",
+            call("POST", "/v2/queues/b%20d"),
+            400,
+            BAD_QUEUE,
+        ),
     ];
     check(&client, rows).await;
 }
 
 #[tokio::test]
-async fn the_name_of_a_queue_is_checked_on_every_route_below_it() {
+async fn a_queue_name_is_checked_on_every_route_below_it() {
     let client = TestApp::shared().client();
     let below = ["", "/stats", "/messages", "/messages/m", "/claims/c"];
     for path in below.map(|below| format!("/v2/queues/b%20d{below}")) {
@@ -217,7 +222,7 @@ async fn the_name_of_a_queue_is_checked_on_every_route_below_it() {
 }
 
 #[tokio::test]
-async fn a_project_is_at_most_256_characters_where_a_queue_is_named() {
+async fn a_project_is_limited_to_256_characters_on_queue_routes() {
     let client = TestApp::shared().client();
     let (longest, too_long) = ("p".repeat(256), "p".repeat(257));
     let rows: [Row; 4] = [
@@ -235,7 +240,7 @@ async fn a_project_is_at_most_256_characters_where_a_queue_is_named() {
 }
 
 #[tokio::test]
-async fn an_extra_spec_is_accepted_and_grants_nothing() {
+async fn an_extra_spec_has_no_effect() {
     let client = TestApp::shared().client();
     let with = |call: Call| call.header("extra-spec", "zaqar-user:secret");
     let rows: [Row; 4] = [
@@ -248,7 +253,7 @@ async fn an_extra_spec_is_accepted_and_grants_nothing() {
 }
 
 #[tokio::test]
-async fn a_wrong_method_is_found_after_the_headers_are() {
+async fn headers_are_checked_before_the_method() {
     let client = TestApp::shared().client();
     let rows: [Row; 3] = [
         ("no client", put("/v2/queues").without("client-id"), 400, "Missing header value"),

@@ -1,4 +1,4 @@
-//! How the parameters of a query are read.
+//! Parsing of query parameters.
 
 use serde_json::json;
 use tests::{Client, Row, TestApp, check, delete, get, post};
@@ -17,7 +17,7 @@ async fn count(client: &Client, query: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_list_may_be_written_in_two_ways() {
+async fn a_list_can_be_written_in_two_ways() {
     let (client, ids) = with_messages(3).await;
     let (a, b, c) = (&ids[0], &ids[1], &ids[2]);
     let spellings = [
@@ -40,7 +40,7 @@ async fn an_encoded_comma_does_not_split_a_list() {
 }
 
 #[tokio::test]
-async fn the_last_of_several_values_counts() {
+async fn the_last_of_several_values_wins() {
     let (client, _) = with_messages(5).await;
     for (query, expected) in [
         ("echo=true&limit=1,2", 2),
@@ -52,15 +52,15 @@ async fn the_last_of_several_values_counts() {
         assert_eq!(count(&client, query).await, expected, "{query}");
     }
     let last = get("/v2/queues/q/messages?limit=1,nonsense");
-    check(&client, [("a last value that is none", last, 400, BAD_PARAMETER)]).await;
+    check(&client, [("an invalid last value", last, 400, BAD_PARAMETER)]).await;
 }
 
 #[tokio::test]
-async fn a_blank_value_is_none() {
+async fn a_blank_value_is_ignored() {
     let (client, _) = with_messages(3).await;
     let listed = client.list("q", "ids=&limit=&echo=true&marker=&include_claimed=").await;
     assert_eq!(listed["messages"].as_array().unwrap().len(), 3);
-    assert!(listed["links"].is_array(), "a listing, not a look-up by ids");
+    assert!(listed["links"].is_array(), "a list, not a look-up by ids");
     let rows: [Row; 4] = [
         ("blank limit of queues", get("/v2/queues?limit=&marker=&detailed="), 200, ""),
         ("blank limit of a claim", post("/v2/queues/none/claims?limit="), 204, ""),
@@ -81,7 +81,7 @@ async fn a_lone_comma_is_an_empty_list() {
 }
 
 #[tokio::test]
-async fn integers_are_read_as_python_reads_them() {
+async fn integers_are_parsed_like_in_python() {
     let (client, _) = with_messages(12).await;
     for (limit, expected) in
         [("5", 5), ("%205%20", 5), ("%2B5", 5), ("+5", 5), ("005", 5), ("1_1", 11), ("%095", 5)]

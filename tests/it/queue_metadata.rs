@@ -1,11 +1,11 @@
-//! The reserved keys of a queue's metadata: which values each of them takes.
+//! Validation of the reserved keys of queue metadata.
 
 use serde_json::{Value, json};
 use tests::{TestApp, put};
 
 use crate::queues::with_defaults;
 
-/// A key, values that it takes, and values that it refuses.
+/// A key, its valid values and its invalid values.
 type Rule = (&'static str, Vec<Value>, Vec<Value>);
 
 fn rules() -> [Rule; 6] {
@@ -62,11 +62,11 @@ fn rules() -> [Rule; 6] {
 }
 
 #[tokio::test]
-async fn each_reserved_key_takes_its_values_at_creation() {
+async fn valid_values_are_accepted_at_creation() {
     let client = TestApp::shared().client();
-    for (key, taken, _) in rules() {
-        for (n, value) in taken.into_iter().enumerate() {
-            let path = format!("/v2/queues/taken-{key}-{n}");
+    for (key, valid, _) in rules() {
+        for (n, value) in valid.into_iter().enumerate() {
+            let path = format!("/v2/queues/valid-{key}-{n}");
             let what = format!("{key} = {value}");
             client.put(&path, &json!({key: value})).await.expect(201, &what);
         }
@@ -74,24 +74,24 @@ async fn each_reserved_key_takes_its_values_at_creation() {
 }
 
 #[tokio::test]
-async fn each_reserved_key_refuses_other_values_at_creation() {
+async fn invalid_values_are_refused_at_creation() {
     let client = TestApp::shared().client();
-    for (key, _, refused) in rules() {
-        for value in refused {
+    for (key, _, invalid) in rules() {
+        for value in invalid {
             let what = format!("{key} = {value}");
-            let answer = client.put("/v2/queues/refused", &json!({key: value})).await;
-            answer.expect_error(400, "Invalid API request", &what);
+            let response = client.put("/v2/queues/refused", &json!({key: value})).await;
+            response.expect_error(400, "Invalid API request", &what);
         }
     }
     client.send(put("/v2/queues/refused")).await.expect(201, "no refusal created the queue");
 }
 
 #[tokio::test]
-async fn each_reserved_key_takes_its_values_in_a_patch() {
+async fn valid_values_are_accepted_in_a_patch() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
-    for (key, taken, _) in rules() {
-        for value in taken {
+    for (key, valid, _) in rules() {
+        for value in valid {
             let what = format!("{key} = {value}");
             let path = format!("/metadata/{key}");
             let change = json!([{"op": "replace", "path": path, "value": value}]);
@@ -101,16 +101,16 @@ async fn each_reserved_key_takes_its_values_in_a_patch() {
 }
 
 #[tokio::test]
-async fn each_reserved_key_refuses_other_values_in_a_patch() {
+async fn invalid_values_are_refused_in_a_patch() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"own": 1})).await;
-    for (key, _, refused) in rules() {
-        for value in refused {
+    for (key, _, invalid) in rules() {
+        for value in invalid {
             let what = format!("{key} = {value}");
             let path = format!("/metadata/{key}");
             let change = json!([{"op": "add", "path": path, "value": value}]);
-            let answer = client.patch_queue("q", &change).await;
-            answer.expect_error(400, "Invalid request body", &what);
+            let response = client.patch_queue("q", &change).await;
+            response.expect_error(400, "Invalid request body", &what);
         }
     }
     let shown = client.get("/v2/queues/q").await.json();
@@ -136,7 +136,7 @@ async fn reserved_keys_are_shown_as_they_were_set() {
 }
 
 #[tokio::test]
-async fn a_flavor_and_a_retry_policy_are_not_shown_unless_set() {
+async fn a_flavor_and_a_retry_policy_are_shown_only_if_set() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
     let shown = client.get("/v2/queues/q").await.json();

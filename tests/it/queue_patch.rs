@@ -1,4 +1,4 @@
-//! Changing the metadata of a queue by a list of operations.
+//! Changing the metadata of a queue with a list of patch operations.
 
 use serde_json::{Value, json};
 use tests::{Client, PATCH_TYPE, Row, TestApp, call, check, patch};
@@ -15,7 +15,7 @@ async fn with_metadata(metadata: &Value) -> Client {
 }
 
 #[tokio::test]
-async fn only_one_content_type_is_taken() {
+async fn only_one_content_type_is_accepted() {
     let client = with_metadata(&json!({})).await;
     let of = |kind: &str| call("PATCH", "/v2/queues/q").header("content-type", kind).body("[]");
     let (with_charset, title) =
@@ -25,7 +25,7 @@ async fn only_one_content_type_is_taken() {
         ("none", call("PATCH", "/v2/queues/q").body("[]"), 415, title),
         ("none and no body", call("PATCH", "/v2/queues/q"), 415, title),
         ("JSON", of("application/json"), 415, title),
-        ("a patch of another kind", of("application/json-patch+json"), 415, title),
+        ("another kind of patch", of("application/json-patch+json"), 415, title),
         ("with a parameter", of(&with_charset), 415, title),
         ("on a missing queue", call("PATCH", "/v2/queues/missing").body("[]"), 415, title),
     ];
@@ -33,7 +33,7 @@ async fn only_one_content_type_is_taken() {
 }
 
 #[tokio::test]
-async fn the_size_comes_before_the_content_type() {
+async fn the_size_is_checked_before_the_content_type() {
     let client = with_metadata(&json!({})).await;
     let huge = " ".repeat(65_537);
     let rows: [Row; 3] = [
@@ -43,18 +43,18 @@ async fn the_size_comes_before_the_content_type() {
     ];
     check(&client, rows).await;
     let full = format!("[]{}", " ".repeat(65_534));
-    client.send(patch("/v2/queues/q").body(full)).await.expect(200, "all that is allowed");
+    client.send(patch("/v2/queues/q").body(full)).await.expect(200, "the maximum");
 }
 
 #[tokio::test]
-async fn a_missing_queue_is_found_missing_after_the_body_was_read() {
+async fn the_body_is_validated_before_the_queue_is_looked_up() {
     let client = TestApp::shared().client();
     let rows: [Row; 4] = [
         ("no body", patch("/v2/queues/missing"), 400, BAD_BODY),
-        ("a bad operation", patch("/v2/queues/missing").body("[1]"), 400, BAD_BODY),
+        ("an invalid operation", patch("/v2/queues/missing").body("[1]"), 400, BAD_BODY),
         ("no operation", patch("/v2/queues/missing").body("[]"), 404, "Not found"),
         (
-            "a good operation",
+            "a valid operation",
             patch("/v2/queues/missing").body("[{\"op\":\"remove\",\"path\":\"/metadata/a\"}]"),
             404,
             "Not found",
@@ -64,14 +64,14 @@ async fn a_missing_queue_is_found_missing_after_the_body_was_read() {
 }
 
 #[tokio::test]
-async fn what_is_no_operation_is_refused() {
+async fn invalid_operations_are_refused() {
     let client = with_metadata(&json!({"a": 1})).await;
     let operations = [
         ("a number", json!(1)),
         ("a string", json!("add")),
         ("an array", json!([])),
         ("null", json!(null)),
-        ("nothing said", json!({})),
+        ("an empty object", json!({})),
         ("no op", json!({"path": "/metadata/a", "value": 1})),
         ("an unknown op", json!({"op": "test", "path": "/metadata/a", "value": 1})),
         ("a move", json!({"op": "move", "from": "/metadata/a", "path": "/metadata/b"})),
@@ -91,7 +91,7 @@ async fn what_is_no_operation_is_refused() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_no_pointer_to_a_key_is_refused() {
+async fn invalid_paths_are_refused() {
     let client = with_metadata(&json!({"a": 1})).await;
     let paths = [
         "",
@@ -127,7 +127,7 @@ async fn a_path_that_is_no_pointer_to_a_key_is_refused() {
 }
 
 #[tokio::test]
-async fn a_path_is_read_with_some_leniency() {
+async fn paths_are_parsed_leniently() {
     let cases = [
         ("the root in capitals", json!({"op": "add", "path": "/METADATA/b", "value": 2}), "b"),
         ("blanks around", json!({"op": "add", "path": "/ metadata / b ", "value": 2}), "b"),
@@ -146,9 +146,9 @@ async fn a_path_is_read_with_some_leniency() {
     assert_eq!(patched.json(), defaults());
 }
 
-/// What an operation does to a key: the key's value afterwards, or the refusal.
+/// Each row is an operation, a key, its value before, and its value afterwards or a conflict.
 #[tokio::test]
-async fn operations_follow_the_table() {
+async fn each_operation_has_the_specified_result() {
     let reserved = "_default_message_ttl";
     let conflict = None;
     let table = [
@@ -169,27 +169,31 @@ async fn operations_follow_the_table() {
         let metadata = before.map_or(json!({}), |value| json!({key: value}));
         let client = with_metadata(&metadata).await;
         let operation = json!([{"op": op, "path": format!("/metadata/{key}"), "value": 600}]);
-        let answer = client.patch_queue("q", &operation).await;
+        let response = client.patch_queue("q", &operation).await;
         let what = format!("{op} {key}, before {before:?}");
         let Some(after) = after else {
-            answer.expect_error(409, CONFLICT, &what);
+            response.expect_error(409, CONFLICT, &what);
             continue;
         };
-        let answer = answer.expect(200, &what).json();
-        assert_eq!(answer[key], after, "{what}");
-        assert_eq!(answer.get(key).is_some(), !after.is_null(), "{what}");
-        assert_eq!(client.get("/v2/queues/q").await.json(), answer, "{what}: what was answered");
+        let response = response.expect(200, &what).json();
+        assert_eq!(response[key], after, "{what}");
+        assert_eq!(response.get(key).is_some(), !after.is_null(), "{what}");
+        assert_eq!(
+            client.get("/v2/queues/q").await.json(),
+            response,
+            "{what}: the stored metadata"
+        );
     }
 }
 
 #[tokio::test]
-async fn all_seven_reserved_keys_can_be_removed_and_replaced_though_unset() {
+async fn unset_reserved_keys_can_be_removed_and_replaced() {
     let client = with_metadata(&json!({})).await;
     for (key, value) in defaults().as_object().unwrap() {
         let path = format!("/metadata/{key}");
         let removal = json!([{"op": "remove", "path": path}]);
-        let answer = client.patch_queue("q", &removal).await.expect(200, key);
-        assert_eq!(answer.json(), defaults(), "remove {key}");
+        let response = client.patch_queue("q", &removal).await.expect(200, key);
+        assert_eq!(response.json(), defaults(), "remove {key}");
         let change = json!([{"op": "replace", "path": path, "value": value}]);
         client.patch_queue("q", &change).await.expect(200, key);
     }
@@ -219,7 +223,7 @@ async fn operations_are_applied_in_order() {
 }
 
 #[tokio::test]
-async fn nothing_is_stored_unless_all_succeed() {
+async fn operations_are_atomic() {
     let client = with_metadata(&json!({"a": 1})).await;
     let first = json!({"op": "add", "path": "/metadata/b", "value": 2});
     let second = [
@@ -240,16 +244,17 @@ async fn nothing_is_stored_unless_all_succeed() {
     }
     let conflict_first = json!([{"op": "remove", "path": "/metadata/z"}, {"op": "add"}]);
     let refused = client.patch_queue("q", &conflict_first).await;
-    refused.expect_error(400, BAD_BODY, "syntax is checked before anything is applied");
+    refused.expect_error(400, BAD_BODY, "syntax is checked before operations are applied");
 }
 
 #[tokio::test]
-async fn a_rule_is_checked_on_the_result() {
+async fn the_result_is_validated() {
     let client = with_metadata(&json!({})).await;
     let there_and_back = json!([
         {"op": "add", "path": "/metadata/_default_message_ttl", "value": 1},
         {"op": "replace", "path": "/metadata/_default_message_ttl", "value": 100},
     ]);
-    let patched = client.patch_queue("q", &there_and_back).await.expect(200, "a good end").json();
+    let patched =
+        client.patch_queue("q", &there_and_back).await.expect(200, "a valid result").json();
     assert_eq!(patched["_default_message_ttl"], 100);
 }

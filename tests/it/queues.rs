@@ -6,7 +6,7 @@ use tests::{Row, TestApp, check, delete, get, put};
 const BAD_BODY: &str = "Invalid request body";
 const BAD_VALUE: &str = "Invalid API request";
 
-/// What a queue shows of the reserved keys that nobody set.
+/// Returns the reserved keys that each queue shows, with their defaults.
 pub(crate) fn defaults() -> Value {
     json!({
         "_max_messages_post_size": 262_144,
@@ -19,7 +19,7 @@ pub(crate) fn defaults() -> Value {
     })
 }
 
-/// The defaults, and over them this metadata.
+/// Returns the defaults, overridden by this metadata.
 pub(crate) fn with_defaults(metadata: &Value) -> Value {
     let mut shown = defaults();
     shown.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
@@ -27,17 +27,17 @@ pub(crate) fn with_defaults(metadata: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_queue_is_created_once() {
+async fn creating_a_queue_is_idempotent() {
     let client = TestApp::shared().client();
     for (what, status) in [("the first time", 201), ("again", 204), ("and again", 204)] {
-        let answer = client.send(put("/v2/queues/orders")).await.expect(status, what);
-        assert_eq!(answer.header("location"), Some("/v2/queues/orders"), "{what}");
-        assert!(answer.body.is_empty(), "{what}");
+        let response = client.send(put("/v2/queues/orders")).await.expect(status, what);
+        assert_eq!(response.header("location"), Some("/v2/queues/orders"), "{what}");
+        assert!(response.body.is_empty(), "{what}");
     }
 }
 
 #[tokio::test]
-async fn a_queue_that_exists_is_left_as_it_is() {
+async fn creating_an_existing_queue_does_not_change_it() {
     let client = TestApp::shared().client();
     let metadata = json!({"_default_message_ttl": 300, "team": "blue"});
     client.create_queue("q", &metadata).await;
@@ -48,7 +48,7 @@ async fn a_queue_that_exists_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_queue_may_be_created_with_many_bodies_and_refused_with_others() {
+async fn the_body_of_a_creation_is_validated() {
     let client = TestApp::shared().client();
     let create = |name: &str, body: &str| put(format!("/v2/queues/{name}")).body(body);
     let rows: [Row; 12] = [
@@ -63,26 +63,21 @@ async fn a_queue_may_be_created_with_many_bodies_and_refused_with_others() {
         ("no JSON", create("e", "metadata"), 400, BAD_BODY),
         ("blanks", create("e", " "), 400, BAD_BODY),
         ("a reserved key", create("e", "{\"_default_message_ttl\": 5}"), 400, BAD_VALUE),
-        ("none of which created it", create("e", "{}"), 201, ""),
+        ("no refused body created it", create("e", "{}"), 201, ""),
     ];
     check(&client, rows).await;
 }
 
 #[tokio::test]
-async fn metadata_is_at_most_64_kib() {
+async fn metadata_is_limited_to_64_kib() {
     let client = TestApp::shared().client();
     let body = |size: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(size - 8));
     assert_eq!(body(65_536).len(), 65_536);
     let rows: [Row; 4] = [
-        ("all that is allowed", put("/v2/queues/a").body(body(65_536)), 201, ""),
+        ("the maximum", put("/v2/queues/a").body(body(65_536)), 201, ""),
         ("a byte more", put("/v2/queues/b").body(body(65_537)), 400, BAD_VALUE),
-        (
-            "no JSON, but too much of it",
-            put("/v2/queues/b").body("x".repeat(65_537)),
-            400,
-            BAD_VALUE,
-        ),
-        ("blanks count", put("/v2/queues/b").body(" ".repeat(65_537) + "{}"), 400, BAD_VALUE),
+        ("too large and no JSON", put("/v2/queues/b").body("x".repeat(65_537)), 400, BAD_VALUE),
+        ("blanks are counted", put("/v2/queues/b").body(" ".repeat(65_537) + "{}"), 400, BAD_VALUE),
     ];
     check(&client, rows).await;
     let names = client.get("/v2/queues").await.json();
@@ -90,7 +85,7 @@ async fn metadata_is_at_most_64_kib() {
 }
 
 #[tokio::test]
-async fn metadata_is_stored_as_it_is() {
+async fn metadata_is_stored_unchanged() {
     let client = TestApp::shared().client();
     let metadata = json!({
         "text": "é 漢字 😀", "number": 1.5, "list": [1, "2", null], "nothing": null,
@@ -111,7 +106,7 @@ async fn a_missing_queue_shows_the_defaults() {
 }
 
 #[tokio::test]
-async fn what_counts_as_unset_shows_the_default() {
+async fn values_that_mean_unset_show_the_default() {
     let client = TestApp::shared().client();
     let metadata = json!({
         "_default_message_ttl": null, "_max_messages_post_size": null, "_dead_letter_queue": "",
@@ -124,7 +119,7 @@ async fn what_counts_as_unset_shows_the_default() {
 }
 
 #[tokio::test]
-async fn a_deleted_queue_is_gone_with_all_that_was_in_it() {
+async fn deleting_a_queue_deletes_its_contents() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"team": "blue"})).await;
     let before = client.post_bodies("q", (0..5).map(|n| json!(n))).await;
@@ -146,7 +141,7 @@ async fn a_deleted_queue_is_gone_with_all_that_was_in_it() {
 }
 
 #[tokio::test]
-async fn a_queue_created_anew_knows_nothing_of_its_past() {
+async fn a_recreated_queue_is_independent_of_the_old_one() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
     let before = client.post_bodies("q", (0..5).map(|n| json!(n))).await;
@@ -154,15 +149,19 @@ async fn a_queue_created_anew_knows_nothing_of_its_past() {
     client.create_queue("q", &json!({})).await;
     assert_eq!(client.list_all("q").await, Vec::<Value>::new());
     let after = client.post_bodies("q", (0..5).map(|n| json!(n))).await;
-    assert!(before.iter().all(|id| !after.contains(id)), "ids are not used twice");
+    assert!(before.iter().all(|id| !after.contains(id)), "ids are not reused");
     let path = format!("/v2/queues/q/messages?ids={}", before.join(","));
-    client.get(path).await.expect_error(404, "Not found", "messages of the past");
+    client.get(path).await.expect_error(404, "Not found", "messages of the old queue");
     client.delete(format!("/v2/queues/q/messages/{}", before[0])).await.expect(204, "delete");
-    assert_eq!(client.list_all("q").await.len(), 5, "a message of the past deletes none of today");
+    assert_eq!(
+        client.list_all("q").await.len(),
+        5,
+        "an id of the old queue deletes no new message"
+    );
 }
 
 #[tokio::test]
-async fn a_missing_queue_can_be_deleted() {
+async fn deleting_a_missing_queue_succeeds() {
     let client = TestApp::shared().client();
     client.delete("/v2/queues/never").await.expect(204, "never there");
 }

@@ -11,7 +11,7 @@ async fn with_queues(names: &[&str]) -> Client {
     client
 }
 
-/// The names in a listing with this query, and the link to the next page.
+/// Lists queues with this query. Returns their names and the link to the next page.
 async fn names(client: &Client, query: &str) -> (Vec<String>, Option<String>) {
     let listed = client.get(format!("/v2/queues?{query}")).await.expect(200, query).json();
     let name = |queue: &Value| queue["name"].as_str().unwrap().to_owned();
@@ -26,7 +26,7 @@ async fn names(client: &Client, query: &str) -> (Vec<String>, Option<String>) {
 }
 
 #[tokio::test]
-async fn a_project_without_queues_lists_none() {
+async fn an_empty_project_lists_no_queues() {
     let client = TestApp::shared().client();
     for query in ["", "?with_count=true", "?detailed=true", "?marker=q", "?name=q"] {
         let listed = client.get(format!("/v2/queues{query}")).await.expect(200, query);
@@ -54,7 +54,7 @@ async fn a_listed_queue_has_a_name_and_a_path() {
 }
 
 #[tokio::test]
-async fn a_page_holds_ten_queues_unless_another_number_is_asked_for() {
+async fn a_page_has_ten_queues_by_default() {
     let all: Vec<_> = (0..25).map(|n| format!("q{n:02}")).collect();
     let client = with_queues(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(names(&client, "").await.0, all[..10]);
@@ -76,11 +76,11 @@ async fn following_the_links_visits_each_queue_once() {
         pages += 1;
     }
     assert_eq!(seen, all);
-    assert_eq!(pages, 4, "three pages with queues, and an empty one that ends it");
+    assert_eq!(pages, 4, "three pages with queues and an empty one");
 }
 
 #[tokio::test]
-async fn a_link_repeats_what_was_asked_in_a_fixed_order() {
+async fn a_link_repeats_the_parameters_in_a_fixed_order() {
     let client = with_queues(&["q1", "q2", "q3"]).await;
     let links = [
         ("limit=1", "limit=1&marker=q1"),
@@ -104,7 +104,7 @@ async fn a_link_repeats_what_was_asked_in_a_fixed_order() {
 }
 
 #[tokio::test]
-async fn a_marker_need_not_be_the_name_of_a_queue() {
+async fn a_marker_can_be_any_text() {
     let client = with_queues(&["a", "c", "e"]).await;
     for (marker, expected) in [
         ("a", &["c", "e"][..]),
@@ -118,7 +118,7 @@ async fn a_marker_need_not_be_the_name_of_a_queue() {
 }
 
 #[tokio::test]
-async fn details_are_what_the_queue_itself_shows() {
+async fn details_equal_the_metadata_of_the_queue() {
     let client = TestApp::shared().client();
     client.create_queue("plain", &json!({})).await;
     client.create_queue("rich", &json!({"_default_message_ttl": 99, "a": [1, null]})).await;
@@ -132,7 +132,7 @@ async fn details_are_what_the_queue_itself_shows() {
 }
 
 #[tokio::test]
-async fn the_count_is_of_all_queues_of_the_project() {
+async fn the_count_includes_all_queues_of_the_project() {
     let client = with_queues(&["a1", "a2", "b1"]).await;
     for (query, count) in [
         ("with_count=true", json!(3)),
@@ -173,7 +173,7 @@ async fn a_name_filter_is_plain_text() {
 }
 
 #[tokio::test]
-async fn other_parameters_filter_by_stored_metadata() {
+async fn other_parameters_filter_by_metadata() {
     let client = TestApp::shared().client();
     let queues = [
         ("a", json!({"team": "blue", "level": 1, "_default_message_ttl": 60})),
@@ -205,7 +205,7 @@ async fn other_parameters_filter_by_stored_metadata() {
 }
 
 #[tokio::test]
-async fn a_filter_does_not_shorten_a_page_while_more_follow() {
+async fn a_filter_does_not_shorten_a_page() {
     let client = TestApp::shared().client();
     for n in 0..30 {
         let team = if n % 3 == 0 { "blue" } else { "red" };
@@ -216,15 +216,15 @@ async fn a_filter_does_not_shorten_a_page_while_more_follow() {
 }
 
 #[tokio::test]
-async fn listing_refuses_what_it_does_not_understand() {
+async fn invalid_parameters_are_refused() {
     let client = with_queues(&["q"]).await;
-    let bad = |query: &str| get(format!("/v2/queues?{query}"));
+    let list = |query: &str| get(format!("/v2/queues?{query}"));
     let rows: [Row; 5] = [
-        ("limit 0", bad("limit=0"), 400, "Invalid API request"),
-        ("limit 21", bad("limit=21"), 400, "Invalid API request"),
-        ("limit as a word", bad("limit=all"), 400, "Invalid parameter"),
-        ("detailed as a word", bad("detailed=very"), 400, "Invalid parameter"),
-        ("with_count as a word", bad("with_count=please"), 400, "Invalid parameter"),
+        ("limit 0", list("limit=0"), 400, "Invalid API request"),
+        ("limit 21", list("limit=21"), 400, "Invalid API request"),
+        ("limit as a word", list("limit=all"), 400, "Invalid parameter"),
+        ("detailed as a word", list("detailed=very"), 400, "Invalid parameter"),
+        ("with_count as a word", list("with_count=please"), 400, "Invalid parameter"),
     ];
     check(&client, rows).await;
     for query in ["team=a,b", "team=a&team=b"] {

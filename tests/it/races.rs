@@ -1,4 +1,4 @@
-//! Many clients at one queue: each message goes to one of them.
+//! Many clients of one queue: each message goes to one of them.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 
 const CLIENTS: usize = 8;
 
-/// Runs one task a client and collects what they return.
-async fn together<T, F>(client: &Client, task: impl Fn(Client, usize) -> F) -> Vec<T>
+/// Runs one task for each client concurrently and returns their results.
+async fn concurrently<T, F>(client: &Client, task: impl Fn(Client, usize) -> F) -> Vec<T>
 where
     T: Send + 'static,
     F: Future<Output = T> + Send + 'static,
@@ -27,7 +27,7 @@ fn ids(messages: &[Value]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn one_client_alone_creates_a_queue() {
+async fn only_one_client_creates_a_queue() {
     let client = TestApp::shared().client();
     for n in 0..5 {
         let path = format!("/v2/queues/q{n}");
@@ -35,7 +35,7 @@ async fn one_client_alone_creates_a_queue() {
             let call = put(path.clone());
             async move { client.send(call).await.status }
         };
-        let mut statuses = together(&client, create).await;
+        let mut statuses = concurrently(&client, create).await;
         statuses.sort_unstable();
         assert_eq!(statuses, [201, 204, 204, 204, 204, 204, 204, 204]);
     }
@@ -45,7 +45,7 @@ async fn one_client_alone_creates_a_queue() {
 async fn each_message_is_claimed_once() {
     let client = TestApp::shared().client();
     let posted = client.post_bodies("q", (0..200).map(|n| json!(n))).await;
-    let claims = together(&client, |client, n| async move {
+    let claims = concurrently(&client, |client, n| async move {
         let mut claimed = Vec::new();
         while let Some(claim) = client.claim("q", 1 + u32::try_from(n).unwrap()).await {
             claimed.extend(claim.ids());
@@ -53,7 +53,7 @@ async fn each_message_is_claimed_once() {
         claimed
     });
     let claimed: Vec<_> = claims.await.concat();
-    assert_eq!(claimed.len(), posted.len(), "none twice");
+    assert_eq!(claimed.len(), posted.len(), "none was taken twice");
     assert_eq!(claimed.into_iter().collect::<HashSet<_>>(), posted.into_iter().collect());
     assert_eq!(client.counts("q").await, [0, 200, 200]);
 }
@@ -62,7 +62,7 @@ async fn each_message_is_claimed_once() {
 async fn each_message_is_popped_once() {
     let client = TestApp::shared().client();
     let posted = client.post_bodies("q", (0..200).map(|n| json!(n))).await;
-    let popped = together(&client, |client, n| async move {
+    let popped = concurrently(&client, |client, n| async move {
         let mut popped = Vec::new();
         loop {
             let messages = client.pop("q", 1 + u32::try_from(n).unwrap()).await;
@@ -73,16 +73,16 @@ async fn each_message_is_popped_once() {
         }
     });
     let popped: Vec<_> = popped.await.concat();
-    assert_eq!(popped.len(), posted.len(), "none twice");
+    assert_eq!(popped.len(), posted.len(), "none was taken twice");
     assert_eq!(popped.into_iter().collect::<HashSet<_>>(), posted.into_iter().collect());
     assert_eq!(client.counts("q").await, [0, 0, 0]);
 }
 
 #[tokio::test]
-async fn claims_and_pops_share_a_queue_without_losing_count() {
+async fn concurrent_claims_and_pops_lose_no_message() {
     let client = TestApp::shared().client();
     let posted = client.post_bodies("q", (0..150).map(|n| json!(n))).await;
-    let taken = together(&client, |client, n| async move {
+    let taken = concurrently(&client, |client, n| async move {
         let mut taken = Vec::new();
         for _ in 0..8 {
             if n % 2 == 0 {
@@ -99,15 +99,15 @@ async fn claims_and_pops_share_a_queue_without_losing_count() {
     });
     let taken: Vec<_> = taken.await.concat();
     let unique: HashSet<_> = taken.iter().collect();
-    assert_eq!(unique.len(), taken.len(), "none twice");
+    assert_eq!(unique.len(), taken.len(), "none was taken twice");
     let left = client.list_all("q").await.len();
-    assert_eq!(left + taken.len(), posted.len(), "none lost");
+    assert_eq!(left + taken.len(), posted.len(), "none was lost");
 }
 
 #[tokio::test]
-async fn posts_at_once_keep_their_batches_together() {
+async fn messages_of_one_post_are_consecutive() {
     let client = TestApp::shared().client();
-    together(&client, |client, n| async move {
+    concurrently(&client, |client, n| async move {
         for round in 0..10 {
             client.post_bodies("q", (0..5).map(|part| json!([n, round, part]))).await;
         }
@@ -127,7 +127,7 @@ async fn posts_at_once_keep_their_batches_together() {
 async fn no_acknowledged_change_of_metadata_is_lost() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
-    let changed = together(&client, |client, n| async move {
+    let changed = concurrently(&client, |client, n| async move {
         let mut changed = Vec::new();
         for round in 0..5 {
             let key = format!("key-{n}-{round}");
@@ -147,14 +147,14 @@ async fn no_acknowledged_change_of_metadata_is_lost() {
     }
 }
 
-/// Deleting a queue while others create it leaves it either there or gone, but never such that what
-/// is posted later is lost.
+/// A queue that is deleted while others create it exists afterwards or not. In both cases, a later
+/// post is not lost.
 #[tokio::test]
-async fn a_queue_that_was_deleted_while_it_was_created_loses_nothing_later() {
+async fn a_concurrent_creation_and_deletion_loses_no_later_message() {
     let client = TestApp::shared().client();
     for n in 0..60 {
         let queue = format!("q{n}");
-        together(&client, |client, number| {
+        concurrently(&client, |client, number| {
             let path = format!("/v2/queues/{queue}");
             async move {
                 let call = if number % 4 == 3 { tests::delete(path) } else { put(path) };
@@ -165,9 +165,9 @@ async fn a_queue_that_was_deleted_while_it_was_created_loses_nothing_later() {
         client.post_bodies(&queue, [json!("kept")]).await;
         assert_eq!(client.bodies(&queue, "echo=true").await, ["kept"]);
     }
-    // Whatever a node remembered wrongly, it has forgotten by now: every queue is read anew.
+    // By now, the node has evicted a wrong cache entry, and reads every queue from the catalog.
     for n in 0..60 {
-        client.put(format!("/v2/queues/q{n}"), &json!({})).await.expect(204, "it is there");
+        client.put(format!("/v2/queues/q{n}"), &json!({})).await.expect(204, "it exists");
         assert_eq!(client.bodies(&format!("q{n}"), "echo=true").await, ["kept"]);
     }
 }

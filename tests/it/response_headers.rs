@@ -1,11 +1,11 @@
-//! The headers of answers.
+//! Headers of responses.
 
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use serde_json::json;
 use tests::{Client, TestApp, call, connect_and_send, delete, get, head, patch, post, put};
 
 #[tokio::test]
-async fn every_answer_carries_a_request_id_of_its_own() {
+async fn every_response_has_a_unique_request_id() {
     let app = TestApp::shared();
     let client = app.client();
     let calls = [
@@ -22,15 +22,15 @@ async fn every_answer_carries_a_request_id_of_its_own() {
     ];
     let mut seen = std::collections::HashSet::new();
     for (what, call) in calls {
-        let answer = client.send(call).await;
-        answer.expect_request_id(what);
-        let id = answer.header("x-openstack-request-id").unwrap().to_owned();
+        let response = client.send(call).await;
+        response.expect_request_id(what);
+        let id = response.header("x-openstack-request-id").unwrap().to_owned();
         assert!(seen.insert(id), "{what}: the id was given before");
     }
 }
 
 #[tokio::test]
-async fn answers_with_json_say_so() {
+async fn responses_with_json_have_its_content_type() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
     let posted = json!({"messages": [{"body": 1}]});
@@ -45,15 +45,15 @@ async fn answers_with_json_say_so() {
         ("patch", patch("/v2/queues/q").body("[]"), 200),
     ];
     for (what, call, status) in calls {
-        let answer = client.send(call).await.expect(status, what);
-        assert_eq!(answer.header("content-type"), Some("application/json"), "{what}");
-        let length = answer.body.len().to_string();
-        assert_eq!(answer.header("content-length"), Some(length.as_str()), "{what}");
+        let response = client.send(call).await.expect(status, what);
+        assert_eq!(response.header("content-type"), Some("application/json"), "{what}");
+        let length = response.body.len().to_string();
+        assert_eq!(response.header("content-length"), Some(length.as_str()), "{what}");
     }
 }
 
 #[tokio::test]
-async fn a_created_queue_answers_an_empty_document() {
+async fn creating_a_queue_returns_an_empty_document() {
     let client = TestApp::shared().client();
     let created = client.send(put("/v2/queues/q")).await.expect(201, "create");
     assert_eq!(created.header("content-type"), Some("application/json"));
@@ -62,7 +62,7 @@ async fn a_created_queue_answers_an_empty_document() {
 }
 
 #[tokio::test]
-async fn answers_without_content_name_neither_type_nor_length() {
+async fn responses_without_content_have_neither_type_nor_length() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
     let calls = [
@@ -76,10 +76,10 @@ async fn answers_without_content_name_neither_type_nor_length() {
         ("ping", get("/v2/ping")),
     ];
     for (what, call) in calls {
-        let answer = client.send(call).await.expect(204, what);
-        assert!(!answer.headers.contains_key(CONTENT_TYPE), "{what}: {:?}", answer.headers);
-        assert!(!answer.headers.contains_key(CONTENT_LENGTH), "{what}: {:?}", answer.headers);
-        assert!(answer.body.is_empty(), "{what}");
+        let response = client.send(call).await.expect(204, what);
+        assert!(!response.headers.contains_key(CONTENT_TYPE), "{what}: {:?}", response.headers);
+        assert!(!response.headers.contains_key(CONTENT_LENGTH), "{what}: {:?}", response.headers);
+        assert!(response.body.is_empty(), "{what}");
     }
 }
 
@@ -99,24 +99,24 @@ async fn locations_are_paths() {
 }
 
 #[tokio::test]
-async fn nothing_is_conditional() {
+async fn conditional_headers_are_ignored() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
     for path in ["/", "/v2/", "/v2/queues", "/v2/queues/q", "/v2/queues/q/messages"] {
         let call = get(path)
             .header("if-none-match", "*")
             .header("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT");
-        let answer = client.send(call).await;
-        assert!(matches!(answer.status, 200 | 300), "{path}: {}", answer.status);
-        assert_eq!(answer.header("etag"), None, "{path}");
-        assert_eq!(answer.header("last-modified"), None, "{path}");
+        let response = client.send(call).await;
+        assert!(matches!(response.status, 200 | 300), "{path}: {}", response.status);
+        assert_eq!(response.header("etag"), None, "{path}");
+        assert_eq!(response.header("last-modified"), None, "{path}");
     }
 }
 
 #[tokio::test]
-async fn an_origin_is_not_answered_unless_one_is_configured() {
+async fn cors_headers_are_absent_by_default() {
     let client = TestApp::shared().client();
-    let answers = [
+    let responses = [
         client.send(get("/v2/queues").header("origin", "http://app.example")).await,
         client
             .send(
@@ -126,30 +126,30 @@ async fn an_origin_is_not_answered_unless_one_is_configured() {
             )
             .await,
     ];
-    for answer in answers {
-        let answer = answer.expect(200, "an origin");
+    for response in responses {
+        let response = response.expect(200, "an origin");
         let cors = |name: &str| name.starts_with("access-control-");
-        assert!(!answer.headers.keys().any(|name| cors(name.as_str())), "{:?}", answer.headers);
+        assert!(!response.headers.keys().any(|name| cors(name.as_str())), "{:?}", response.headers);
     }
 }
 
 #[tokio::test]
-async fn a_body_without_a_length_is_not_seen() {
+async fn a_body_without_a_length_is_ignored() {
     let client = TestApp::shared().client();
     let chunked = |line| head(&client, line, "Transfer-Encoding: chunked\r\n");
     let chunks = "18\r\n{\"_default_message_ttl\":\r\n4\r\n 77}\r\n0\r\n\r\n";
     let put = chunked("PUT /v2/queues/chunked") + chunks;
-    let created = connect_and_send(&client, put).await.answer().await;
-    created.expect("an answer").expect(201, "an optional body");
+    let created = connect_and_send(&client, put).await.response().await;
+    created.expect("a response").expect(201, "an optional body");
     let shown = client.get("/v2/queues/chunked").await.json();
     assert_eq!(shown["_default_message_ttl"], 3600, "the body was not read");
     let post = chunked("POST /v2/queues/chunked/messages") + "2\r\n{}\r\n0\r\n\r\n";
-    let refused = connect_and_send(&client, post).await.answer().await.expect("an answer");
+    let refused = connect_and_send(&client, post).await.response().await.expect("a response");
     refused.expect_error(400, "Invalid request body", "a required body");
 }
 
 #[tokio::test]
-async fn a_head_request_is_answered_for_ping_alone() {
+async fn head_is_supported_only_for_ping() {
     let app = TestApp::shared();
     let client = app.client();
     for path in ["/v2/", "/v2/queues", "/v2/queues/q", "/v2/queues/q/messages"] {

@@ -1,4 +1,4 @@
-//! How long messages are kept for groups.
+//! Retention: how long acknowledged messages are kept for groups.
 
 use serde_json::{Value, json};
 use tests::{Client, TestApp, post};
@@ -11,13 +11,13 @@ async fn with_retention(retention: Value) -> Client {
     client
 }
 
-/// What the group claims, all of it acknowledged.
-async fn handled(client: &Client) -> Vec<Value> {
-    let answer = client.send(post(format!("{GROUP}/claims?limit=20"))).await;
-    if answer.status == 204 {
+/// Claims messages for the group, acknowledges them and returns their bodies.
+async fn consume(client: &Client) -> Vec<Value> {
+    let response = client.send(post(format!("{GROUP}/claims?limit=20"))).await;
+    if response.status == 204 {
         return Vec::new();
     }
-    let claim = answer.expect(201, "claim").json();
+    let claim = response.expect(201, "claim").json();
     let messages = claim["messages"].as_array().unwrap();
     let ids: Vec<_> = messages.iter().map(|message| message["id"].clone()).collect();
     let done = json!({"claim_id": claim["claim_id"], "acknowledged": ids});
@@ -25,40 +25,40 @@ async fn handled(client: &Client) -> Vec<Value> {
     messages.iter().map(|message| message["body"].clone()).collect()
 }
 
-async fn from_the_start(client: &Client) -> Vec<Value> {
+async fn consume_from_the_start(client: &Client) -> Vec<Value> {
     client.post(format!("{GROUP}/seek"), &json!({"to": "start"})).await.expect(204, "seek");
-    handled(client).await
+    consume(client).await
 }
 
 #[tokio::test]
-async fn what_all_are_done_with_can_be_replayed_until_its_ttl_ends() {
+async fn acknowledged_messages_can_be_replayed_until_they_expire() {
     let client = with_retention(json!("ttl")).await;
     client.post_bodies("q", [json!(1), json!(2)]).await;
     assert_eq!(client.pop("q", 2).await.len(), 2);
     client.put(GROUP, &json!({"start": "start"})).await.expect(201, "a late group");
-    assert_eq!(handled(&client).await, [1, 2]);
-    assert_eq!(handled(&client).await, Vec::<Value>::new());
-    assert_eq!(from_the_start(&client).await, [1, 2]);
+    assert_eq!(consume(&client).await, [1, 2]);
+    assert_eq!(consume(&client).await, Vec::<Value>::new());
+    assert_eq!(consume_from_the_start(&client).await, [1, 2]);
     assert_eq!(client.counts("q").await, [0, 0, 0]);
     client.send(post("/v2/queues/q/purge")).await.expect(204, "purge");
-    assert_eq!(from_the_start(&client).await, Vec::<Value>::new());
+    assert_eq!(consume_from_the_start(&client).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
-async fn without_it_a_group_finds_what_the_queue_still_has() {
+async fn without_retention_a_group_gets_only_messages_of_the_queue() {
     for retention in [json!("acknowledged"), Value::Null] {
         let client = with_retention(retention).await;
         client.post_bodies("q", [json!(1), json!(2)]).await;
         client.pop("q", 1).await;
         client.put(GROUP, &json!({"start": "start"})).await.expect(201, "a late group");
-        assert_eq!(handled(&client).await, [2]);
+        assert_eq!(consume(&client).await, [2]);
         client.pop("q", 1).await;
-        assert_eq!(from_the_start(&client).await, Vec::<Value>::new());
+        assert_eq!(consume_from_the_start(&client).await, Vec::<Value>::new());
     }
 }
 
 #[tokio::test]
-async fn it_holds_for_what_is_posted_from_then_on() {
+async fn a_change_of_retention_applies_to_later_posts() {
     let client = with_retention(json!("acknowledged")).await;
     let set = |verb: &str, value: &str| json!([{"op": verb, "path": "/metadata/_retention", "value": value}]);
     client.post_bodies("q", [json!(1)]).await;
@@ -68,30 +68,38 @@ async fn it_holds_for_what_is_posted_from_then_on() {
     client.post_bodies("q", [json!(3)]).await;
     client.pop("q", 3).await;
     client.put(GROUP, &json!({"start": "start"})).await.expect(201, "a late group");
-    assert_eq!(handled(&client).await, [2]);
+    assert_eq!(consume(&client).await, [2]);
 }
 
 #[tokio::test]
-async fn another_value_is_refused() {
+async fn an_invalid_retention_is_refused() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
     for bad in [json!("forever"), json!(""), json!(true), json!(60), json!(["ttl"]), json!({})] {
-        let answer = client.put("/v2/queues/r", &json!({"_retention": bad})).await;
-        answer.expect_error(400, "Invalid API request", &bad.to_string());
+        let response = client.put("/v2/queues/r", &json!({"_retention": bad})).await;
+        response.expect_error(400, "Invalid API request", &bad.to_string());
         let add = json!([{"op": "add", "path": "/metadata/_retention", "value": bad}]);
-        let answer = client.patch_queue("q", &add).await;
-        answer.expect_error(400, "Invalid request body", &bad.to_string());
+        let response = client.patch_queue("q", &add).await;
+        response.expect_error(400, "Invalid request body", &bad.to_string());
     }
 }
 
 #[tokio::test]
-async fn a_post_of_too_many_messages_that_are_retained_is_refused() {
+async fn the_limit_of_a_post_counts_retained_messages() {
     let client = with_retention(json!("ttl")).await;
-    let post = |count: usize| json!({"messages": vec![json!({"body": 1}); count]});
+    let messages = |count: usize| json!({"messages": vec![json!({"body": 1}); count]});
     let path = "/v2/queues/q/messages";
-    client.post(path, &post(5_000)).await.expect(201, "as many as may be");
-    client.post(path, &post(5_001)).await.expect_error(400, "Invalid API request", "one more");
+    client.post(path, &messages(5_000)).await.expect(201, "the maximum");
+    client.post(path, &messages(5_001)).await.expect_error(
+        400,
+        "Invalid API request",
+        "one more than the maximum",
+    );
     client.put(GROUP, &json!({})).await.expect(201, "a group counts too");
-    client.post(path, &post(3_333)).await.expect(201, "as many as may be");
-    client.post(path, &post(3_334)).await.expect_error(400, "Invalid API request", "one more");
+    client.post(path, &messages(3_333)).await.expect(201, "the maximum");
+    client.post(path, &messages(3_334)).await.expect_error(
+        400,
+        "Invalid API request",
+        "one more than the maximum",
+    );
 }

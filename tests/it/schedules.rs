@@ -1,52 +1,62 @@
-//! Messages that are posted now and delivered at a moment of their own.
+//! Scheduled messages: posted now, delivered at a given time.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::{Client, TestApp, post};
 
-async fn post_at(client: &Client, moment: &Value) -> tests::Answer {
-    let message = json!({"body": 1, "ttl": 600, "deliver_at": moment});
+async fn post_at(client: &Client, time: &Value) -> tests::Response {
+    let message = json!({"body": 1, "ttl": 600, "deliver_at": time});
     client.post("/v2/queues/q/messages", &json!({"messages": [message]})).await
 }
 
-/// A moment this many seconds from now.
+/// Returns the time this many seconds from now.
 #[expect(clippy::disallowed_methods, reason = "the server has a clock of its own")]
 fn ahead(seconds: u64) -> Value {
-    let moment = jiff::Timestamp::now() + Duration::from_secs(seconds);
-    json!(moment.to_string())
+    let time = jiff::Timestamp::now() + Duration::from_secs(seconds);
+    json!(time.to_string())
 }
 
 #[tokio::test]
-async fn a_scheduled_message_comes_at_its_time() {
+#[expect(clippy::disallowed_methods, reason = "the server has a clock of its own")]
+async fn a_scheduled_message_is_delivered_at_its_time() {
     let client = TestApp::shared().client();
-    post_at(&client, &ahead(2)).await.expect(201, "post");
-    assert!(client.claim("q", 1).await.is_none(), "before its time");
-    assert!(client.pop("q", 1).await.is_empty(), "before its time");
+    let time = ahead(2);
+    post_at(&client, &time).await.expect(201, "post");
     let claim = client.send(post("/v2/queues/q/claims?wait=30")).await;
+    let now = jiff::Timestamp::now();
     let claimed = claim.expect(201, "at its time").json();
+    assert!(now >= time.as_str().unwrap().parse().unwrap(), "claimed before {time}, at {now}");
     assert_eq!(claimed["messages"][0]["ttl"], 600);
 }
 
 #[tokio::test]
-async fn a_moment_that_has_passed_means_now() {
+async fn a_scheduled_message_is_not_delivered_before_its_time() {
+    let client = TestApp::shared().client();
+    post_at(&client, &ahead(3_000)).await.expect(201, "post");
+    assert!(client.claim("q", 1).await.is_none(), "claimed");
+    assert!(client.pop("q", 1).await.is_empty(), "popped");
+}
+
+#[tokio::test]
+async fn a_time_in_the_past_means_now() {
     let client = TestApp::shared().client();
     post_at(&client, &json!("2001-02-03T04:05:06+02:00")).await.expect(201, "post");
     assert!(client.claim("q", 1).await.is_some());
 }
 
 #[tokio::test]
-async fn a_scheduled_message_is_listed_and_can_be_cancelled() {
+async fn a_scheduled_message_is_listed_and_can_be_deleted() {
     let client = TestApp::shared().client();
     let posted = post_at(&client, &ahead(3_000)).await.expect(201, "post").json();
-    // A queue without a delay shows all that is in it.
+    // A queue without a delay lists all its messages.
     assert_eq!(client.bodies("q", "echo=true").await, [1]);
-    client.delete(posted["resources"][0].as_str().unwrap()).await.expect(204, "cancel");
+    client.delete(posted["resources"][0].as_str().unwrap()).await.expect(204, "delete");
     assert_eq!(client.counts("q").await, [0, 0, 0]);
 }
 
 #[tokio::test]
-async fn a_queue_with_a_delay_hides_what_is_scheduled() {
+async fn a_queue_with_a_delay_hides_scheduled_messages() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"_default_message_delay": 1})).await;
     post_at(&client, &ahead(3_000)).await.expect(201, "post");
@@ -58,7 +68,7 @@ async fn a_queue_with_a_delay_hides_what_is_scheduled() {
 }
 
 #[tokio::test]
-async fn a_bad_moment_is_refused() {
+async fn an_invalid_time_is_refused() {
     let client = TestApp::shared().client();
     let bad = [
         json!(1_900_000_000),
@@ -71,16 +81,16 @@ async fn a_bad_moment_is_refused() {
         json!("9999-01-01T00:00:00Z"),
         ahead(1_209_700),
     ];
-    for moment in bad {
-        let answer = post_at(&client, &moment).await;
-        assert_eq!(answer.status, 400, "{moment}: {}", answer.text());
-        assert!(answer.text().contains("deliver_at"), "{}", answer.text());
+    for time in bad {
+        let response = post_at(&client, &time).await;
+        assert_eq!(response.status, 400, "{time}: {}", response.text());
+        assert!(response.text().contains("deliver_at"), "{}", response.text());
     }
     assert_eq!(client.counts("q").await, [0, 0, 0]);
 }
 
 #[tokio::test]
-async fn scheduled_messages_are_listed_by_themselves() {
+async fn scheduled_messages_can_be_listed_alone() {
     let client = TestApp::shared().client();
     client.post_bodies("q", [json!(0)]).await;
     let all = (1..=3).map(|n| json!({"body": n, "ttl": 600, "deliver_at": ahead(3_000)}));
@@ -101,11 +111,11 @@ async fn scheduled_messages_are_listed_by_themselves() {
 }
 
 #[tokio::test]
-async fn a_scheduled_message_can_be_moved() {
+async fn a_scheduled_message_can_be_rescheduled() {
     let client = TestApp::shared().client();
     let posted = post_at(&client, &ahead(3_000)).await.expect(201, "post").json();
     let path = format!("{}/reschedule", posted["resources"][0].as_str().unwrap());
-    let to = |moment: Value| post(&path).json(&json!({"deliver_at": moment}));
+    let to = |time: Value| post(&path).json(&json!({"deliver_at": time}));
     client.send(to(ahead(2_000))).await.expect(204, "later");
     assert!(client.claim("q", 1).await.is_none(), "not yet");
     client.send(to(json!("2001-02-03T04:05:06Z"))).await.expect(204, "at once");
@@ -115,23 +125,23 @@ async fn a_scheduled_message_can_be_moved() {
 }
 
 #[tokio::test]
-async fn a_message_is_moved_to_a_moment_only() {
+async fn rescheduling_requires_a_valid_time() {
     let client = TestApp::shared().client();
     let posted = post_at(&client, &ahead(3_000)).await.expect(201, "post").json();
     let path = format!("{}/reschedule", posted["resources"][0].as_str().unwrap());
     for bad in [json!("tomorrow"), json!(1_900_000_000), Value::Null, json!("2030-01-31")] {
-        let moved = client.send(post(&path).json(&json!({"deliver_at": bad}))).await;
-        moved.expect_error(400, "Invalid request body", &bad.to_string());
+        let refused = client.send(post(&path).json(&json!({"deliver_at": bad}))).await;
+        refused.expect_error(400, "Invalid request body", &bad.to_string());
     }
     let other = client.send(post(&path).json(&json!({"deliver_at": ahead(60), "delay": 1}))).await;
     other.expect_error(400, "Invalid API request", "another key");
     for body in [json!({}), json!([])] {
-        let moved = client.send(post(&path).json(&body)).await;
-        moved.expect_error(400, "Invalid request body", &body.to_string());
+        let refused = client.send(post(&path).json(&body)).await;
+        refused.expect_error(400, "Invalid request body", &body.to_string());
     }
     let far = json!({"deliver_at": "2999-01-31T08:00:00Z"});
-    let moved = client.send(post(&path).json(&far)).await;
-    moved.expect_error(400, "Invalid API request", "too far ahead");
+    let refused = client.send(post(&path).json(&far)).await;
+    refused.expect_error(400, "Invalid API request", "too far ahead");
     let gone = json!({"deliver_at": ahead(60)});
     for queue in ["q", "none"] {
         let path = format!("/v2/queues/{queue}/messages/none/reschedule");

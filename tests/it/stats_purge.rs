@@ -1,4 +1,6 @@
-//! Counting what is in a queue, and emptying it.
+//! Statistics of a queue, and purging it.
+
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tests::{Row, TestApp, check, post};
@@ -7,7 +9,7 @@ const BAD_BODY: &str = "Invalid request body";
 const BAD_VALUE: &str = "Invalid API request";
 
 #[tokio::test]
-async fn a_missing_queue_has_three_zeros() {
+async fn a_missing_queue_has_no_messages() {
     let client = TestApp::shared().client();
     let zeros = json!({"messages": {"claimed": 0, "free": 0, "total": 0}});
     let missing = client.get("/v2/queues/missing/stats").await.expect(200, "missing");
@@ -19,7 +21,7 @@ async fn a_missing_queue_has_three_zeros() {
 }
 
 #[tokio::test]
-async fn counts_follow_at_once() {
+async fn counts_are_exact_after_each_change() {
     let client = TestApp::shared().client();
     let ids = client.post_bodies("q", (0..15).map(|n| json!(n))).await;
     assert_eq!(client.counts("q").await, [15, 0, 15], "posted");
@@ -40,6 +42,7 @@ async fn counts_follow_at_once() {
 #[tokio::test]
 async fn the_oldest_and_the_newest_message_are_shown() {
     let client = TestApp::shared().client();
+    let start = Instant::now();
     let ids = client.post_bodies("q", (0..4).map(|n| json!({"n": n}))).await;
     client.claim("q", 1).await.expect("a message is free");
     let stats = client.get("/v2/queues/q/stats").await.expect(200, "stats");
@@ -56,14 +59,15 @@ async fn the_oldest_and_the_newest_message_are_shown() {
             format!("/v2/queues/q/messages/{id}"),
             "{which}"
         );
-        assert!(shown["age"].as_u64().unwrap() < 30, "{which}: {shown}");
+        let age = shown["age"].as_u64().unwrap();
+        assert!(age <= start.elapsed().as_secs() + 1, "{which}: {shown}");
         assert!(is_utc_seconds(shown["created"].as_str().unwrap()), "{which}: {shown}");
     }
     let oldest = stats["messages"]["oldest"]["created"].as_str().unwrap();
     assert!(oldest <= stats["messages"]["newest"]["created"].as_str().unwrap());
 }
 
-/// Whether a text looks like `2026-01-31T10:00:00Z`.
+/// Returns whether a text has the form of `2026-01-31T10:00:00Z`.
 fn is_utc_seconds(text: &str) -> bool {
     let pattern = "dddd-dd-ddTdd:dd:ddZ";
     let fits = |(c, p): (char, char)| if p == 'd' { c.is_ascii_digit() } else { c == p };
@@ -71,22 +75,22 @@ fn is_utc_seconds(text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn a_purge_empties_the_queue_and_keeps_it() {
+async fn a_purge_deletes_the_messages_and_keeps_the_queue() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({"team": "blue"})).await;
     for body in [None, Some(json!({"resource_types": ["messages"]}))] {
         client.post_bodies("q", (0..350).map(|n| json!(n))).await;
         let purge = post("/v2/queues/q/purge");
         let purge = if let Some(body) = &body { purge.json(body) } else { purge };
-        let answer = client.send(purge).await.expect(204, "purge");
-        assert!(answer.body.is_empty());
+        let response = client.send(purge).await.expect(204, "purge");
+        assert!(response.body.is_empty());
         assert_eq!(client.counts("q").await, [0, 0, 0], "{body:?}");
         assert_eq!(client.get("/v2/queues/q").await.json()["team"], "blue", "{body:?}");
     }
 }
 
 #[tokio::test]
-async fn a_purge_keeps_what_is_claimed() {
+async fn a_purge_keeps_claimed_messages() {
     let client = TestApp::shared().client();
     client.post_bodies("q", (0..130).map(|n| json!(n))).await;
     let claim = client.claim("q", 20).await.expect("messages are free");
@@ -98,7 +102,7 @@ async fn a_purge_keeps_what_is_claimed() {
 }
 
 #[tokio::test]
-async fn a_purge_of_other_things_keeps_the_messages() {
+async fn a_purge_of_other_resources_keeps_the_messages() {
     let client = TestApp::shared().client();
     client.post_bodies("q", [json!(1)]).await;
     for types in [json!([]), json!(["subscriptions"])] {
@@ -112,7 +116,7 @@ async fn a_purge_of_other_things_keeps_the_messages() {
 }
 
 #[tokio::test]
-async fn a_purge_needs_to_know_what() {
+async fn the_body_of_a_purge_is_validated() {
     let client = TestApp::shared().client();
     client.post_bodies("q", [json!(1)]).await;
     let purge = |body: Value| post("/v2/queues/q/purge").json(&body);
@@ -131,11 +135,11 @@ async fn a_purge_needs_to_know_what() {
         let refused = client.post("/v2/queues/q/purge", &json!({"resource_types": types})).await;
         assert_eq!(refused.status, 400, "{types}: {}", refused.text());
     }
-    assert_eq!(client.counts("q").await, [1, 0, 1], "a refused purge removes nothing");
+    assert_eq!(client.counts("q").await, [1, 0, 1], "a refused purge deletes nothing");
 }
 
 #[tokio::test]
-async fn a_missing_queue_can_be_purged() {
+async fn purging_a_missing_queue_succeeds() {
     let client = TestApp::shared().client();
     client.send(post("/v2/queues/missing/purge")).await.expect(204, "no body");
     let body = json!({"resource_types": ["messages"]});

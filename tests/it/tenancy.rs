@@ -1,9 +1,9 @@
-//! Projects see nothing of each other, whatever they are called.
+//! Projects are isolated from each other, whatever their names.
 
 use serde_json::{Value, json};
 use tests::{Client, TestApp};
 
-/// Names that would be patterns, separators or quotes somewhere.
+/// Returns names that are patterns, separators or quotes in some languages.
 fn odd_names() -> Vec<String> {
     let mut names: Vec<String> = [
         "p",
@@ -68,7 +68,7 @@ fn odd_names() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_project_lists_its_own_queues_and_messages_alone() {
+async fn a_project_lists_only_its_own_queues_and_messages() {
     let app = TestApp::start();
     let client = app.client();
     let names = odd_names();
@@ -97,12 +97,12 @@ async fn a_project_lists_its_own_queues_and_messages_alone() {
         }
         project.delete("/v2/queues/shared-name").await.expect(204, name);
     }
-    assert_eq!(still_there(&client, first).await, 0);
-    assert_eq!(still_there(&client, second).await, second.len(), "nobody lost another's message");
+    assert_eq!(remaining(&client, first).await, 0);
+    assert_eq!(remaining(&client, second).await, second.len(), "messages of other projects remain");
 }
 
-/// How many of the projects still have their message.
-async fn still_there(client: &Client, names: &[String]) -> usize {
+/// Returns how many of the projects still have their message.
+async fn remaining(client: &Client, names: &[String]) -> usize {
     let mut count = 0;
     for name in names {
         count += client.project(name).bodies("shared-name", "echo=true").await.len();
@@ -111,7 +111,7 @@ async fn still_there(client: &Client, names: &[String]) -> usize {
 }
 
 #[tokio::test]
-async fn a_separator_does_not_shift_a_name_from_project_to_queue() {
+async fn names_with_separators_are_not_confused() {
     let client = TestApp::shared().client();
     let base = client.sends("x-project-id").to_owned();
     let pairs =
@@ -128,15 +128,15 @@ async fn a_separator_does_not_shift_a_name_from_project_to_queue() {
 }
 
 #[tokio::test]
-async fn the_ids_of_one_project_or_queue_mean_nothing_to_another() {
+async fn ids_are_valid_only_in_their_project_and_queue() {
     let owner = TestApp::shared().client();
     let ids = owner.post_bodies("q", (0..3).map(|n| json!(n))).await;
     let claim = owner.claim("q", 1).await.expect("messages are free").id;
-    let stranger = owner.project("a stranger who guessed the ids");
+    let stranger = owner.project("another project");
     stranger.post_bodies("q", [json!("own")]).await;
     owner.post_bodies("other", [json!("own")]).await;
-    for (who, queue) in [(&stranger, "q"), (&owner, "other"), (&stranger, "missing")] {
-        try_everything(who, queue, &ids, &claim).await;
+    for (client, queue) in [(&stranger, "q"), (&owner, "other"), (&stranger, "missing")] {
+        try_all_calls(client, queue, &ids, &claim).await;
     }
     let left = owner.list_all("q").await;
     let found: Vec<_> = left.iter().map(|message| message["id"].as_str().unwrap()).collect();
@@ -146,8 +146,8 @@ async fn the_ids_of_one_project_or_queue_mean_nothing_to_another() {
     assert_eq!(owner.counts("q").await, [2, 1, 3], "nothing was released");
 }
 
-/// Reads, renews and deletes by ids that belong elsewhere.
-async fn try_everything(client: &Client, queue: &str, ids: &[String], claim: &str) {
+/// Reads, renews and deletes with ids of another project or queue.
+async fn try_all_calls(client: &Client, queue: &str, ids: &[String], claim: &str) {
     let messages = format!("/v2/queues/{queue}/messages");
     for id in ids {
         let path = format!("{messages}/{id}");
@@ -160,7 +160,7 @@ async fn try_everything(client: &Client, queue: &str, ids: &[String], claim: &st
     client.get(&all).await.expect_error(404, "Not found", &all);
     client.delete(&all).await.expect(204, &all);
     let listed = client.list(queue, &format!("echo=true&marker={}", ids[0])).await;
-    assert_eq!(listed["messages"], json!([]), "a marker from elsewhere");
+    assert_eq!(listed["messages"], json!([]), "a marker of another queue");
     let path = format!("/v2/queues/{queue}/claims/{claim}");
     client.get(&path).await.expect_error(404, "Not found", &path);
     let renewed = client.patch_claim(queue, claim, &json!({"ttl": 4000})).await;
@@ -169,7 +169,7 @@ async fn try_everything(client: &Client, queue: &str, ids: &[String], claim: &st
 }
 
 #[tokio::test]
-async fn purging_and_popping_stay_within_the_project() {
+async fn purges_and_pops_affect_only_their_project() {
     let owner = TestApp::shared().client();
     owner.post_bodies("q", [json!(1)]).await;
     let stranger = owner.project("%");

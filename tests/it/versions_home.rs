@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::{Client, TestApp, call};
 
 #[tokio::test]
-async fn the_root_lists_the_one_version_without_any_identity() {
+async fn the_root_lists_the_version_without_an_identity() {
     let app = TestApp::shared();
     let versions = Client::new(app.address()).get("/").await.expect(300, "versions");
     assert_eq!(versions.header("content-type"), Some("application/json"));
@@ -20,24 +20,24 @@ async fn the_root_lists_the_one_version_without_any_identity() {
 }
 
 #[tokio::test]
-async fn the_root_refuses_a_client_that_takes_no_json() {
+async fn the_root_refuses_a_client_that_does_not_accept_json() {
     let anonymous = Client::new(TestApp::shared().address());
     let refused = anonymous.send(call("GET", "/").header("accept", "text/plain")).await;
     assert_eq!(refused.status, 406);
 }
 
 #[tokio::test]
-async fn the_home_document_needs_an_identity() {
+async fn the_home_document_requires_an_identity() {
     let app = TestApp::shared();
-    let nobody = Client::new(app.address());
-    nobody.get("/v2/").await.expect_error(400, "Missing header value", "no client");
+    let anonymous = Client::new(app.address());
+    anonymous.get("/v2/").await.expect_error(400, "Missing header value", "no client");
     let no_project = call("GET", "/v2/").without("x-project-id");
-    let answer = app.client().send(no_project).await;
-    answer.expect_error(400, "Project-Id Missing", "no project");
+    let response = app.client().send(no_project).await;
+    response.expect_error(400, "Project-Id Missing", "no project");
 }
 
 #[tokio::test]
-async fn the_home_document_may_be_cached_for_a_day() {
+async fn the_home_document_can_be_cached_for_a_day() {
     let home = TestApp::shared().client().get("/v2/").await.expect(200, "home");
     assert_eq!(home.header("content-type"), Some("application/json-home"));
     assert_eq!(home.header("cache-control"), Some("max-age=86400"));
@@ -51,9 +51,9 @@ async fn the_home_document_describes_each_resource() {
     }
 }
 
-/// Resources that come with a later part of the service may be missing, but not be wrong.
+/// Resources of later parts of the service may be missing.
 #[tokio::test]
-async fn the_home_document_says_nothing_else() {
+async fn the_home_document_contains_nothing_else() {
     let home = TestApp::shared().client().get("/v2/").await.expect(200, "home").json();
     assert_eq!(home.as_object().unwrap().len(), 1, "only `resources`");
     for (rel, found) in home["resources"].as_object().unwrap() {
@@ -64,7 +64,7 @@ async fn the_home_document_says_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_home_document_of_an_administrator_shows_the_health_resource() {
+async fn the_home_document_in_admin_mode_describes_health() {
     let app = TestApp::builder().set("ADMIN__ENABLED", "true").start();
     let home = app.client().get("/v2/").await.expect(200, "home").json();
     let health = json!({"href": "/v2/health", "hints": hints(&["GET"], false)});
@@ -77,7 +77,7 @@ struct Resource {
     template: &'static str,
     allow: &'static [&'static str],
     accepts_post: bool,
-    /// The variables of the template and those whose parameter has another name.
+    /// The variables of the template and the names of their parameters.
     variables: &'static [(&'static str, &'static str)],
 }
 

@@ -1,21 +1,21 @@
-//! The real binary on free ports and fresh files.
+//! The service's binary on free ports and with files of its own.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use test_servers::{free_port, temporary_folder};
 
-use crate::Client;
-use crate::ports::free_address;
+use crate::client::Client;
 use crate::process::{Process, assert_in_time};
 
-/// A running server; it ends with the value, and its files are removed.
+/// A running server. Dropping it kills the process and removes its files.
 pub struct TestApp {
-    // Declared first, so that the process is gone before its files.
+    // Declared first, so that the process ends before its files are removed.
     process: Process,
     binary: PathBuf,
     limits: String,
@@ -26,86 +26,81 @@ pub struct TestApp {
 }
 
 impl TestApp {
-    /// A server with the default configuration that belongs to one test alone.
+    /// Starts a server with the default configuration for one test.
     pub fn start() -> Self {
         Self::builder().start()
     }
 
-    /// A server with the default configuration that all tests share. Each of them works in a
+    /// Returns a server with the default configuration that tests share. Each client of it has a
     /// project of its own.
     pub fn shared() -> &'static Self {
-        static SHARED: OnceLock<(TestApp, Child)> = OnceLock::new();
-        let start = || {
-            let app = Self::start();
-            let sweeper = remove_after_us(app.folder.path());
-            (app, sweeper)
-        };
-        &SHARED.get_or_init(start).0
+        static SHARED: OnceLock<TestApp> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
     }
 
     pub fn builder() -> Builder {
         Builder { binary: built_binary(), limits: String::new(), settings: Vec::new() }
     }
 
-    /// A client that sends a valid Client-ID and a project, both used by nobody else.
+    /// Returns a client with a Client-ID and a project that no other client has.
     pub fn client(&self) -> Client {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         Client::new(self.address).id(&format!("{n:032x}")).project(&format!("project-{n}"))
     }
 
-    /// The file that it keeps everything in.
+    /// Returns its SQLite file.
     pub fn database(&self) -> PathBuf {
         self.folder.path().join("chapar.db")
     }
 
-    /// Where it speaks the API.
+    /// Returns the address of the API.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A client of the metrics listener, without any identity.
+    /// Returns a client of the metrics listener, without any identity.
     pub fn metrics(&self) -> Client {
         Client::new(self.metrics)
     }
 
-    /// What it logged lately.
+    /// Returns the last lines of its log.
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until it has logged this text.
+    /// Blocks until its log contains this text.
     pub fn wait_for_log(&self, text: &str) {
         let start = Instant::now();
         while !self.log().contains(text) {
             assert_in_time(start, || format!("{text:?} is not in the log:\n{}", self.log()));
-            self.process.wait_for_news(Duration::from_millis(100));
+            self.process.wait_for_change(Duration::from_millis(100));
         }
     }
 
-    /// SIGKILL; returns when the process is gone.
+    /// Sends SIGKILL and returns when the process is gone.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// SIGTERM; returns at once.
+    /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.process.terminate();
     }
 
-    /// Waits until it ends by itself.
+    /// Blocks until it ends by itself.
     pub fn wait(&mut self) -> ExitStatus {
         self.process.wait()
     }
 
-    /// Starts it once more on the same files and ports, after it ended.
-    pub fn start_again(&mut self) {
+    /// Restarts it with the same files and ports, after it has ended.
+    pub fn restart(&mut self) {
         let folder = self.folder.path();
         self.process = serve(&self.binary, &self.limits, folder, &self.env);
         self.wait_until_ready();
     }
 
-    /// Lets the files grow again, now and after the next start.
+    /// Removes the limit on the size of its files, now and after a restart.
     pub fn lift_limits(&mut self) {
         self.process.lift_file_limit();
         self.limits.clear();
@@ -114,20 +109,20 @@ impl TestApp {
     fn wait_until_ready(&mut self) {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.process.ended() {
-                panic!("the server ended at its start, {status}; its log:\n{}", self.log());
+            if let Some(status) = self.process.exit_status() {
+                panic!("the server ended during its start, {status}; its log:\n{}", self.log());
             }
             let listens = |address: &SocketAddr| TcpStream::connect(address).is_ok();
             if [self.address, self.metrics].iter().all(listens) {
                 return;
             }
             assert_in_time(start, || format!("the server does not listen:\n{}", self.log()));
-            self.process.wait_for_news(Duration::from_millis(20));
+            self.process.wait_for_change(Duration::from_millis(20));
         }
     }
 }
 
-/// The configuration of a server to be.
+/// The configuration of a server that is not started yet.
 #[must_use]
 pub struct Builder {
     binary: PathBuf,
@@ -142,21 +137,22 @@ impl Builder {
         self
     }
 
-    /// Takes another binary than the one beside the tests.
+    /// Runs another binary than the one beside the tests.
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = path.into();
         self
     }
 
-    /// Runs these commands of the shell before the binary, in the process that becomes it.
+    /// Runs these shell commands in the server's process, before the binary replaces the shell.
     pub fn limits(mut self, commands: &str) -> Self {
         commands.clone_into(&mut self.limits);
         self
     }
 
     pub fn start(self) -> TestApp {
-        let folder = tempfile::tempdir().expect("a temporary folder can be made");
-        let (address, metrics) = (free_address(), free_address());
+        let folder = temporary_folder();
+        let [address, metrics] =
+            [(); 2].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let store = format!("sqlite:{}", folder.path().join("chapar.db").display());
         let own = [
             ("CHAPAR__HTTP__LISTEN", address.to_string()),
@@ -174,14 +170,6 @@ impl Builder {
     }
 }
 
-/// Removes a folder once this process has ended, however it ends: nobody drops a static.
-fn remove_after_us(folder: &Path) -> Child {
-    let mut sweeper = Command::new("/bin/sh");
-    // Our end of the pipe closes with us, and then there is nothing more to read.
-    sweeper.args(["-c", "read -r _; rm -rf \"$0\""]).arg(folder).stdin(Stdio::piped());
-    sweeper.spawn().expect("a shell can be started")
-}
-
 fn serve(binary: &Path, limits: &str, folder: &Path, env: &[(String, String)]) -> Process {
     if limits.is_empty() {
         return Process::start(binary, &["serve"], folder, env);
@@ -191,23 +179,23 @@ fn serve(binary: &Path, limits: &str, folder: &Path, env: &[(String, String)]) -
     Process::start(Path::new("/bin/sh"), &["-c", &script, binary], folder, env)
 }
 
-/// Runs the binary with these arguments and settings until it ends: its status and its output.
+/// Runs the binary with these arguments and settings to its end. Returns its status and output.
 pub fn run(args: &[&str], settings: &[(&str, &str)]) -> (ExitStatus, String) {
-    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let folder = temporary_folder();
     let env: Vec<_> =
         settings.iter().map(|(key, value)| (format!("CHAPAR__{key}"), (*value).into())).collect();
     let mut process = Process::start(&built_binary(), args, folder.path(), &env);
     (process.wait(), process.log())
 }
 
-/// `target/<profile>/chapar`, beside the folder from which the tests run.
+/// Returns `target/<profile>/chapar`, beside the folder from which the tests run.
 fn built_binary() -> PathBuf {
-    let tests = std::env::current_exe().expect("the tests know their own path");
+    let tests = std::env::current_exe().expect("the path of the test binary is known");
     let profile = tests.ancestors().nth(2).expect("the tests run from target/<profile>/deps");
     let binary = profile.join("chapar");
     assert!(
         binary.is_file(),
-        "{} is not there: run cargo build -p messaging-api first",
+        "{} does not exist: run cargo build -p messaging-api first",
         binary.display()
     );
     binary

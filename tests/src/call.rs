@@ -1,4 +1,4 @@
-//! A request as a value, so that tables of requests read well.
+//! Requests as values, for tables of calls.
 
 use reqwest::Method;
 use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue};
@@ -7,7 +7,7 @@ use serde_json::Value;
 /// The content type of a metadata PATCH.
 pub const PATCH_TYPE: &str = "application/openstack-messaging-v2.0-json-patch";
 
-/// A request to be sent by a [`crate::Client`], whose headers it may replace or leave out.
+/// A request that a [`Client`](crate::Client) sends. It may replace or omit the client's headers.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Call {
@@ -27,14 +27,14 @@ impl Call {
         self
     }
 
-    /// Sends this value, and no other, for the header.
+    /// Sends only this value for the header.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let value = HeaderValue::from_bytes(value.as_bytes()).expect("a sendable header value");
         self.headers.push((name.parse().expect("a header name"), Some(value)));
         self
     }
 
-    /// Leaves out a header that the client would send.
+    /// Omits a header that the client would send.
     pub fn without(mut self, name: &str) -> Self {
         self.headers.push((name.parse().expect("a header name"), None));
         self
@@ -62,7 +62,7 @@ pub fn delete(path: impl Into<String>) -> Call {
     call("DELETE", path)
 }
 
-/// A PATCH with the content type that the metadata of a queue demands.
+/// Returns a PATCH with the content type that changes to queue metadata need.
 pub fn patch(path: impl Into<String>) -> Call {
     call("PATCH", path).header(CONTENT_TYPE.as_str(), PATCH_TYPE)
 }

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
+use test_servers::DEADLINE;
 
-use crate::{Answer, Call, DEADLINE, call, delete, get, patch, post, put};
+use crate::call::{Call, call, delete, get, patch, post, put};
+use crate::response::Response;
 
-/// Sends calls to one server. Connections belong to the test that made the client.
+/// Sends calls to one server. Clones share its connections.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Client {
@@ -17,12 +19,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that sends no identity.
+    /// Returns a client that sends no identity.
     pub fn new(address: SocketAddr) -> Self {
         Self { http: http(), address, headers: HeaderMap::new() }
     }
 
-    /// The same identity with new connections, for a server that was started again.
+    /// Returns a client with the same identity and new connections, for a server that was restarted.
     pub fn reconnected(&self) -> Self {
         Self { http: http(), ..self.clone() }
     }
@@ -35,7 +37,7 @@ impl Client {
         self.with("x-project-id", project)
     }
 
-    /// The same client with one more header, or another value of it.
+    /// Returns a client that sends this header, too, or this value of it.
     pub fn with(&self, name: &str, value: &str) -> Self {
         let mut client = self.clone();
         let value = HeaderValue::from_bytes(value.as_bytes()).expect("a sendable header value");
@@ -43,8 +45,8 @@ impl Client {
         client
     }
 
-    /// The same client with another Client-ID.
-    pub fn someone_else(&self) -> Self {
+    /// Returns a client of the same project with another Client-ID.
+    pub fn other_client(&self) -> Self {
         self.id("5e1fe55e-c0de-4bad-8dea-0123456789ab")
     }
 
@@ -52,19 +54,19 @@ impl Client {
         self.address
     }
 
-    /// The value that it sends for a header.
+    /// Returns the value that it sends for a header.
     pub fn sends(&self, name: &str) -> &str {
         self.headers[name].to_str().expect("a textual header")
     }
 
-    /// Sends a call; a server that does not answer fails the test.
-    pub async fn send(&self, call: Call) -> Answer {
+    /// Sends a call. Panics if there is no response.
+    pub async fn send(&self, call: Call) -> Response {
         let shown = format!("{} {}", call.method, call.path);
         self.try_send(call).await.unwrap_or_else(|error| panic!("{shown}: {error:?}"))
     }
 
-    /// Sends a call to a server that may be gone.
-    pub async fn try_send(&self, call: Call) -> reqwest::Result<Answer> {
+    /// Sends a call to a server that may have ended.
+    pub async fn try_send(&self, call: Call) -> reqwest::Result<Response> {
         let mut headers = self.headers.clone();
         for (name, value) in call.headers {
             match value {
@@ -79,32 +81,32 @@ impl Client {
         }
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Answer { status, headers, body: response.bytes().await?.to_vec() })
+        Ok(Response { status, headers, body: response.bytes().await?.to_vec() })
     }
 
-    pub async fn get(&self, path: impl Into<String>) -> Answer {
+    pub async fn get(&self, path: impl Into<String>) -> Response {
         self.send(get(path)).await
     }
 
-    pub async fn post(&self, path: impl Into<String>, body: &Value) -> Answer {
+    pub async fn post(&self, path: impl Into<String>, body: &Value) -> Response {
         self.send(post(path).json(body)).await
     }
 
-    pub async fn put(&self, path: impl Into<String>, body: &Value) -> Answer {
+    pub async fn put(&self, path: impl Into<String>, body: &Value) -> Response {
         self.send(put(path).json(body)).await
     }
 
-    pub async fn delete(&self, path: impl Into<String>) -> Answer {
+    pub async fn delete(&self, path: impl Into<String>) -> Response {
         self.send(delete(path)).await
     }
 
     /// Sends metadata operations to a queue.
-    pub async fn patch_queue(&self, queue: &str, operations: &Value) -> Answer {
+    pub async fn patch_queue(&self, queue: &str, operations: &Value) -> Response {
         self.send(patch(format!("/v2/queues/{queue}")).json(operations)).await
     }
 
     /// Renews a claim.
-    pub async fn patch_claim(&self, queue: &str, claim: &str, body: &Value) -> Answer {
+    pub async fn patch_claim(&self, queue: &str, claim: &str, body: &Value) -> Response {
         self.send(call("PATCH", format!("/v2/queues/{queue}/claims/{claim}")).json(body)).await
     }
 }

@@ -1,10 +1,11 @@
-//! What most tests do with messages, in one call each.
+//! Operations on messages that many tests need.
 
 use serde_json::{Value, json};
 
-use crate::{Client, post};
+use crate::call::post;
+use crate::client::Client;
 
-/// A claim as its creation answered it.
+/// A claim as the response to its creation describes it.
 #[derive(Debug, Clone)]
 pub struct Claim {
     pub id: String,
@@ -12,7 +13,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The ids of the messages, in the order of the answer.
+    /// Returns the ids of the messages, in their order in the response.
     pub fn ids(&self) -> Vec<String> {
         ids(&self.messages)
     }
@@ -49,24 +50,24 @@ impl Client {
         resources.iter().map(id).collect()
     }
 
-    /// Lists with this query: the answer with `messages` and `links`.
+    /// Lists messages with this query. Returns the response with `messages` and `links`.
     pub async fn list(&self, queue: &str, query: &str) -> Value {
         let path = format!("/v2/queues/{queue}/messages?{query}");
         self.get(path).await.expect(200, "list messages").json()
     }
 
-    /// The bodies in a listing with this query.
+    /// Lists messages with this query and returns their bodies.
     pub async fn bodies(&self, queue: &str, query: &str) -> Vec<Value> {
         let listed = self.list(queue, query).await;
         let messages = listed["messages"].as_array().expect("messages are an array");
         messages.iter().map(|message| message["body"].clone()).collect()
     }
 
-    /// Every message that a reader finds page by page, claimed or not, its own or not.
+    /// Lists all messages page by page, including claimed and delayed ones and the client's own.
     pub async fn list_all(&self, queue: &str) -> Vec<Value> {
         let mut all: Vec<Value> = Vec::new();
-        let all_of_it = "limit=20&echo=true&include_claimed=true&include_delayed=true";
-        let mut next = Some(format!("/v2/queues/{queue}/messages?{all_of_it}"));
+        let query = "limit=20&echo=true&include_claimed=true&include_delayed=true";
+        let mut next = Some(format!("/v2/queues/{queue}/messages?{query}"));
         while let Some(path) = next {
             let page = self.get(path).await.expect(200, "list a page").json();
             all.extend(page["messages"].as_array().unwrap().iter().cloned());
@@ -76,25 +77,25 @@ impl Client {
         all
     }
 
-    /// Claims up to `limit` messages with the default ttl and grace; `None` if none is free.
+    /// Claims up to `limit` messages with the default ttl and grace. Returns `None` if none is free.
     pub async fn claim(&self, queue: &str, limit: u32) -> Option<Claim> {
         self.claim_with(queue, limit, &json!({})).await
     }
 
-    /// Claims up to `limit` messages.
+    /// Claims up to `limit` messages with the ttl and grace in `body`.
     pub async fn claim_with(&self, queue: &str, limit: u32, body: &Value) -> Option<Claim> {
         let path = format!("/v2/queues/{queue}/claims?limit={limit}");
-        let answer = self.send(post(path).json(body)).await;
-        if answer.status == 204 {
+        let response = self.send(post(path).json(body)).await;
+        if response.status == 204 {
             return None;
         }
-        let answer = answer.expect(201, "claim messages");
-        let location = answer.header("location").expect("a claim has a location");
+        let response = response.expect(201, "claim messages");
+        let location = response.header("location").expect("a claim has a location");
         let id = location.rsplit('/').next().unwrap().to_owned();
-        Some(Claim { id, messages: answer.json()["messages"].as_array().unwrap().clone() })
+        Some(Claim { id, messages: response.json()["messages"].as_array().unwrap().clone() })
     }
 
-    /// Gives the messages of a claim back.
+    /// Releases a claim.
     pub async fn release(&self, queue: &str, claim: &str) {
         let path = format!("/v2/queues/{queue}/claims/{claim}");
         self.delete(path).await.expect(204, "release the claim");
@@ -107,7 +108,7 @@ impl Client {
         popped["messages"].as_array().expect("messages are an array").clone()
     }
 
-    /// The three counts of a queue: free, claimed, total.
+    /// Returns the counts of a queue's messages: free, claimed, total.
     pub async fn counts(&self, queue: &str) -> [u64; 3] {
         let stats = self.get(format!("/v2/queues/{queue}/stats")).await.expect(200, "stats").json();
         ["free", "claimed", "total"].map(|key| stats["messages"][key].as_u64().unwrap())

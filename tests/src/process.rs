@@ -1,76 +1,74 @@
-//! A child process: its log is read as it comes, and it never outlives the tests.
+//! A child process whose log is read as it is written.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, mpsc};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::DEADLINE;
+use test_servers::DEADLINE;
 
 /// Lines kept for the message of a failing test.
 const KEPT_LINES: usize = 400;
 
 pub(crate) struct Process {
-    child: Child,
+    child: test_servers::Process,
     log: Arc<Log>,
 }
 
 impl Process {
-    /// Starts `binary` in `folder`, with no setting of the service but those in `env`.
+    /// Starts `program` in `folder`. Of the service's settings, its environment has only `env`.
     pub(crate) fn start(
-        binary: &Path,
+        program: &Path,
         args: &[&str],
         folder: &Path,
         env: &[(String, String)],
     ) -> Self {
-        let mut command = bound_to_us(binary);
-        command.args(args).current_dir(folder);
-        for (key, _) in std::env::vars_os() {
-            if key.to_string_lossy().starts_with("CHAPAR__") {
-                command.env_remove(key);
+        let mut child = test_servers::Process::spawn(program, |command| {
+            command.args(args).current_dir(folder);
+            for (key, _) in std::env::vars_os() {
+                if key.to_string_lossy().starts_with("CHAPAR__") {
+                    command.env_remove(key);
+                }
             }
-        }
-        command.envs(env.iter().cloned());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = spawn(command).expect("the binary can be started");
+            command.envs(env.iter().cloned());
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        });
+        let (stdout, stderr) = child.take_pipes();
         let log = Arc::new(Log::new(2));
-        drain(child.stdout.take().expect("stdout is piped"), &log);
-        drain(child.stderr.take().expect("stderr is piped"), &log);
+        drain(stdout, &log);
+        drain(stderr, &log);
         Self { child, log }
     }
 
-    /// Everything it wrote lately, on both of its outputs.
+    /// Returns the last lines that it wrote to stdout and stderr.
     pub(crate) fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Returns when it wrote something, when it ended, or after `pause`.
-    pub(crate) fn wait_for_news(&self, pause: Duration) {
-        self.log.wait_for_news(pause);
+    /// Blocks until it writes a line or ends, for at most `pause`.
+    pub(crate) fn wait_for_change(&self, pause: Duration) {
+        self.log.wait_for_change(pause);
     }
 
-    /// Its exit status if it has ended.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("the child can be asked")
+    /// Returns the exit status if it has ended.
+    pub(crate) fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.exit_status()
     }
 
-    /// SIGKILL; returns when the process is gone.
+    /// Sends SIGKILL and returns when the process is gone.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().expect("the child can be killed");
-        self.child.wait().expect("the child can be awaited");
+        self.child.kill();
     }
 
-    /// SIGTERM; returns at once.
+    /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(sent.expect("kill can be started").success(), "no SIGTERM could be sent");
+        self.child.terminate();
     }
 
-    /// Lets its files grow without a limit.
+    /// Removes the limit on the size of its files.
     pub(crate) fn lift_file_limit(&self) {
         let pid = self.child.id().to_string();
         let lifted = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status();
@@ -83,15 +81,14 @@ impl Process {
             self.kill();
             panic!("the process did not end; its log:\n{}", self.log());
         }
-        self.child.wait().expect("the child can be awaited")
+        self.child.wait()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if thread::panicking() {
+            self.child.kill();
             eprintln!("--- log of the server ---\n{}", self.log());
         }
     }
@@ -134,17 +131,17 @@ impl Log {
         self.state.lock().unwrap().lines.iter().map(String::as_str).collect()
     }
 
-    fn wait_for_news(&self, pause: Duration) {
+    fn wait_for_change(&self, pause: Duration) {
         let state = self.state.lock().unwrap();
         let (read, open) = (state.lines_read, state.open_pipes);
         let same = |state: &mut State| state.lines_read == read && state.open_pipes == open;
         drop(self.changed.wait_timeout_while(state, pause, same).unwrap());
     }
 
-    fn wait_for_end(&self, patience: Duration) -> bool {
+    fn wait_for_end(&self, timeout: Duration) -> bool {
         let state = self.state.lock().unwrap();
         let running = |state: &mut State| state.open_pipes > 0;
-        let (_state, waited) = self.changed.wait_timeout_while(state, patience, running).unwrap();
+        let (_state, waited) = self.changed.wait_timeout_while(state, timeout, running).unwrap();
         !waited.timed_out()
     }
 }
@@ -163,42 +160,7 @@ fn drain(pipe: impl Read + Send + 'static, log: &Arc<Log>) {
     });
 }
 
-/// A command for `binary` whose process is killed when the thread that spawned it ends.
-fn bound_to_us(binary: &Path) -> Command {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    let probe = || {
-        let probe = Command::new("setpriv").args(["--pdeathsig", "KILL", "true"]).output();
-        probe.is_ok_and(|output| output.status.success())
-    };
-    if !*AVAILABLE.get_or_init(probe) {
-        return Command::new(binary);
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
-    command
-}
-
-/// Spawns from one thread that lives as long as the tests: a test's own thread ends before the
-/// server that it shares with the others.
-fn spawn(command: Command) -> io::Result<Child> {
-    type Job = (Command, mpsc::Sender<io::Result<Child>>);
-    static SPAWNER: OnceLock<mpsc::Sender<Job>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (sender, jobs) = mpsc::channel::<Job>();
-        thread::spawn(move || {
-            for (mut command, reply) in jobs {
-                // The one who asked may have given up; then the child is dropped, and bound to us.
-                let _ = reply.send(command.spawn());
-            }
-        });
-        sender
-    });
-    let (reply, answer) = mpsc::channel();
-    spawner.send((command, reply)).expect("the spawning thread never ends");
-    answer.recv_timeout(DEADLINE).expect("a process starts in time")
-}
-
-/// Panics with what was awaited if too much time has passed since `start`.
+/// Panics with what was awaited if more than [`DEADLINE`] has passed since `start`.
 pub(crate) fn assert_in_time(start: Instant, awaited: impl FnOnce() -> String) {
     assert!(start.elapsed() < DEADLINE, "{}", awaited());
 }

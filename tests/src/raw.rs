@@ -1,14 +1,16 @@
-//! Bytes over a TCP connection, for what no well-behaved client would send.
+//! TCP connections for requests that an HTTP client would not send.
 
 use std::io;
 use std::net::SocketAddr;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use test_servers::DEADLINE;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::{Answer, Client, DEADLINE};
+use crate::client::Client;
+use crate::response::Response;
 
 /// One connection to a server.
 pub struct Connection {
@@ -27,27 +29,28 @@ impl Connection {
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let sent = timeout(DEADLINE, self.stream.write_all(bytes.as_ref())).await;
-        sent.expect("the server reads or hangs up in time")
+        sent.expect("the server reads or closes the connection in time")
     }
 
-    /// Says that nothing more will be sent.
+    /// Closes the sending side.
     pub async fn finish(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 
-    /// Reads one answer; `None` if the server closes the connection first.
-    pub async fn answer(&mut self) -> Option<Answer> {
-        timeout(DEADLINE, self.read_answer()).await.expect("the server answers or hangs up in time")
+    /// Reads one response. Returns `None` if the server closes the connection first.
+    pub async fn response(&mut self) -> Option<Response> {
+        let response = timeout(DEADLINE, self.read_response()).await;
+        response.expect("the server responds or closes the connection in time")
     }
 
-    /// Waits until the server closes the connection and returns what it sent before.
+    /// Waits until the server closes the connection, and returns the bytes that it sent before.
     pub async fn until_closed(&mut self) -> Vec<u8> {
         let closed = async { while self.read_more().await {} };
-        timeout(DEADLINE, closed).await.expect("the server hangs up in time");
+        timeout(DEADLINE, closed).await.expect("the server closes the connection in time");
         std::mem::take(&mut self.received)
     }
 
-    async fn read_answer(&mut self) -> Option<Answer> {
+    async fn read_response(&mut self) -> Option<Response> {
         let end = loop {
             match find(&self.received, b"\r\n\r\n") {
                 Some(end) => break end,
@@ -65,17 +68,17 @@ impl Connection {
                 return None;
             }
         }
-        Some(Answer { status, headers, body: self.received.drain(..length).collect() })
+        Some(Response { status, headers, body: self.received.drain(..length).collect() })
     }
 
-    /// Reads what is there; false at the end of the connection, however it came.
+    /// Reads available bytes. Returns false if the connection has ended, for whatever reason.
     async fn read_more(&mut self) -> bool {
         self.stream.read_buf(&mut self.received).await.is_ok_and(|read| read > 0)
     }
 }
 
-/// The head of a request: the request line but for the version, the identity of a client, and
-/// these further headers, each with its line end.
+/// Returns the head of a request. `line` is the request line without the version; `headers` are
+/// further headers, each with its line end.
 pub fn head(client: &Client, line: &str, headers: &str) -> String {
     format!(
         "{line} HTTP/1.1\r\nHost: {}\r\nClient-ID: {}\r\nX-Project-ID: {}\r\n{headers}\r\n",
@@ -85,20 +88,20 @@ pub fn head(client: &Client, line: &str, headers: &str) -> String {
     )
 }
 
-/// Sends bytes on a connection of their own.
+/// Sends bytes on a new connection.
 pub async fn connect_and_send(client: &Client, bytes: impl AsRef<[u8]>) -> Connection {
     let mut connection = Connection::open(client.address()).await.expect("the server listens");
     connection.send(bytes).await.expect("the server reads");
     connection
 }
 
-/// A post to queue `q` of which only the body is still to come: the server waits for it.
+/// Sends the head of a post to queue `q`. Returns when the server waits for the body.
 pub async fn begin_post(client: &Client, body: &str) -> Connection {
     let headers = format!("Content-Length: {}\r\nExpect: 100-continue\r\n", body.len());
     let head = head(client, "POST /v2/queues/q/messages", &headers);
     let mut connection = connect_and_send(client, head).await;
-    let go_on = connection.answer().await.expect("the server asks for the body");
-    assert_eq!(go_on.status, 100, "the server asks for the body: {}", go_on.text());
+    let response = connection.response().await.expect("the server asks for the body");
+    assert_eq!(response.status, 100, "the server asks for the body: {}", response.text());
     connection
 }
 

@@ -1,4 +1,4 @@
-//! One server process.
+//! One `mongod` process.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -11,19 +11,19 @@ use tempfile::TempDir;
 use super::wire::Connection;
 use crate::process::{self, Process};
 use crate::wait::{self, check};
-use crate::{certificates, folder};
+use crate::{certificates, folder::temporary_folder};
 
-/// Where `scripts/test.sh` puts the server, from the root of the workspace.
-const FETCHED: &str = ".servers/mongod-6.0.5/mongod";
+/// Where `scripts/test.sh` puts the program, relative to the root of the workspace.
+const DOWNLOADED: &str = ".servers/mongod-6.0.5/mongod";
 
-/// How often a server may find that another process took its port.
+/// How many ports are tried before giving up, if other processes take them.
 const ATTEMPTS: usize = 10;
 
 /// The name of the replica set.
 pub(super) const SET: &str = "rs";
 
-/// What every server is told. The log goes to where the process writes, in few words. No files are
-/// made ahead of their use: they would take 200 MB.
+/// Options of every server. The log goes to stdout and is short. Journal files are not preallocated:
+/// they would take 200 MB.
 const COMMON: &[&str] = &[
     "--bind_ip=127.0.0.1",
     "--wiredTigerCacheSizeGB=0.25",
@@ -34,11 +34,13 @@ const COMMON: &[&str] = &[
     "--quiet",
 ];
 
-/// One that copies from a member which stands still gives it up in two seconds, not in ten.
+/// Options of a member of a set. A member whose sync source does not answer gives it up in two
+/// seconds instead of ten.
 const IN_SET: &[&str] =
     &["--replSet=rs", "--oplogSize=128", "--setParameter=oplogNetworkTimeoutBufferSeconds=1"];
 
-/// It asks for no certificate of its clients. The key file turns on authentication.
+/// Options of a secured server. It requires no client certificate. The key file turns on
+/// authentication.
 const SECURED: &[&str] = &[
     "--tlsMode=requireTLS",
     "--tlsCAFile=authority.pem",
@@ -47,18 +49,18 @@ const SECURED: &[&str] = &[
     "--keyFile=key",
 ];
 
-/// What a server is there for.
+/// The role of a server.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Standalone,
     InSet,
-    /// In a set, with TLS and a password.
+    /// A member of a set, with TLS and a password.
     Secured,
 }
 
-/// One mongod; it ends with the value, and its files are removed.
+/// One mongod. Dropping it kills the process and removes its files.
 pub(super) struct Member {
-    // Declared first, so that the process is gone before its files.
+    // Declared first, so that the process ends before its files are removed.
     process: Option<Process>,
     paused: AtomicBool,
     args: Vec<String>,
@@ -68,7 +70,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Starts a server, and tries other ports while those at hand are taken.
+    /// Starts a server. Tries further ports while another process has the one it was given.
     pub(super) fn launch(role: Role, options: &[&str], mut port: impl FnMut() -> u16) -> Self {
         for _ in 0..ATTEMPTS {
             let mut member = Self::set_up(role, options, port());
@@ -76,20 +78,20 @@ impl Member {
                 return member;
             }
         }
-        panic!("mongod found its port taken {ATTEMPTS} times");
+        panic!("mongod found its port in use {ATTEMPTS} times");
     }
 
     pub(super) fn port(&self) -> u16 {
         self.port
     }
 
-    /// What it is called by clients and by the other members.
+    /// Returns the address that clients and other members use.
     pub(super) fn address(&self) -> String {
         let host = if self.tls { "localhost" } else { "127.0.0.1" };
         format!("{host}:{}", self.port)
     }
 
-    /// The certificate (PEM) of the authority that signed the server's, if it speaks TLS.
+    /// Returns the file with the CA certificate (PEM) that signed the server's, if it uses TLS.
     pub(super) fn authority(&self) -> Option<PathBuf> {
         self.tls.then(|| certificates::authority(self.folder.path()))
     }
@@ -98,11 +100,11 @@ impl Member {
         self.process = None;
     }
 
-    /// Starts the server again with the same port, files and options, after a kill if it runs.
-    /// Returns when it answers.
+    /// Restarts the server with the same port, files and options, and kills it before if it is
+    /// running. Returns when it answers.
     pub(super) fn restart(&mut self) {
         self.kill();
-        assert!(self.boot(), "the port was taken meanwhile:\n{}", self.log());
+        assert!(self.boot(), "the port is in use:\n{}", self.log());
     }
 
     pub(super) fn pause(&self) {
@@ -115,37 +117,36 @@ impl Member {
         self.paused.store(false, Ordering::Relaxed);
     }
 
-    /// Whether it was neither killed nor paused.
+    /// Returns whether it was neither killed nor paused.
     pub(super) fn is_live(&self) -> bool {
         self.process.is_some() && !self.paused.load(Ordering::Relaxed)
     }
 
-    /// Sends a command on a connection of its own. An error is one of the server's, or of the
-    /// connection.
+    /// Sends a command on a new connection. Returns errors of the server and of the connection.
     pub(super) fn command(&self, database: &str, command: &Document) -> Result<Document, String> {
         let authority = self.authority();
-        let answer = Connection::open(&self.socket(), authority.as_deref())
+        let reply = Connection::open(&self.socket(), authority.as_deref())
             .and_then(|mut connection| connection.send(database, command));
-        let answer =
-            answer.map_err(|error| format!("{} cannot be asked: {error}", self.address()))?;
-        let succeeded = answer.get("ok") == Some(&Bson::Double(1.0));
-        check(succeeded, || format!("{} answers {answer}", self.address()))?;
-        Ok(answer)
+        let reply =
+            reply.map_err(|error| format!("{} cannot be reached: {error}", self.address()))?;
+        let succeeded = reply.get("ok") == Some(&Bson::Double(1.0));
+        check(succeeded, || format!("{} replied {reply}", self.address()))?;
+        Ok(reply)
     }
 
-    /// What it says of itself; anybody may ask that.
+    /// Returns the reply to `hello`, which needs no authentication.
     pub(super) fn hello(&self) -> Result<Document, String> {
         self.command("admin", &doc! { "hello": 1 })
     }
 
-    /// The end of what it wrote, under its port.
+    /// Returns the end of its log, with its port as the title.
     pub(super) fn log(&self) -> String {
         let log = process::end_of_log(&log(self.folder.path()));
         format!("--- log of the server at port {} ---\n{log}\n", self.port)
     }
 
     fn set_up(role: Role, options: &[&str], port: u16) -> Self {
-        let folder = folder::new();
+        let folder = temporary_folder();
         let path = folder.path();
         let data = path.join("data");
         fs::create_dir(&data).expect("the folder is writable");
@@ -162,20 +163,20 @@ impl Member {
         Self { process: None, paused: AtomicBool::new(false), args, port, tls, folder }
     }
 
-    /// Starts the process and waits until it answers; `false` when its port is taken.
+    /// Starts the process and waits until it answers. Returns `false` if its port is in use.
     fn boot(&mut self) -> bool {
         let root =
-            Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace is around us");
+            Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in a workspace");
         let program = program(root, "mongod");
         let (path, log) = (self.folder.path(), log(self.folder.path()));
         let mut process = Process::start(&program, &self.args, path, &log);
         let attempt = || {
-            if process.has_ended() {
+            if process.exit_status().is_some() {
                 let end = process::end_of_log(&log);
                 assert!(end.contains("Address already in use"), "mongod ended:\n{end}");
                 return Ok(false);
             }
-            // The socket is opened after the port, and is nobody else's.
+            // The socket is opened after the port. Only this server can answer on it.
             self.hello().map(|_| true)
         };
         let ready = wait::until("mongod answers", attempt, || self.log());
@@ -199,8 +200,8 @@ impl Role {
     }
 }
 
-/// The server wants its certificate and key in one file, and a key for its set that nobody else
-/// can read.
+/// Creates the files of a secured server. mongod needs its certificate and key in one file, and a
+/// key file for its set that only its user can read.
 fn make_secrets(folder: &Path) {
     certificates::make(folder);
     let read = |name| fs::read(folder.join(name)).expect("it was made");
@@ -211,11 +212,11 @@ fn make_secrets(folder: &Path) {
     fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("the file is ours");
 }
 
-/// Where the server is: fetched, or in the search path.
+/// Returns the path of the program: the downloaded one, or that in the search path.
 fn program(root: &Path, name: &str) -> PathBuf {
-    let fetched = root.join(FETCHED).with_file_name(name);
-    let found = Some(fetched).filter(|it| it.is_file()).or_else(|| process::find(name));
-    found.unwrap_or_else(|| panic!("{name} is missing: run scripts/test.sh, which fetches it"))
+    let downloaded = root.join(DOWNLOADED).with_file_name(name);
+    let found = Some(downloaded).filter(|it| it.is_file()).or_else(|| process::find(name));
+    found.unwrap_or_else(|| panic!("{name} is missing: run scripts/test.sh, which downloads it"))
 }
 
 fn log(folder: &Path) -> PathBuf {
@@ -228,30 +229,30 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::ports;
+    use crate::ports::free_port;
 
     #[test]
-    fn a_taken_port_is_passed_over() {
+    fn a_port_in_use_is_skipped() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = listener.local_addr().unwrap().port();
-        let mut offered = iter::once(taken).chain(iter::repeat_with(ports::free));
+        let mut offered = iter::once(taken).chain(iter::repeat_with(free_port));
         let member = Member::launch(Role::Standalone, &[], || offered.next().unwrap());
         assert_ne!(member.port(), taken);
         assert!(member.hello().is_ok());
     }
 
     #[test]
-    #[should_panic(expected = "no-such-mongod is missing: run scripts/test.sh, which fetches it")]
-    fn a_missing_server_names_the_script_that_fetches_it() {
-        program(folder::new().path(), "no-such-mongod");
+    #[should_panic(expected = "no-such-mongod is missing: run scripts/test.sh, which downloads it")]
+    fn a_missing_program_is_reported_with_the_script_that_downloads_it() {
+        program(temporary_folder().path(), "no-such-mongod");
     }
 
     #[test]
-    fn the_fetched_server_comes_first() {
-        let root = folder::new();
-        let fetched = root.path().join(FETCHED);
-        fs::create_dir_all(fetched.parent().unwrap()).unwrap();
-        fs::write(&fetched, "").unwrap();
-        assert_eq!(program(root.path(), "mongod"), fetched);
+    fn the_downloaded_program_comes_first() {
+        let root = temporary_folder();
+        let downloaded = root.path().join(DOWNLOADED);
+        fs::create_dir_all(downloaded.parent().unwrap()).unwrap();
+        fs::write(&downloaded, "").unwrap();
+        assert_eq!(program(root.path(), "mongod"), downloaded);
     }
 }

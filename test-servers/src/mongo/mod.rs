@@ -1,6 +1,6 @@
-//! MongoDB 6: one server, a replica set, one with TLS and a password.
+//! MongoDB 6: a single server, a replica set, a server with TLS and a password.
 //!
-//! Debian has no `mongod`: `scripts/test.sh` fetches it. TLS takes the package `openssl`.
+//! Debian has no `mongod`: `scripts/test.sh` downloads it. TLS needs the package `openssl`.
 
 mod member;
 mod set;

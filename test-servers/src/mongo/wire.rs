@@ -1,4 +1,4 @@
-//! The protocol of `MongoDB` (`OP_MSG`), as much of it as commands need.
+//! A minimal client for the protocol of `MongoDB` (`OP_MSG`).
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -11,17 +11,17 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::DEADLINE;
+use crate::wait::DEADLINE;
 
 const OP_MSG: i32 = 2013;
 
-/// Its length, its number, the number of the request that it answers, and its kind.
+/// Size of the header: message length, request id, id of the request replied to, and opcode.
 const HEADER_BYTES: usize = 16;
 
-/// The flags of a message, then the kind of its section.
+/// The flag bits of a message, then the kind of its section.
 const PREFIX: [u8; 5] = [0; 5];
 
-/// More than any answer has.
+/// Upper bound for the size of a reply.
 const MAX_BYTES: usize = 64 << 20;
 
 trait Stream: Read + Write {}
@@ -31,8 +31,8 @@ impl<T: Read + Write> Stream for T {}
 pub(super) struct Connection(Box<dyn Stream>);
 
 impl Connection {
-    /// Connects to a unix socket, with TLS if there is the certificate of an authority: a server
-    /// that requires TLS does so there, too.
+    /// Connects to a Unix socket, with TLS if a CA certificate is given: a server that requires TLS
+    /// requires it on its socket, too.
     pub(super) fn open(socket: &Path, authority: Option<&Path>) -> io::Result<Self> {
         let stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(DEADLINE))?;
@@ -43,8 +43,8 @@ impl Connection {
         }))
     }
 
-    /// Sends a command and returns the answer, which may be an error of the server's. Reads are
-    /// answered by members that are not the primary, too.
+    /// Sends a command and returns the reply, which may be an error of the server. Secondaries accept
+    /// reads, too.
     pub(super) fn send(&mut self, database: &str, command: &Document) -> io::Result<Document> {
         let mut command = command.clone();
         command.insert("$db", database);
@@ -78,7 +78,7 @@ fn read(input: &mut impl Read) -> io::Result<Document> {
     Document::from_reader(body).map_err(io::Error::other)
 }
 
-/// A client that trusts this authority alone.
+/// Returns a TLS client that trusts only this CA.
 fn tls(authority: &Path) -> io::Result<ClientConnection> {
     let authority = CertificateDer::from_pem_file(authority).map_err(io::Error::other)?;
     let mut roots = RootCertStore::empty();
@@ -95,14 +95,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_message_survives_a_round_trip() {
         let command = doc! { "ping": 1, "comment": "a\0b", "$db": "admin" };
         let bytes = message(&command).unwrap();
         assert_eq!(read(&mut bytes.as_slice()).unwrap(), command);
     }
 
     #[test]
-    fn half_an_answer_is_an_error() {
+    fn an_incomplete_reply_is_an_error() {
         let bytes = message(&doc! { "ping": 1 }).unwrap();
         for length in 0..bytes.len() {
             assert!(read(&mut &bytes[..length]).is_err(), "{length}");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_cannot_be_is_an_error() {
+    fn an_impossible_length_is_an_error() {
         for length in [i32::MIN, -1, 0, 15, 16, 20, i32::MAX] {
             let mut bytes = message(&doc! { "ping": 1 }).unwrap();
             bytes[..4].copy_from_slice(&length.to_le_bytes());

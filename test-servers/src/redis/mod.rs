@@ -1,4 +1,4 @@
-//! Redis 7: one server, a master with sentinels, a cluster.
+//! Redis 7: a single server, a master with sentinels, a cluster.
 //!
 //! Debian packages: `redis-server`, and `openssl` for TLS.
 

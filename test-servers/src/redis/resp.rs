@@ -1,11 +1,11 @@
-//! The protocol of Redis (RESP2), as much of it as commands need.
+//! A minimal client for the protocol of Redis (RESP2).
 
 use std::fmt::{self, Display, Formatter};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use crate::DEADLINE;
+use crate::wait::DEADLINE;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reply {
@@ -15,7 +15,7 @@ pub(super) enum Reply {
     Items(Vec<Reply>),
 }
 
-/// One item a line; nil is `(nil)`.
+/// Writes one line for each item, and `(nil)` for a null.
 impl Display for Reply {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_reply_is_read() {
+    fn each_kind_of_reply_is_parsed() {
         let bytes = b"*6\r\n+OK\r\n:7\r\n$4\r\na\r\nb\r\n$-1\r\n*1\r\n-ERR no\r\n*0\r\n";
         let reply = read(&mut bytes.as_slice()).unwrap();
         let text = |text: &str| Reply::Text(text.into());
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_reply_is_an_error() {
+    fn an_incomplete_reply_is_an_error() {
         for bytes in ["", "+OK", "$4\r\nab", "*2\r\n+OK\r\n", "\r\n", "$x\r\n"] {
             assert!(read(&mut bytes.as_bytes()).is_err(), "{bytes:?}");
         }

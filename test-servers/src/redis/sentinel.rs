@@ -1,10 +1,9 @@
-//! A master, its replicas, and the sentinels that watch them.
+//! A master with replicas, and the sentinels that watch them.
 
 use std::iter;
 
-use super::Redis;
-use super::server::{REPLICATION, Role};
-use crate::ports;
+use super::server::{REPLICATION, Redis, Role};
+use crate::ports::free_port;
 use crate::wait::{self, check};
 
 const SENTINELS: usize = 3;
@@ -12,41 +11,42 @@ const SENTINELS: usize = 3;
 /// The name of the master.
 const NAME: &str = "main";
 
-/// How often sentinels do what they do, in milliseconds, faster than by default.
+/// Periods of the sentinels' timers in milliseconds, shorter than the defaults.
 ///
-/// A sentinel connects to a server anew only a ping period after the last attempt. If a server may
-/// not be silent for longer than that, a new master may seem dead at once, and is replaced, too.
-/// And it promotes no replica of which it has heard nothing for five ping periods, while it asks
-/// them once a second. An old master that is back is made a replica after four publish periods.
-const PACE: [(&str, &str); 4] = [
+/// A sentinel reconnects to a server only one ping period after the last attempt. If the ping period
+/// is not shorter than `down-after-milliseconds`, a new master may be taken for dead at once and be
+/// replaced, too. A sentinel promotes no replica that has been silent for five ping periods, and
+/// polls replicas once a second. It turns a returning old master into a replica after four publish
+/// periods.
+const PERIODS: [(&str, &str); 4] = [
     ("PING-PERIOD", "500"),
     ("ASK-PERIOD", "200"),
     ("PUBLISH-PERIOD", "500"),
     ("INFO-PERIOD", "1000"),
 ];
 
-/// A master with replicas, watched by three sentinels of which two must agree.
+/// A master with replicas, watched by three sentinels with a quorum of two.
 ///
-/// They take a server for dead after a second.
+/// The sentinels take a server for dead after one second of silence.
 pub struct Sentinel {
     servers: Vec<Redis>,
     sentinels: Vec<Redis>,
 }
 
 impl Sentinel {
-    /// Starts everything; the options are for the master and the replicas. Returns when it
+    /// Starts all servers. `options` are for the master and the replicas. Returns when the group
     /// [is whole](Self::wait_until_whole).
     pub fn start(replicas: usize, options: &[&str]) -> Self {
-        let master = Redis::launch(&Role::Plain, options, ports::free);
+        let master = Redis::launch(&Role::Plain, options, free_port);
         let port = master.port();
-        let replica = || Redis::launch(&Role::ReplicaOf(port), options, ports::free);
+        let replica = || Redis::launch(&Role::ReplicaOf(port), options, free_port);
         let servers = iter::once(master).chain(iter::repeat_with(replica).take(replicas)).collect();
         let mut all = Self { servers, sentinels: Vec::new() };
-        // Sentinels learn the replicas from the first answer of the master.
+        // Sentinels learn the replicas from the first reply of the master.
         wait::until("the replicas are linked", || all.are_linked(port), || all.logs());
         let sentinel = || {
-            let sentinel = Redis::launch(&Role::Sentinel(port), &[], ports::free);
-            for (name, period) in PACE {
+            let sentinel = Redis::launch(&Role::Sentinel(port), &[], free_port);
+            for (name, period) in PERIODS {
                 sentinel.command(&["SENTINEL", "DEBUG", name, period]);
             }
             sentinel
@@ -56,14 +56,14 @@ impl Sentinel {
         all
     }
 
-    /// `redis+sentinel://127.0.0.1:P1,127.0.0.1:P2,127.0.0.1:P3/main`, with the sentinels' ports.
+    /// Returns `redis+sentinel://127.0.0.1:P1,127.0.0.1:P2,127.0.0.1:P3/main`, with the sentinels' ports.
     pub fn uri(&self) -> String {
         let addresses: Vec<_> =
             self.sentinels.iter().map(|it| format!("127.0.0.1:{}", it.port())).collect();
         format!("redis+sentinel://{}/{NAME}", addresses.join(","))
     }
 
-    /// The master and the replicas, in the order of their start.
+    /// Returns the master and the replicas, in the order of their start.
     pub fn servers(&self) -> &[Redis] {
         &self.servers
     }
@@ -72,37 +72,37 @@ impl Sentinel {
         &self.sentinels
     }
 
-    /// The master or replica at this port.
+    /// Returns the master or replica at this port.
     pub fn server(&self, port: u16) -> &Redis {
         let server = self.servers.iter().find(|it| it.port() == port);
         server.unwrap_or_else(|| panic!("no server has the port {port}"))
     }
 
-    /// The port of the master, once all sentinels agree on it.
+    /// Returns the port of the master, once all sentinels agree on it.
     pub fn master(&self) -> u16 {
         wait::until("the sentinels agree", || self.agreed(), || self.logs())
     }
 
-    /// Kills the master; returns its port.
+    /// Kills the master and returns its port.
     pub fn kill_master(&mut self) -> u16 {
         let port = self.master();
         self.kill(port);
         port
     }
 
-    /// SIGKILL for a server.
+    /// Kills a server with SIGKILL.
     pub fn kill(&mut self, port: u16) {
         self.server_mut(port).kill();
     }
 
-    /// Starts a server again. Returns when it answers: an old master still takes itself for the
-    /// master then, for the two seconds until the sentinels tell it otherwise.
+    /// Restarts a server. Returns when it answers. An old master then still acts as a master for about
+    /// two seconds, until the sentinels turn it into a replica.
     pub fn restart(&mut self, port: u16) {
         self.server_mut(port).restart();
     }
 
-    /// Waits until all sentinels name another master than `old`, and it takes itself for one;
-    /// returns its port.
+    /// Waits until all sentinels name a master other than `old`, and that server has the role of a
+    /// master. Returns its port.
     pub fn wait_for_failover(&self, old: u16) -> u16 {
         let attempt = || {
             let master = self.agreed()?;
@@ -114,8 +114,8 @@ impl Sentinel {
         wait::until("a failover", attempt, || self.logs())
     }
 
-    /// Waits until all servers but the master are linked to it as its replicas, and each sentinel
-    /// knows all of them and the other sentinels.
+    /// Waits until all other servers are linked to the master as replicas, and each sentinel knows all
+    /// servers and the other sentinels.
     pub fn wait_until_whole(&self) {
         let attempt = || {
             self.sentinels.iter().try_for_each(|it| self.knows_all(it))?;
@@ -145,13 +145,13 @@ impl Sentinel {
         Ok(())
     }
 
-    /// The master that all live sentinels name.
+    /// Returns the port of the master if all live sentinels name the same one.
     fn agreed(&self) -> Result<u16, String> {
         let mut named = Vec::new();
         for sentinel in self.sentinels.iter().filter(|it| it.is_live()) {
             let address = sentinel.try_command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME])?;
             let port = address.lines().nth(1).and_then(|port| port.parse().ok());
-            named.push(port.ok_or_else(|| format!("{} says {address}", sentinel.port()))?);
+            named.push(port.ok_or_else(|| format!("{} replied {address}", sentinel.port()))?);
         }
         named.dedup();
         match named[..] {

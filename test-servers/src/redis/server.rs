@@ -1,4 +1,4 @@
-//! One server process.
+//! One `redis-server` process.
 
 use std::fmt::Display;
 use std::fs;
@@ -11,14 +11,14 @@ use tempfile::TempDir;
 use super::resp::{Connection, Reply};
 use crate::process::{self, Process};
 use crate::wait::{self, check};
-use crate::{certificates, folder, ports};
+use crate::{certificates, folder::temporary_folder, ports::free_port};
 
-/// How often a server may find that another process took its port.
+/// How many ports are tried before giving up, if other processes take them.
 const ATTEMPTS: usize = 10;
 
 type Options = [(&'static str, &'static str)];
 
-/// What every server is told, sentinels too. The log goes to where the process writes.
+/// Options of every server, sentinels included. The log goes to stdout.
 const COMMON: &Options = &[
     ("--bind", "127.0.0.1"),
     ("--protected-mode", "no"),
@@ -27,7 +27,8 @@ const COMMON: &Options = &[
     ("--logfile", ""),
 ];
 
-/// Nothing is stored, and replicas link at once. What a test asks for comes later and wins.
+/// Options of every data server: no persistence, and replicas that link at once. Options of a test
+/// come later and override these.
 const DATA: &Options = &[
     ("--save", ""),
     ("--appendonly", "no"),
@@ -48,9 +49,9 @@ const CLUSTER: &Options = &[("--cluster-enabled", "yes"), ("--cluster-node-timeo
 
 pub(super) const REPLICATION: [&str; 2] = ["INFO", "replication"];
 
-/// One redis-server; it ends with the value, and its files are removed.
+/// One redis-server. Dropping it kills the process and removes its files.
 pub struct Redis {
-    // Declared first, so that the process is gone before its files.
+    // Declared first, so that the process ends before its files are removed.
     process: Option<Process>,
     paused: AtomicBool,
     args: Vec<String>,
@@ -59,30 +60,30 @@ pub struct Redis {
     folder: TempDir,
 }
 
-/// What a server is there for.
+/// The role of a server.
 pub(super) enum Role {
     Plain,
     Tls,
     ReplicaOf(u16),
-    /// Watches the master at this port.
+    /// A sentinel of the master at this port.
     Sentinel(u16),
     ClusterNode,
 }
 
 impl Redis {
-    /// Starts a server without persistence. The options are those of its command line, as in
+    /// Starts a server without persistence. `options` are command-line options, as in
     /// `&["--appendonly", "yes", "--appendfsync", "always"]`.
     pub fn start(options: &[&str]) -> Self {
-        Self::launch(&Role::Plain, options, ports::free)
+        Self::launch(&Role::Plain, options, free_port)
     }
 
-    /// Starts a server that speaks TLS alone, with a certificate for `localhost` and `127.0.0.1`.
-    /// It asks for no certificate of its clients.
+    /// Starts a server that accepts only TLS, with a certificate for `localhost` and `127.0.0.1`. It
+    /// requires no client certificate.
     pub fn start_tls() -> Self {
-        Self::launch(&Role::Tls, &[], ports::free)
+        Self::launch(&Role::Tls, &[], free_port)
     }
 
-    /// Tries other ports while those at hand are taken.
+    /// Starts a server. Tries further ports while another process has the one it was given.
     pub(super) fn launch(role: &Role, options: &[&str], mut port: impl FnMut() -> u16) -> Self {
         for _ in 0..ATTEMPTS {
             let mut server = Self::set_up(role, options, &mut port);
@@ -90,14 +91,14 @@ impl Redis {
                 return server;
             }
         }
-        panic!("redis-server found its port taken {ATTEMPTS} times");
+        panic!("redis-server found its port in use {ATTEMPTS} times");
     }
 
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `redis://127.0.0.1:PORT`, or `rediss://localhost:PORT` with TLS.
+    /// Returns `redis://127.0.0.1:PORT`, or `rediss://localhost:PORT` with TLS.
     pub fn uri(&self) -> String {
         if self.tls {
             return format!("rediss://localhost:{}", self.port);
@@ -105,66 +106,67 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Its unix socket, which is there with TLS, too.
+    /// Returns the path of its Unix socket, which it has with TLS, too.
     pub fn socket(&self) -> PathBuf {
         socket(self.folder.path())
     }
 
-    /// The certificate (PEM) of the authority that signed the server's.
+    /// Returns the file with the CA certificate (PEM) that signed the server's.
     pub fn ca(&self) -> PathBuf {
         assert!(self.tls, "the server was started without TLS");
         certificates::authority(self.folder.path())
     }
 
-    /// SIGKILL; returns when the process is gone. Nothing happens if it is gone already.
+    /// Kills the server with SIGKILL and returns when the process is gone. Does nothing if it is not
+    /// running.
     pub fn kill(&mut self) {
         self.process = None;
     }
 
-    /// Starts the server again with the same port, files and options, after a kill if it runs.
-    /// Returns when it answers.
+    /// Restarts the server with the same port, files and options, and kills it before if it is
+    /// running. Returns when it answers.
     pub fn restart(&mut self) {
         self.kill();
-        assert!(self.boot(), "the port was taken meanwhile:\n{}", self.log());
+        assert!(self.boot(), "the port is in use:\n{}", self.log());
     }
 
-    /// SIGSTOP: the server keeps its connections and answers nothing.
+    /// Stops the server with SIGSTOP: it keeps its connections but does not answer.
     pub fn pause(&self) {
         self.process.as_ref().expect("the server was not killed").pause();
         self.paused.store(true, Ordering::Relaxed);
     }
 
-    /// SIGCONT.
+    /// Resumes the server with SIGCONT.
     pub fn resume(&self) {
         self.process.as_ref().expect("the server was not killed").resume();
         self.paused.store(false, Ordering::Relaxed);
     }
 
-    /// Whether it was neither killed nor paused.
+    /// Returns whether it was neither killed nor paused.
     pub fn is_live(&self) -> bool {
         self.process.is_some() && !self.paused.load(Ordering::Relaxed)
     }
 
-    /// Sends a command, on a connection of its own, and returns the reply as text: one item of an
-    /// array a line, `(nil)` for nothing. An error reply is a panic.
+    /// Sends a command on a new connection and returns the reply as text: one line for each item of
+    /// an array, `(nil)` for a null. Panics on an error reply.
     pub fn command(&self, command: &[&str]) -> String {
         self.reply(command).to_string()
     }
 
-    /// Like [`command`](Self::command), with the error as a value: one of the server's, or of the
-    /// connection.
+    /// Like [`command`](Self::command), but returns errors of the server or the connection.
     pub fn try_command(&self, command: &[&str]) -> Result<String, String> {
         self.try_reply(command).map(|reply| reply.to_string())
     }
 
-    /// Like [`command`](Self::command), on one connection: what `MULTI` and `WAIT` need.
+    /// Like [`command`](Self::command), for several commands on one connection, as `MULTI` and `WAIT`
+    /// need.
     pub fn commands(&self, commands: &[&[&str]]) -> Vec<String> {
-        let answers = || -> Result<Vec<_>, String> {
+        let replies = || -> Result<Vec<_>, String> {
             let mut connection = self.connect()?;
-            let answer = |command: &&[&str]| self.ask(&mut connection, command);
-            commands.iter().map(answer).map(|it| it.map(|reply| reply.to_string())).collect()
+            let send = |command: &&[&str]| self.send(&mut connection, command);
+            commands.iter().map(send).map(|it| it.map(|reply| reply.to_string())).collect()
         };
-        answers().unwrap_or_else(|error| panic!("{commands:?}: {error}\n{}", self.log()))
+        replies().unwrap_or_else(|error| panic!("{commands:?}: {error}\n{}", self.log()))
     }
 
     pub(super) fn reply(&self, command: &[impl AsRef<[u8]>]) -> Reply {
@@ -176,56 +178,56 @@ impl Redis {
     }
 
     fn try_reply(&self, command: &[impl AsRef<[u8]>]) -> Result<Reply, String> {
-        self.ask(&mut self.connect()?, command)
+        self.send(&mut self.connect()?, command)
     }
 
     fn connect(&self) -> Result<Connection, String> {
-        Connection::open(&self.socket()).map_err(|error| self.silence(&error))
+        Connection::open(&self.socket()).map_err(|error| self.unreachable(&error))
     }
 
-    fn ask(&self, at: &mut Connection, command: &[impl AsRef<[u8]>]) -> Result<Reply, String> {
-        match at.send(command).map_err(|error| self.silence(&error))? {
-            Reply::Error(error) => Err(format!("{} answers {error}", self.port)),
+    fn send(&self, to: &mut Connection, command: &[impl AsRef<[u8]>]) -> Result<Reply, String> {
+        match to.send(command).map_err(|error| self.unreachable(&error))? {
+            Reply::Error(error) => Err(format!("{} replied {error}", self.port)),
             reply => Ok(reply),
         }
     }
 
-    fn silence(&self, error: &io::Error) -> String {
-        format!("{} cannot be asked: {error}", self.port)
+    fn unreachable(&self, error: &io::Error) -> String {
+        format!("{} cannot be reached: {error}", self.port)
     }
 
-    /// The value of `field:` in the reply to a command such as `INFO`.
+    /// Returns the value of `field:` in the reply to a command such as `INFO`.
     pub(super) fn field(&self, command: &[&str], field: &str) -> Result<String, String> {
         let reply = self.try_command(command)?;
         let value = reply.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-        value.map(str::to_owned).ok_or_else(|| format!("{} says no {field}", self.port))
+        value.map(str::to_owned).ok_or_else(|| format!("{} reports no {field}", self.port))
     }
 
-    /// Whether all replicas that are connected to it are in step. It sees that a moment later
-    /// than they do.
+    /// Checks that all connected replicas are in step. A master reports this a moment later than its
+    /// replicas do.
     pub(super) fn has_replicas_in_step(&self) -> Result<(), String> {
         let replication = self.try_command(&REPLICATION)?;
         let online =
             format!("connected_slaves:{}\r\n", replication.matches("state=online").count());
-        check(replication.contains(&online), || format!("{} says\n{replication}", self.port))
+        check(replication.contains(&online), || format!("{} reports\n{replication}", self.port))
     }
 
-    /// Whether it is a replica in step with its master, whose port it returns.
+    /// Checks that it is a replica in step with its master, and returns the master's port.
     pub(super) fn linked_master(&self) -> Result<u16, String> {
         let link = self.field(&REPLICATION, "master_link_status")?;
         check(link == "up", || format!("{}: the link to its master is {link}", self.port))?;
         let port = self.field(&REPLICATION, "master_port")?;
-        port.parse().map_err(|_| format!("{} says master_port:{port}", self.port))
+        port.parse().map_err(|_| format!("{} reports master_port:{port}", self.port))
     }
 
-    /// The end of what it wrote, under its port.
+    /// Returns the end of its log, with its port as the title.
     pub(super) fn log(&self) -> String {
         let log = process::end_of_log(&log(self.folder.path()));
         format!("--- log of the server at port {} ---\n{log}\n", self.port)
     }
 
     fn set_up(role: &Role, options: &[&str], port: &mut impl FnMut() -> u16) -> Self {
-        let folder = folder::new();
+        let folder = temporary_folder();
         let path = folder.path();
         fs::write(config(path), role.config()).expect("the folder is writable");
         let number = port();
@@ -261,18 +263,18 @@ impl Redis {
         }
     }
 
-    /// Starts the process and waits until it answers; `false` when its port is taken.
+    /// Starts the process and waits until it answers. Returns `false` if its port is in use.
     fn boot(&mut self) -> bool {
         let program = process::program("redis-server", "redis-server");
         let (path, log) = (self.folder.path(), log(self.folder.path()));
         let mut process = Process::start(&program, &self.args, path, &log);
         let attempt = || {
-            if process.has_ended() {
+            if process.exit_status().is_some() {
                 let end = process::end_of_log(&log);
                 assert!(end.contains("Address already in use"), "redis-server ended:\n{end}");
                 return Ok(false);
             }
-            // The socket is opened after the ports, and is nobody else's.
+            // The socket is opened after the ports. Only this server can answer on it.
             self.try_command(&["PING"]).map(|_| true)
         };
         let ready = wait::until("redis-server answers", attempt, || self.log());
@@ -292,7 +294,7 @@ impl Role {
         }
     }
 
-    /// What is in the configuration file at first: the server rewrites it when its role changes.
+    /// Returns the initial configuration file. The server rewrites it when its role changes.
     fn config(&self) -> String {
         match self {
             Self::Plain | Self::Tls | Self::ClusterNode => String::new(),
@@ -327,16 +329,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_taken_port_is_passed_over() {
+    fn a_port_in_use_is_skipped() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let taken = listener.local_addr().unwrap().port();
         for (role, offered) in [
-            (Role::Plain, [taken, ports::free()]),
-            (Role::Tls, [taken, ports::free()]),
-            (Role::ClusterNode, [taken, ports::free()]),
-            (Role::ClusterNode, [ports::free(), taken]),
+            (Role::Plain, [taken, free_port()]),
+            (Role::Tls, [taken, free_port()]),
+            (Role::ClusterNode, [taken, free_port()]),
+            (Role::ClusterNode, [free_port(), taken]),
         ] {
-            let mut offered = offered.into_iter().chain(iter::repeat_with(ports::free));
+            let mut offered = offered.into_iter().chain(iter::repeat_with(free_port));
             let server = Redis::launch(&role, &[], || offered.next().unwrap());
             assert_ne!(server.port(), taken);
             assert_eq!(server.command(&["PING"]), "PONG");

@@ -1,4 +1,4 @@
-//! Clients that delete and pop until the server is gone.
+//! Clients that delete and pop messages until the server is killed.
 
 use std::collections::HashSet;
 
@@ -6,28 +6,28 @@ use serde_json::{Value, json};
 use tests::{Client, delete, post};
 use tokio::task::JoinSet;
 
-use super::Acknowledgements;
+use super::acknowledgements::Acknowledgements;
 
 const MESSAGES: usize = 150;
 
-/// How many messages a claim or a pop takes.
+/// Messages of a claim or a pop.
 const BATCH: usize = 3;
 
 pub(super) struct Prepared {
     queue: String,
 }
 
-/// Fills a queue.
+/// Fills a queue with messages.
 pub(super) async fn prepare(client: &Client, queue: &str) -> Prepared {
     client.post_bodies(queue, (0..MESSAGES).map(|n| json!(n))).await;
     Prepared { queue: queue.into() }
 }
 
-/// What one client knows of its deletions.
+/// The deletions of one client.
 #[derive(Default)]
 struct Consumed {
     acknowledged: Vec<String>,
-    /// How many messages the call that nobody answered may have deleted.
+    /// How many messages the call without a response may have deleted.
     in_doubt: usize,
 }
 
@@ -36,50 +36,50 @@ impl Prepared {
         let mut tasks = JoinSet::new();
         for _ in 0..2 {
             let (client, queue) = (client.clone(), self.queue.clone());
-            tasks.spawn(claim_until_gone(client, queue, acknowledged.clone()));
+            tasks.spawn(claim_until_killed(client, queue, acknowledged.clone()));
         }
-        tasks.spawn(pop_until_gone(client.clone(), self.queue.clone(), acknowledged.clone()));
+        tasks.spawn(pop_until_killed(client.clone(), self.queue.clone(), acknowledged.clone()));
         Consumers { queue: self.queue, tasks }
     }
 }
 
-fn ids(answer: &Value) -> Vec<String> {
-    let messages = answer["messages"].as_array().unwrap();
+fn ids(response: &Value) -> Vec<String> {
+    let messages = response["messages"].as_array().unwrap();
     messages.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Claims and deletes by the claim, until the server or the messages are gone.
-async fn claim_until_gone(client: Client, queue: String, acks: Acknowledgements) -> Consumed {
+/// Claims messages and deletes them with the claim, until the server is killed or the queue is empty.
+async fn claim_until_killed(client: Client, queue: String, acks: Acknowledgements) -> Consumed {
     let mut consumed = Consumed::default();
     loop {
         let claim = post(format!("/v2/queues/{queue}/claims?limit={BATCH}"));
-        let Ok(answer) = client.try_send(claim).await else { return consumed };
-        if answer.status == 204 {
+        let Ok(response) = client.try_send(claim).await else { return consumed };
+        if response.status == 204 {
             return consumed;
         }
-        for message in answer.expect(201, "claim").json()["messages"].as_array().unwrap() {
+        for message in response.expect(201, "claim").json()["messages"].as_array().unwrap() {
             let call = delete(message["href"].as_str().unwrap());
-            let Ok(answer) = client.try_send(call).await else {
+            let Ok(response) = client.try_send(call).await else {
                 consumed.in_doubt = 1;
                 return consumed;
             };
-            answer.expect(204, "delete");
+            response.expect(204, "delete");
             consumed.acknowledged.push(message["id"].as_str().unwrap().to_owned());
             acks.count_one();
         }
     }
 }
 
-/// Pops until the server or the messages are gone.
-async fn pop_until_gone(client: Client, queue: String, acks: Acknowledgements) -> Consumed {
+/// Pops until the server is killed or the queue is empty.
+async fn pop_until_killed(client: Client, queue: String, acks: Acknowledgements) -> Consumed {
     let mut consumed = Consumed::default();
     loop {
         let pop = delete(format!("/v2/queues/{queue}/messages?pop={BATCH}"));
-        let Ok(answer) = client.try_send(pop).await else {
+        let Ok(response) = client.try_send(pop).await else {
             consumed.in_doubt = BATCH;
             return consumed;
         };
-        let popped = ids(&answer.expect(200, "pop").json());
+        let popped = ids(&response.expect(200, "pop").json());
         if popped.is_empty() {
             return consumed;
         }
@@ -105,7 +105,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// What was acknowledged as deleted stays deleted; nothing else is gone.
+    /// Checks that acknowledged deletions are kept and that no other message is missing.
     pub(super) async fn verify(&self, client: &Client) {
         let queue = &self.queue;
         let left = client.list_all(queue).await;
@@ -113,9 +113,9 @@ impl Outcome {
         let gone: Vec<_> =
             self.consumed.iter().flat_map(|consumed| &consumed.acknowledged).collect();
         let unique: HashSet<_> = gone.iter().collect();
-        assert_eq!(unique.len(), gone.len(), "{queue}: a message was given to two consumers");
+        assert_eq!(unique.len(), gone.len(), "{queue}: two consumers got the same message");
         for id in &gone {
-            assert!(!left.contains(id.as_str()), "{queue}: {id} came back");
+            assert!(!left.contains(id.as_str()), "{queue}: {id} exists again");
         }
         for ids in gone.chunks(20) {
             let ids: Vec<_> = ids.iter().map(|id| id.as_str()).collect();

@@ -1,37 +1,38 @@
-//! Claims that were taken before the server was killed.
+//! Claims that were created before the server was killed.
 
 use std::time::Instant;
 
 use serde_json::json;
 use tests::{Claim, Client};
 
-const TTL: u64 = 600;
+/// The largest ttl: no claim and no message expires during the test.
+const TTL: u64 = 43_200;
 
-/// A claim that is not given back.
+/// A claim that is not released.
 pub(super) struct Held {
     queue: String,
     claim: Claim,
-    asked: Instant,
-    answered: Instant,
+    requested: Instant,
+    created: Instant,
 }
 
-/// Claims three of five messages.
+/// Posts five messages and claims three of them.
 pub(super) async fn hold(client: &Client, queue: &str) -> Held {
-    client.post_bodies(queue, (0..5).map(|n| json!(n))).await;
-    let asked = Instant::now();
+    client.post_messages(queue, (0..5).map(|n| json!({"body": n, "ttl": TTL}))).await;
+    let requested = Instant::now();
     let body = json!({"ttl": TTL, "grace": 60});
     let claim = client.claim_with(queue, 3, &body).await.expect("messages are free");
-    Held { queue: queue.into(), claim, asked, answered: Instant::now() }
+    Held { queue: queue.into(), claim, requested, created: Instant::now() }
 }
 
 impl Held {
-    /// The claim holds the same messages, and its time went on.
+    /// Checks that the claim holds the same messages and that its age has grown.
     pub(super) async fn verify(&self, client: &Client) {
         let queue = &self.queue;
         let path = format!("/v2/queues/{queue}/claims/{}", self.claim.id);
-        let least = self.answered.elapsed().as_secs().saturating_sub(1);
+        let least = self.created.elapsed().as_secs().saturating_sub(1);
         let shown = client.get(path).await.expect(200, queue).json();
-        let most = self.asked.elapsed().as_secs() + 1;
+        let most = self.requested.elapsed().as_secs() + 1;
         assert_eq!(shown["ttl"], TTL, "{queue}");
         let age = shown["age"].as_u64().unwrap();
         assert!((least..=most).contains(&age), "{queue}: the claim is {age} s old");
@@ -44,7 +45,7 @@ impl Held {
         client.release(queue, &free.id).await;
     }
 
-    /// The claim still works: it deletes one message and gives the others back.
+    /// Checks that the claim can delete one message and release the others.
     pub(super) async fn release(self, client: &Client) {
         let queue = &self.queue;
         let (claim, ids) = (&self.claim.id, self.claim.ids());

@@ -1,14 +1,14 @@
-//! Clients that post until the server is gone, each its own numbers in order.
+//! Clients that post numbered messages until the server is killed.
 
 use serde_json::{Value, json};
 use tests::{Client, post};
 use tokio::task::JoinSet;
 
-use super::Acknowledgements;
+use super::acknowledgements::Acknowledgements;
 
 const POSTERS: usize = 8;
 
-/// The most messages in one post.
+/// Maximum number of messages in one post.
 const MAX_BATCH: usize = 3;
 
 pub(super) struct Posters {
@@ -16,24 +16,24 @@ pub(super) struct Posters {
     tasks: JoinSet<Posted>,
 }
 
-/// What one client knows of its posts.
+/// The posts of one client.
 struct Posted {
     poster: usize,
-    /// The ids of its messages, which it numbered from 0 on.
+    /// The ids of its messages, which are numbered from 0.
     acknowledged: Vec<String>,
-    /// How many messages were in the post that nobody answered.
+    /// The number of messages in the post without a response.
     in_doubt: usize,
 }
 
 pub(super) fn start(client: &Client, queue: &str, acknowledged: &Acknowledgements) -> Posters {
     let mut tasks = JoinSet::new();
     for poster in 0..POSTERS {
-        tasks.spawn(post_until_gone(client.clone(), queue.into(), poster, acknowledged.clone()));
+        tasks.spawn(post_until_killed(client.clone(), queue.into(), poster, acknowledged.clone()));
     }
     Posters { queue: queue.into(), tasks }
 }
 
-async fn post_until_gone(
+async fn post_until_killed(
     client: Client,
     queue: String,
     poster: usize,
@@ -45,10 +45,10 @@ async fn post_until_gone(
         let message = |n| json!({"body": [poster, number + n], "ttl": 3600});
         let body = json!({"messages": (0..size).map(message).collect::<Vec<_>>()});
         let call = post(format!("/v2/queues/{queue}/messages")).json(&body);
-        let Ok(answer) = client.try_send(call).await else {
+        let Ok(response) = client.try_send(call).await else {
             return Posted { poster, acknowledged, in_doubt: size };
         };
-        let resources = answer.expect(201, "post").json()["resources"].clone();
+        let resources = response.expect(201, "post").json()["resources"].clone();
         let id = |path: &Value| path.as_str().unwrap().rsplit('/').next().unwrap().to_owned();
         acknowledged.extend(resources.as_array().unwrap().iter().map(id));
         acknowledgements.count_one();
@@ -68,8 +68,8 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Every acknowledged message is there once, in the order of its client; a post that was
-    /// not acknowledged is there as a whole or not at all.
+    /// Checks that each acknowledged message is stored once, in the order of its client, and that a
+    /// post without a response is stored completely or not at all.
     pub(super) async fn verify(&self, client: &Client) {
         let stored = client.list_all(&self.queue).await;
         for posted in &self.posted {
@@ -82,9 +82,13 @@ impl Outcome {
             for (message, id) in own.iter().zip(&posted.acknowledged) {
                 assert_eq!(message["id"], json!(id), "{what}");
             }
-            let sure = posted.acknowledged.len();
-            let whole = [sure, sure + posted.in_doubt];
-            assert!(whole.contains(&own.len()), "{what}: {} stored, not {whole:?}", own.len());
+            let certain = posted.acknowledged.len();
+            let complete = [certain, certain + posted.in_doubt];
+            assert!(
+                complete.contains(&own.len()),
+                "{what}: {} stored, not {complete:?}",
+                own.len()
+            );
         }
     }
 }

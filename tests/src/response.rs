@@ -1,4 +1,4 @@
-//! An answer, read to its end.
+//! A response, read to its end.
 
 use std::borrow::Cow;
 
@@ -6,13 +6,13 @@ use reqwest::header::HeaderMap;
 use serde_json::Value;
 
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(|value| value.to_str().expect("a textual header"))
     }
@@ -21,22 +21,22 @@ impl Answer {
         String::from_utf8_lossy(&self.body)
     }
 
-    /// The body, which must be JSON.
+    /// Parses the body, which must be JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         let parsed = serde_json::from_slice(&self.body);
         parsed.unwrap_or_else(|error| panic!("no JSON, {error}: {} {}", self.status, self.text()))
     }
 
-    /// Checks the status and returns the answer.
+    /// Checks the status and returns the response.
     #[track_caller]
-    #[expect(clippy::return_self_not_must_use, reason = "the check may be all that is wanted")]
+    #[expect(clippy::return_self_not_must_use, reason = "a test may need only the check")]
     pub fn expect(self, status: u16, what: &str) -> Self {
         assert_eq!(self.status, status, "{what}: {}", self.text());
         self
     }
 
-    /// Checks the status and the title, and that all else is as an error must be.
+    /// Checks the status, the title, and the form that all errors share.
     #[track_caller]
     pub fn expect_error(&self, status: u16, title: &str, what: &str) {
         assert_eq!(self.status, status, "{what}: {}", self.text());
@@ -51,7 +51,7 @@ impl Answer {
         self.expect_request_id(what);
     }
 
-    /// Checks that the answer carries `req-<uuid>`.
+    /// Checks that the request id is `req-<uuid>`.
     #[track_caller]
     pub fn expect_request_id(&self, what: &str) {
         let id = self.header("x-openstack-request-id").unwrap_or_default();
