@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Runs OpenStack Zaqar, the original, so that it can be measured beside this service.
+# Installs and runs OpenStack Zaqar, so that it can be measured beside this service.
 #
-#   zaqar.sh install DIR                 makes a Python environment in DIR
+#   zaqar.sh install DIR                 creates a Python environment in DIR
 #   zaqar.sh serve DIR PORT URI          serves on 127.0.0.1:PORT until SIGTERM or SIGINT
 #
-# URI is redis://HOST:PORT, with /N for database N, or mongodb://HOST:PORT,HOST:PORT/. Zaqar keeps
-# everything there, in MongoDB in databases whose names begin with zaqar, and what it finds there from
-# before stays: empty it first. Works as root and as a user with sudo. Safe to run again: what is there
-# is not installed twice.
+# URI is redis://HOST:PORT, with /N for database N, or mongodb://HOST:PORT,HOST:PORT/. Zaqar keeps all
+# data there, in MongoDB in databases whose names begin with zaqar. It does not delete existing data:
+# empty the store first. Runs as root or as a user with sudo. Running it again installs nothing twice.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
@@ -27,7 +26,7 @@ install() {
         as_root apt-get install -y -qq --no-install-recommends "${missing[@]}"
     fi
 
-    # Made anew when the versions change.
+    # Created again when the versions change.
     local wanted=$here/requirements.txt
     if ! cmp -s "$wanted" "$dir/installed.txt"; then
         python3 -m venv --clear "$dir"
@@ -36,13 +35,13 @@ install() {
     fi
 }
 
-# Prints what Zaqar calls the store at a URI, and the URI as Zaqar wants it.
+# Prints Zaqar's name for the kind of store at a URI, and the URI in the form that Zaqar expects.
 store() {
     local uri=$1
     case $uri in
         redis://*)
-            # Zaqar wants the number of the database as an option. Its time limit of 0.1 s for an
-            # answer of Redis would turn a slow disk into errors.
+            # Zaqar expects the number of the database as an option. Its default timeout of 0.1 s for
+            # a reply of Redis would cause errors on a slow disk.
             if [[ $uri =~ ^(redis://[^/?]+)/([0-9]+)$ ]]; then
                 uri="${BASH_REMATCH[1]}?dbid=${BASH_REMATCH[2]}"
             fi
@@ -50,8 +49,8 @@ store() {
             echo redis "$uri"
             ;;
         mongodb://*)
-            # For a URI that names a replica set, Zaqar asks pymongo for a client that is there no
-            # more. The usual one finds out by itself that the servers are a set.
+            # For a URI with a replica set, Zaqar uses a client class that pymongo has removed. The
+            # regular client discovers the replica set by itself.
             echo mongodb "$(sed -E 's/([?&])replicaSet=[^&]*&?/\1/; s/[?&]$//' <<<"$uri")"
             ;;
         *) usage ;;
@@ -65,10 +64,10 @@ serve() {
     read -r driver uri <<<"$stored"
     if [ "$driver" = mongodb ]; then threads=8; fi
 
-    # No authentication, since auth_strategy is not set. The queues themselves are in the same store:
-    # with SQLite their look-up takes nearly half the time of a post, and the migrations of that store
-    # are written for MySQL. In MongoDB a message is acknowledged by a majority in any case, and
-    # "unreliable" only says that nobody has to ask for it.
+    # No authentication, since auth_strategy is not set. The queues are in the same store: with SQLite,
+    # their look-up takes nearly half the time of a post, and the migrations of that store are for
+    # MySQL. In MongoDB, Zaqar always writes with the concern "majority"; "unreliable" only allows a URI
+    # that does not request it.
     cat >"$dir/zaqar.conf" <<CONF
 [DEFAULT]
 unreliable = True
@@ -90,13 +89,14 @@ uri = $uri
 [profiler]
 enabled = False
 CONF
-    # No rules of our own. Without the file, Zaqar would look for it on every request.
+    # The default rules. Without the file, Zaqar would look for it on every request.
     echo '{}' >"$dir/policy.yaml"
 
-    # Two processes. On Redis they have one thread each: threads of one process hold each other up. A
-    # write to MongoDB takes so long that others had better go on meanwhile. Every answer ends its
-    # connection, and says so. Behind the router, which would keep connections open, lists and
-    # claims took 40 ms longer, with or without tcp-nodelay; and it closes after each 204 besides.
+    # Two processes. On Redis they have one thread each, since threads of one process block each other.
+    # On MongoDB, a write takes so long that other threads should run meanwhile. The server closes the
+    # connection after each response and announces that. The router of uWSGI can keep connections open,
+    # but lists and claims took 40 ms longer with it, with or without tcp-nodelay, and it closes the
+    # connection after each 204 as well.
     cat >"$dir/uwsgi.ini" <<INI
 [uwsgi]
 http-socket = 127.0.0.1:$port

@@ -1,4 +1,4 @@
-//! Options that several commands share.
+//! Command-line arguments that several commands share.
 
 use std::env::current_exe;
 use std::path::PathBuf;
@@ -6,15 +6,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
 use clap::builder::RangedU64ValueParser;
 use tempfile::TempDir;
 
-/// The setting that says where queues are kept.
+/// The service's setting for the store of queues.
 pub(crate) const CATALOG_URI: &str = "CHAPAR__CATALOG__URI";
-/// The setting that says where messages are kept.
+/// The service's setting for the store of messages.
 pub(crate) const POOL_URI: &str = "CHAPAR__POOL__URI";
 
-/// How long, how wide and how often to run.
+/// Length, concurrency and number of runs.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct RunArgs {
     /// Concurrent connections or posters; of a comma list, each in turn
@@ -33,7 +34,7 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// The round and the number of connections of each run, in order.
+    /// Returns the round and the number of connections of each run, in order.
     pub(crate) fn runs(&self) -> impl Iterator<Item = (u32, usize)> {
         let in_round =
             |round| self.connections.iter().map(move |&connections| (round, connections));
@@ -59,22 +60,22 @@ pub(crate) struct Output {
     pub(crate) json: Option<PathBuf>,
 }
 
-/// Where the programs under test are, and where they keep their files.
+/// The program under test, its files, and its message store.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Place {
+pub(crate) struct Paths {
     /// Keep the databases in a temporary folder of this one [default: beside this program]
     #[arg(long)]
     dir: Option<PathBuf>,
     /// The service's program [default: `chapar` beside this program]
     #[arg(long, value_name = "FILE")]
     server: Option<PathBuf>,
-    /// Keep the messages there [default: the database of the catalog]
+    /// Keep the messages in this store [default: the database of the catalog]
     #[arg(long, value_name = "URI")]
     pool: Option<String>,
 }
 
-impl Place {
-    /// A new, empty folder, removed when the value is dropped.
+impl Paths {
+    /// Creates an empty folder that is removed when the value is dropped.
     pub(crate) fn fresh_dir(&self) -> Result<TempDir> {
         let parent = match &self.dir {
             Some(dir) => dir.clone(),
@@ -87,12 +88,12 @@ impl Place {
         fresh.with_context(|| format!("cannot make a folder in {}", parent.display()))
     }
 
-    /// A command for the service.
+    /// Returns a command that runs the service.
     pub(crate) fn service(&self) -> Result<Command> {
         Ok(self.on_pool(Command::new(self.server()?)))
     }
 
-    /// The same command, with messages where they are to be kept.
+    /// Adds the setting for the message store to a command.
     pub(crate) fn on_pool(&self, mut command: Command) -> Command {
         if let Some(pool) = &self.pool {
             command.env(POOL_URI, pool);
@@ -107,23 +108,57 @@ impl Place {
         };
         ensure!(
             program.is_file(),
-            "{} is not there; build it first: cargo build --release",
+            "{} does not exist; build it first: cargo build --release",
             program.display()
         );
         Ok(program.canonicalize()?)
     }
 }
 
-/// Concurrent connections of one run: bounded, so that a slip of the hand stays harmless.
+/// A baseline without HTTP.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Baseline {
+    GroupCommit,
+    NaiveDirect,
+}
+
+impl Baseline {
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// One run of a baseline on a new database in `dir`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BaselineArgs {
+    #[arg(value_enum)]
+    pub(crate) baseline: Baseline,
+    #[arg(long)]
+    pub(crate) dir: PathBuf,
+    #[arg(long)]
+    pub(crate) connections: usize,
+    #[arg(long, value_name = "MILLISECONDS", value_parser = milliseconds)]
+    pub(crate) length: Duration,
+    #[arg(long)]
+    pub(crate) body_bytes: usize,
+    #[arg(long)]
+    pub(crate) round: u32,
+}
+
+fn milliseconds(text: &str) -> Result<Duration> {
+    Ok(Duration::from_millis(text.parse()?))
+}
+
+/// Parses the number of connections of a run. The limit makes a typing error harmless.
 pub(crate) fn connections() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=10_000)
 }
 
-/// What fits into one post of the API, with room for its frame.
+/// Parses the size of a body that fits into one post with the rest of the request.
 fn body_bytes() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(2..=250_000)
 }
 
 fn this_program() -> Result<PathBuf> {
-    current_exe().context("cannot find this program's own file")
+    current_exe().context("cannot find the file of this program")
 }

@@ -1,15 +1,15 @@
-//! The bodies that are posted: alike for the service and for the baselines.
+//! The bodies of posts, the same for the service and the baselines.
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 
 /// The API's limit on the body of one post.
-const MOST_POST_BYTES: usize = 262_144;
+const MAX_POST_BYTES: usize = 262_144;
 
-/// JSON text of exactly `bytes` bytes (at least 2): one half structure, one half text.
+/// Returns JSON text of exactly `bytes` bytes (at least 2), half of it structure and half a string.
 ///
-/// The service checks that a body is valid JSON; a single long string would make that look cheaper
-/// than it is.
+/// The service validates bodies as JSON. A single long string would be cheaper to validate than
+/// typical bodies.
 pub(crate) fn message_body(bytes: usize) -> String {
     const OPEN: &str = r#"{"event":"order.created","items":["#;
     const ITEM: &str = r#"{"sku":"A-1001","count":2,"price":1999}"#;
@@ -28,22 +28,22 @@ pub(crate) fn message_body(bytes: usize) -> String {
     body
 }
 
-/// A post of `count` messages with the same body.
+/// Returns a post of `count` messages with the same body.
 pub(crate) fn post(body: &str, count: usize) -> Result<Bytes> {
     let message = format!(r#"{{"ttl":3600,"body":{body}}}"#);
     let post = format!(r#"{{"messages":[{}]}}"#, vec![message; count].join(","));
     ensure!(
-        post.len() <= MOST_POST_BYTES,
-        "{count} messages of {} bytes are more than a post may hold ({MOST_POST_BYTES} bytes)",
+        post.len() <= MAX_POST_BYTES,
+        "{count} messages of {} bytes are more than a post may hold ({MAX_POST_BYTES} bytes)",
         body.len()
     );
     Ok(Bytes::from(post))
 }
 
-/// How many messages of that size to send at a time when the speed of posting is not the question.
+/// Returns the batch size for posts whose speed is not measured.
 pub(crate) fn largest_batch(body_bytes: usize) -> usize {
     const FRAME: usize = 32;
-    (MOST_POST_BYTES / 2 / (body_bytes + FRAME)).clamp(1, 100)
+    (MAX_POST_BYTES / 2 / (body_bytes + FRAME)).clamp(1, 100)
 }
 
 #[cfg(test)]
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_has_the_size_asked_for_and_is_json() {
+    fn a_body_has_the_requested_size_and_is_json() {
         for bytes in [2, 3, 50, 85, 86, 100, 1024, 250_000] {
             let body = message_body(bytes);
             assert_eq!(body.len(), bytes);
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_one_valid_post() {
+    fn a_batch_is_a_valid_post() {
         let sent = post(&message_body(100), 3).unwrap();
         let sent: serde_json::Value = serde_json::from_slice(&sent).unwrap();
         assert_eq!(sent["messages"].as_array().unwrap().len(), 3);

@@ -1,4 +1,4 @@
-//! Ratios held against their targets, if they have one.
+//! Comparisons of figures with their targets.
 
 use std::fmt;
 
@@ -39,33 +39,33 @@ impl Serialize for Target {
     }
 }
 
-/// A claim about the service, what was found, and whether it holds.
+/// A figure and whether it meets its target.
 #[derive(Debug, Serialize)]
 pub(crate) struct Check {
     what: String,
     found: f64,
-    /// None, if it is only for orientation; so too of `met`.
+    /// `None`, like `met`, for a figure without a target.
     target: Option<Target>,
     met: Option<bool>,
-    /// The same figure of each round alone.
+    /// The figure of each round.
     rounds: Vec<f64>,
 }
 
 impl Check {
-    /// Holds the median of `values` against the target.
+    /// Compares the median of `values` with the target.
     pub(crate) fn value(what: impl Into<String>, values: &[f64], target: Target) -> Self {
         let found = median(values);
         let (what, rounds) = (what.into(), values.to_vec());
         Self { what, found, target: Some(target), met: Some(target.met_by(found)), rounds }
     }
 
-    /// Holds the largest of `values` against the target, which every round has to meet.
+    /// Compares the largest of `values` with the target, so that each round must meet it.
     pub(crate) fn largest(what: impl Into<String>, values: &[f64], target: Target) -> Self {
         let found = values.iter().copied().fold(f64::NAN, f64::max);
         Self { found, met: Some(target.met_by(found)), ..Self::value(what, values, target) }
     }
 
-    /// Holds the ratio of the medians against the target: one odd round moves it little.
+    /// Compares the ratio of the medians with the target. One outlier has little effect on it.
     pub(crate) fn ratio(
         what: impl Into<String>,
         over: &[f64],
@@ -76,7 +76,7 @@ impl Check {
         Self { target: Some(target), met: Some(target.met_by(ratio.found)), ..ratio }
     }
 
-    /// The ratio of the medians, without a target.
+    /// Returns the ratio of the medians, without a target.
     pub(crate) fn orientation(what: impl Into<String>, over: &[f64], under: &[f64]) -> Self {
         let found = median(over) / median(under);
         let rounds = over.iter().zip(under).map(|(over, under)| over / under).collect();
@@ -104,7 +104,8 @@ pub(crate) fn checks_table(checks: &[Check]) -> String {
     table(&["check", "", "found", "target", "each round"], 2, &rows)
 }
 
-/// The middle value; of an even number of values, the mean of the middle two; of none, NaN.
+/// Returns the middle value, the mean of the middle two for an even number of values, or NaN for
+/// none.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_met_on_its_own_side_only() {
+    fn a_target_is_met_on_one_side_of_its_bound() {
         assert!(Target::AtLeast(2.0).met_by(2.0) && !Target::AtLeast(2.0).met_by(1.9));
         assert!(Target::AtMost(2.0).met_by(2.0) && !Target::AtMost(2.0).met_by(2.1));
         assert!(Target::Below(2.0).met_by(1.9) && !Target::Below(2.0).met_by(2.0));
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn one_round_that_is_too_large_misses_the_target_of_all() {
+    fn one_round_beyond_the_target_misses_it() {
         let check = |values: &[f64]| Check::largest("x", values, Target::AtMost(0.0));
         assert_eq!(check(&[0.0, 0.0, 0.0]).met, Some(true));
         assert!(check(&[0.0, 1.0, 0.0]).met == Some(false) && near(check(&[0.0, 1.0]).found, 1.0));
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_names_what_was_missed() {
+    fn the_table_shows_missed_targets() {
         let check = Check::value("size", &[1.0, 2.0, 3.0], Target::Below(2.0));
         let table = checks_table(&[check]);
         assert!(table.contains("size   missed"), "{table}");

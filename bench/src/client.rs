@@ -1,4 +1,4 @@
-//! One HTTP connection: requests one after the other, with the least work for each.
+//! One HTTP connection that sends requests one after the other, with little work for each.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION};
-use hyper::{Method, Request, Response, Uri};
+use hyper::{Method, Request, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The address of a service.
 #[derive(Debug, Clone)]
@@ -23,7 +23,7 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// From `host:port`.
+    /// Returns the target at `host:port`.
     pub(crate) fn at(authority: &str) -> Result<Self> {
         Self::from_url(&format!("http://{authority}"))
     }
@@ -37,17 +37,17 @@ impl Target {
     }
 }
 
-/// What the generator needs of a response.
-pub(crate) struct Answer {
+/// The parts of a response that the load generator needs.
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) location: Option<HeaderValue>,
     pub(crate) body: Bytes,
 }
 
-/// A connection with an identity of its own, so that it sees what others posted.
+/// A connection with its own client id, so that it sees the messages of others.
 pub(crate) struct Connection {
     target: Target,
-    /// None, if the server has said that it closes the connection.
+    /// `None` after the server has announced that it closes the connection.
     sender: Option<SendRequest<Full<Bytes>>>,
     headers: HeaderMap,
 }
@@ -71,11 +71,16 @@ impl Connection {
         Ok(connections)
     }
 
-    pub(crate) async fn get(&mut self, path: Uri) -> Result<Answer> {
+    pub(crate) async fn get(&mut self, path: Uri) -> Result<Response> {
         self.send(Method::GET, path, Bytes::new()).await
     }
 
-    pub(crate) async fn send(&mut self, method: Method, path: Uri, body: Bytes) -> Result<Answer> {
+    pub(crate) async fn send(
+        &mut self,
+        method: Method,
+        path: Uri,
+        body: Bytes,
+    ) -> Result<Response> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path;
@@ -94,21 +99,25 @@ impl Connection {
 }
 
 async fn connect(target: &Target) -> Result<SendRequest<Full<Bytes>>> {
-    let stream = timeout(CONNECT_WITHIN, TcpStream::connect(&target.authority))
+    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(&target.authority))
         .await
-        .with_context(|| format!("no connection to {} in time", target.authority))?
+        .with_context(|| format!("connecting to {} timed out", target.authority))?
         .with_context(|| format!("cannot connect to {}", target.authority))?;
     stream.set_nodelay(true)?;
     let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    // Its failure reaches the sender, and with it the caller, at the next request.
+    // The sender returns its failure at the next request.
     tokio::spawn(connection);
     Ok(sender)
 }
 
-async fn read(response: Response<Incoming>) -> Result<Answer> {
+async fn read(response: hyper::Response<Incoming>) -> Result<Response> {
     let (head, body) = response.into_parts();
-    let body = body.collect().await.context("an answer broke off")?.to_bytes();
-    Ok(Answer { status: head.status.as_u16(), location: head.headers.get(LOCATION).cloned(), body })
+    let body = body.collect().await.context("a response was cut off")?.to_bytes();
+    Ok(Response {
+        status: head.status.as_u16(),
+        location: head.headers.get(LOCATION).cloned(),
+        body,
+    })
 }
 
 #[cfg(test)]

@@ -1,16 +1,17 @@
-//! `compare`: the service against the baselines. Every round runs each program once, one after the
-//! other and each on a fresh database, so that a machine that changes its speed changes it for all.
+//! `compare`: the service against the baselines. Every round runs each program once on a new database,
+//! so that changes in the speed of the machine affect all of them.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::args::{BodyArgs, Output, Place, connections};
-use crate::baseline::{Baseline, Run};
+use crate::args::{Baseline, BaselineArgs, BodyArgs, Output, Paths, connections};
+use crate::baseline::run_in_child;
 use crate::checks::{Check, Target, checks_table};
+use crate::plan::{Plan, Scenario};
 use crate::report::{Label, Row, rows_table, write_json};
-use crate::scenario::{Plan, Scenario, run_on};
+use crate::scenario::run_on;
 use crate::server::Server;
 use crate::sync::SyncArgs;
 use crate::{constant, naive};
@@ -18,7 +19,7 @@ use crate::{constant, naive};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     #[command(flatten)]
     sync: SyncArgs,
     /// Concurrent connections of all but the comparison of a single one
@@ -36,7 +37,7 @@ pub(crate) struct Args {
     output: Output,
 }
 
-/// What one round measured.
+/// The results of one round.
 struct Round {
     posts: Row,
     naive: Row,
@@ -51,8 +52,8 @@ struct Round {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    args.place.server()?;
-    let sync = args.sync.cost(args.place.fresh_dir()?.path()).await?;
+    args.paths.server()?;
+    let sync = args.sync.cost(args.paths.fresh_dir()?.path()).await?;
     println!("{}\n", sync.line());
     let mut rounds = Vec::new();
     for round in 1..=args.rounds {
@@ -85,33 +86,34 @@ async fn measure(args: &Args, round: u32) -> Result<Round> {
     })
 }
 
-/// One run of one program in a new folder.
+/// Runs one program in a new folder.
 async fn one(args: &Args, program: &str, plan: &Plan, round: u32) -> Result<Row> {
     let (scenario, connections) = (plan.scenario.name(), plan.connections);
     eprintln!("round {round}: {program}, {scenario}, connections: {connections}");
-    let dir = args.place.fresh_dir()?;
+    let dir = args.paths.fresh_dir()?;
     let dir = dir.path();
     let (length, body_bytes) = (plan.length, plan.body_bytes);
     let label =
         Label { program: program.to_owned(), scenario: scenario.clone(), connections, round };
     let direct = |baseline| {
         let dir = dir.to_owned();
-        Run { baseline, dir, connections, length, body_bytes, round }
+        let run = BaselineArgs { baseline, dir, connections, length, body_bytes, round };
+        async move { run_in_child(&run, args.sync).await }
     };
     let served = async |server| anyhow::Ok(run_on(server, plan, "compare").await?.rows(&label));
     let mut rows = match program {
         "naive" => served(naive::start(dir, args.sync).await?).await?,
-        "naive-direct" => direct(Baseline::NaiveDirect).in_child(args.sync).await?,
-        "group-commit" => direct(Baseline::GroupCommit).in_child(args.sync).await?,
+        "naive-direct" => direct(Baseline::NaiveDirect).await?,
+        "group-commit" => direct(Baseline::GroupCommit).await?,
         "constant" => served(constant::start(dir, body_bytes, args.sync).await?).await?,
         _ => {
-            let command = args.sync.command(&args.place.server()?);
+            let command = args.sync.command(&args.paths.server()?);
             served(Server::start(command, dir).await?).await?
         }
     };
-    ensure!(rows.len() == 1, "{program} did something else than {scenario}");
+    ensure!(rows.len() == 1, "{program} did not only run {scenario}");
     let row = rows.remove(0);
-    ensure!(row.errors.is_empty(), "{program} answered with errors: {:?}", row.errors);
+    ensure!(row.errors.is_empty(), "{program} returned errors: {:?}", row.errors);
     Ok(row)
 }
 

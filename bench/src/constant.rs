@@ -1,5 +1,5 @@
 //! `constant`: what the web framework alone could do for a list. A server of the same make as the
-//! service gives every request the same answer, as long as a page of ten messages, and the list
+//! service gives every request the same response, as long as a page of ten messages, and the list
 //! scenario is run against it.
 
 use std::env::current_exe;
@@ -11,17 +11,18 @@ use actix_web::{App, HttpResponse, HttpServer};
 use anyhow::Result;
 use serde_json::json;
 
-use crate::args::{BodyArgs, Place, RunArgs};
+use crate::args::{BodyArgs, Paths, RunArgs};
 use crate::body::message_body;
+use crate::plan::{Plan, Scenario};
 use crate::report::{Label, rows_table, write_json};
-use crate::scenario::{self, Plan, Scenario, Subject};
+use crate::scenario::{self, Subject};
 use crate::server::{Server, free_address};
 use crate::sync::SyncArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -40,7 +41,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         let (program, scenario) = ("constant".to_owned(), "list".to_owned());
         let label = Label { program, scenario, connections, round };
         let body_bytes = args.run.body.body_bytes;
-        let dir = args.place.fresh_dir()?;
+        let dir = args.paths.fresh_dir()?;
         let subject = Subject::Child(start(dir.path(), body_bytes, SyncArgs::default()).await?);
         let posts = Plan::posts(connections, args.run.length(), body_bytes);
         let plan = Plan { scenario: Scenario::List, prefill: 0, ..posts };
@@ -51,7 +52,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     write_json(&args.run.output, "constant", json!({ "rows": rows }))
 }
 
-/// Starts the server as a process of its own, as the service is one.
+/// Starts the server as a child process, like the service.
 pub(crate) async fn start(dir: &Path, body_bytes: usize, sync: SyncArgs) -> Result<Server> {
     let listen = free_address()?;
     let mut command = sync.command(&current_exe()?);
@@ -60,26 +61,26 @@ pub(crate) async fn start(dir: &Path, body_bytes: usize, sync: SyncArgs) -> Resu
     Server::spawn(command, &listen, dir).await
 }
 
-/// Serves until it is told to stop. A ping is answered as the service would.
+/// Serves until it receives a signal to stop. Responds to a ping as the service does.
 pub(crate) fn serve(args: &ServeArgs) -> Result<()> {
     let page = Bytes::from(page(args.body.body_bytes));
     let workers = available_parallelism().map_or(1, usize::from);
     let app = move || {
         let page = page.clone();
-        let answer = move || {
+        let respond = move || {
             let page = page.clone();
             async move { HttpResponse::Ok().content_type("application/json").body(page) }
         };
         App::new()
             .route("/v2/ping", actix_web::web::get().to(HttpResponse::NoContent))
-            .default_service(to(answer))
+            .default_service(to(respond))
     };
     let server = HttpServer::new(app).workers(workers).bind(&args.listen)?;
     actix_web::rt::System::new().block_on(server.run())?;
     Ok(())
 }
 
-/// A list answer of ten messages; its next page is itself.
+/// Returns the response to a list of ten messages. Its next page is itself.
 fn page(body_bytes: usize) -> String {
     let body = message_body(body_bytes);
     let message = |n| {
@@ -97,10 +98,10 @@ fn page(body_bytes: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answers::{ids, next_page};
+    use crate::responses::{ids, next_page};
 
     #[test]
-    fn the_page_is_a_list_answer() {
+    fn the_page_has_the_form_of_a_list() {
         let page = Bytes::from(page(1024));
         let json: serde_json::Value = serde_json::from_slice(&page).unwrap();
         assert_eq!(json["messages"].as_array().unwrap().len(), 10);

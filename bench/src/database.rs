@@ -1,14 +1,14 @@
 //! The tables of the baselines that store posts in SQLite.
 //!
-//! There is no index besides the keys, no claim and no sequence: the baselines do less than the
-//! service must, which errs on their side.
+//! There is no index besides the keys, no claim and no sequence. The baselines do less work than the
+//! service, so the comparison favours them.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, Result, Statement};
 
-/// What a post stores.
+/// A message to store.
 pub(crate) struct Message<'a> {
     pub(crate) queue: &'a str,
     pub(crate) ttl: u32,
@@ -16,7 +16,7 @@ pub(crate) struct Message<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Opens the database, and makes it if it is new, as durable as the service's own.
+/// Opens the database, or creates it, with the same durability as the service's.
 pub(crate) fn open(path: &Path) -> Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(Duration::from_mins(1))?;
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_stored_as_given() {
+    fn rows_are_stored() {
         let dir = tempfile::tempdir().unwrap();
         let connection = open(&dir.path().join("test.db")).unwrap();
         let message = |posted_ms| Message { queue: "q", ttl: 60, posted_ms, body: b"1" };

@@ -1,7 +1,7 @@
-//! `depth`: whether post, claim and delete cost the same in a long queue as in a short one.
+//! `depth`: compares the cost of post, claim and delete in a long queue and in a short one.
 //!
-//! Both queues live on one server and are loaded in turn; each worker posts a message, claims one
-//! and deletes it, so that neither queue changes its length.
+//! Both queues are on one server and are loaded in turn. Each worker posts a message, claims one and
+//! deletes it, so that the queues keep their lengths.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use std::time::Duration;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::args::{BodyArgs, Output, POOL_URI, Place, connections};
+use crate::args::{BodyArgs, Output, POOL_URI, Paths, connections};
 use crate::checks::{Check, Target, checks_table};
-use crate::crew::{Crew, cycle};
 use crate::mongo::Set;
 use crate::report::{Label, Outcome, Row, rows_table, write_json};
 use crate::server::Server;
-use crate::tally::Op;
+use crate::stats::Op;
 use crate::worker::Queue;
+use crate::workers::{Workers, cycle};
 use crate::{body, prefill};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
-    /// Keep the messages in a replica set of MongoDB that is started for the purpose
+    paths: Paths,
+    /// Keep the messages in a replica set of MongoDB that this command starts
     #[arg(long, conflicts_with = "pool")]
     mongo: bool,
     /// Messages in the short queue
@@ -51,9 +51,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let dir = args.place.fresh_dir()?;
+    let dir = args.paths.fresh_dir()?;
     let set = args.mongo.then(Set::start);
-    let mut command = args.place.service()?;
+    let mut command = args.paths.service()?;
     if let Some(set) = &set {
         command.env(POOL_URI, set.uri());
     }
@@ -86,16 +86,16 @@ async fn measure(
     round: u32,
 ) -> Result<Vec<Row>> {
     let body = body::post(&body::message_body(args.body.body_bytes), 1)?;
-    let crew = Crew {
+    let workers = Workers {
         target: server.target(),
         queues: std::slice::from_ref(queue),
         connections: args.connections,
         length: Duration::from_secs(args.seconds),
     };
     let cpu_before = server.usage()?.cpu;
-    let (tally, elapsed) = crew.run(|_, worker| cycle(worker, body.clone(), 1)).await?;
+    let (stats, elapsed) = workers.run(|_, worker| cycle(worker, body.clone(), 1)).await?;
     let server_cpu = Some(server.usage()?.cpu.saturating_sub(cpu_before));
-    Ok(Outcome { tally, elapsed, server_cpu }.rows(&Label {
+    Ok(Outcome { stats, elapsed, server_cpu }.rows(&Label {
         program: "chapar".to_owned(),
         scenario: format!("depth {depth}"),
         connections: args.connections,
@@ -103,9 +103,9 @@ async fn measure(
     }))
 }
 
-/// Throughput of the whole, and the mean latency of each operation: since each is done equally
-/// often, a slow one would else hide behind two fast ones.
-fn checks(small: &[Vec<Row>], large: &[Vec<Row>], most: Target) -> Vec<Check> {
+/// Compares the throughput and the mean latency of each operation. The throughput alone could hide
+/// one slow operation among fast ones.
+fn checks(small: &[Vec<Row>], large: &[Vec<Row>], target: Target) -> Vec<Check> {
     let each = |rounds: &[Vec<Row>], op: Op, figure: fn(&Row) -> f64| {
         let of = |rows: &Vec<Row>| rows.iter().find(|row| row.op == op).map_or(f64::NAN, figure);
         rounds.iter().map(of).collect::<Vec<_>>()
@@ -115,12 +115,12 @@ fn checks(small: &[Vec<Row>], large: &[Vec<Row>], most: Target) -> Vec<Check> {
         "cycles/s: short / long queue",
         &throughput(small),
         &throughput(large),
-        most,
+        target,
     )];
     for op in [Op::Post, Op::Claim, Op::Delete] {
         let latency = |rounds| each(rounds, op, |row| row.mean_ms);
         let what = format!("mean latency of {}: long / short queue", op.name());
-        checks.push(Check::ratio(what, &latency(large), &latency(small), most));
+        checks.push(Check::ratio(what, &latency(large), &latency(small), target));
     }
     checks
 }

@@ -1,6 +1,6 @@
-//! `group-commit`: the bare ceiling of posting to one SQLite file, without HTTP. One writer takes
-//! whatever is queued, stores it in one transaction with one statement, and answers after the
-//! commit.
+//! `group-commit`: the upper limit of posts to one SQLite file, without HTTP. One writer takes all
+//! queued posts, stores them in one transaction with one statement, and reports them as stored after
+//! the commit.
 
 use std::path::Path;
 use std::thread;
@@ -13,21 +13,21 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use crate::args::{Place, RunArgs};
-use crate::baseline::{Baseline, Run};
+use crate::args::{Baseline, BaselineArgs, Paths, RunArgs};
+use crate::baseline::run_in_child;
 use crate::body;
 use crate::database::{self, Message};
 use crate::report::{Outcome, rows_table, write_json};
+use crate::stats::{Op, Stats, gather};
 use crate::sync::SyncArgs;
-use crate::tally::{Op, Tally, gather};
 
-/// Most posts in a transaction.
-const MOST: usize = 256;
+/// Maximum number of posts in a transaction.
+const MAX_BATCH: usize = 256;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     #[command(flatten)]
     sync: SyncArgs,
     #[command(flatten)]
@@ -35,21 +35,21 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let sync = args.sync.cost(args.place.fresh_dir()?.path()).await?;
+    let sync = args.sync.cost(args.paths.fresh_dir()?.path()).await?;
     println!("{}\n", sync.line());
     let mut rows = Vec::new();
     for (round, connections) in args.run.runs() {
-        let fresh = args.place.fresh_dir()?;
+        let fresh = args.paths.fresh_dir()?;
         let (baseline, dir) = (Baseline::GroupCommit, fresh.path().to_owned());
         let (length, body_bytes) = (args.run.length(), args.run.body.body_bytes);
-        let run = Run { baseline, dir, connections, length, body_bytes, round };
-        rows.extend(run.in_child(args.sync).await?);
+        let run = BaselineArgs { baseline, dir, connections, length, body_bytes, round };
+        rows.extend(run_in_child(&run, args.sync).await?);
     }
     println!("{}", rows_table(&rows));
     write_json(&args.run.output, "group-commit", json!({ "sync": sync, "rows": rows }))
 }
 
-/// One run of `posters` posters on a new database in `dir`.
+/// Runs `posters` posters on a new database in `dir`.
 pub(crate) async fn measure(
     dir: &Path,
     posters: usize,
@@ -57,7 +57,7 @@ pub(crate) async fn measure(
     body_bytes: usize,
 ) -> Result<Outcome> {
     let connection = database::open(&dir.join("group-commit.db"))?;
-    let (sender, posts) = mpsc::channel(MOST);
+    let (sender, posts) = mpsc::channel(MAX_BATCH);
     let writer = thread::spawn(move || write(connection, posts));
     let body = Bytes::from(body::message_body(body_bytes));
     let start = Instant::now();
@@ -66,11 +66,11 @@ pub(crate) async fn measure(
         workers.spawn(post(sender.clone(), body.clone(), start, start + length));
     }
     drop(sender);
-    let tally = gather(workers, length).await;
+    let stats = gather(workers, length).await;
     let elapsed = start.elapsed();
-    // Its own account of a failure comes first: the posters only know that no answer came.
+    // The writer's error comes first: the posters only know that the writer has ended.
     writer.join().map_err(|_| anyhow!("the writer panicked"))??;
-    Ok(Outcome { tally: tally?, elapsed, server_cpu: None })
+    Ok(Outcome { stats: stats?, elapsed, server_cpu: None })
 }
 
 struct Post {
@@ -84,24 +84,24 @@ async fn post(
     body: Bytes,
     start: Instant,
     until: Instant,
-) -> Result<Tally> {
-    let mut tally = Tally::default();
+) -> Result<Stats> {
+    let mut stats = Stats::default();
     while Instant::now() < until {
         let begun = Instant::now();
         let posted_ms = i64::try_from((begun - start).as_millis())?;
         let (done, stored) = oneshot::channel();
         let post = Post { body: body.clone(), posted_ms, done };
         writer.send(post).await.map_err(|_| anyhow!("the writer has ended"))?;
-        stored.await.context("the writer gave no answer")?;
-        tally.record(Op::Post, 1, begun.elapsed());
+        stored.await.context("the writer dropped a post")?;
+        stats.record(Op::Post, 1, begun.elapsed());
     }
-    Ok(tally)
+    Ok(stats)
 }
 
 fn write(mut connection: Connection, mut posts: mpsc::Receiver<Post>) -> Result<()> {
-    let statements: Vec<String> = (0..=MOST).map(database::insert_sql).collect();
-    let mut batch = Vec::with_capacity(MOST);
-    while posts.blocking_recv_many(&mut batch, MOST) > 0 {
+    let statements: Vec<String> = (0..=MAX_BATCH).map(database::insert_sql).collect();
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while posts.blocking_recv_many(&mut batch, MAX_BATCH) > 0 {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let mut statement = transaction.prepare_cached(&statements[batch.len()])?;
         let messages = batch.iter().map(|post: &Post| Message {
@@ -114,7 +114,7 @@ fn write(mut connection: Connection, mut posts: mpsc::Receiver<Post>) -> Result<
         drop(statement);
         transaction.commit()?;
         for post in batch.drain(..) {
-            // A poster that has gone does not want to know.
+            // The poster may have been cancelled.
             let _ = post.done.send(());
         }
     }

@@ -1,6 +1,6 @@
-//! `groups`: what consumer groups cost the producers of their queue.
+//! `groups`: the cost of consumer groups for the producers of their queue.
 //!
-//! Both queues live on one server and are posted to in turn; the groups only read on.
+//! Both queues are on one server and are posted to in turn. The groups have no consumers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,22 +10,22 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::json;
 
-use crate::args::{BodyArgs, Output, Place, connections};
+use crate::args::{BodyArgs, Output, Paths, connections};
 use crate::body;
 use crate::checks::{Check, Target, checks_table};
 use crate::client::Connection;
-use crate::crew::{Crew, post};
 use crate::report::{Label, Outcome, Row, rows_table, write_json};
 use crate::server::Server;
 use crate::worker::Queue;
+use crate::workers::{Workers, post};
 
-const LEAST: Target = Target::AtLeast(0.5);
+const TARGET: Target = Target::AtLeast(0.5);
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
-    /// Groups of the queue that has some
+    paths: Paths,
+    /// Number of consumer groups
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
     groups: u32,
     /// Concurrent connections
@@ -44,26 +44,26 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let dir = args.place.fresh_dir()?;
-    let server = Server::start(args.place.service()?, dir.path()).await?;
-    let (plain, read) = (Queue::new("plain", 10)?, Queue::new("read", 10)?);
+    let dir = args.paths.fresh_dir()?;
+    let server = Server::start(args.paths.service()?, dir.path()).await?;
+    let (plain, grouped) = (Queue::new("plain", 10)?, Queue::new("grouped", 10)?);
     let mut connection = Connection::open(server.target()).await?;
     for group in 0..args.groups {
-        let path = format!("{}/groups/group-{group}", read.path()).parse()?;
-        let answer = connection.send(Method::PUT, path, Bytes::from_static(b"{}")).await?;
-        ensure!(answer.status == 201, "a group could not be made: {}", answer.status);
+        let path = format!("{}/groups/group-{group}", grouped.path()).parse()?;
+        let response = connection.send(Method::PUT, path, Bytes::from_static(b"{}")).await?;
+        ensure!(response.status == 201, "creating a group returned {}", response.status);
     }
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for round in 1..=args.rounds {
         eprintln!("round {round}");
         without.extend(measure(args, &server, &plain, "no groups", round).await?);
         let name = format!("{} groups", args.groups);
-        with.extend(measure(args, &server, &read, &name, round).await?);
+        with.extend(measure(args, &server, &grouped, &name, round).await?);
     }
     let usage = server.stop().await?;
     let each = |rows: &[Row]| rows.iter().map(|row| row.requests_per_s).collect::<Vec<_>>();
     let what = format!("posts/s: {} groups / none", args.groups);
-    let checks = [Check::ratio(what, &each(&with), &each(&without), LEAST)];
+    let checks = [Check::ratio(what, &each(&with), &each(&without), TARGET)];
     let rows: Vec<_> = without.into_iter().zip(with).flat_map(|(a, b)| [a, b]).collect();
     println!("{}\n{}\n{}", rows_table(&rows), checks_table(&checks), usage.line());
     let figures = json!({ "rows": rows, "checks": checks, "server": usage });
@@ -78,16 +78,16 @@ async fn measure(
     round: u32,
 ) -> Result<Vec<Row>> {
     let body = body::post(&body::message_body(args.body.body_bytes), 1)?;
-    let crew = Crew {
+    let workers = Workers {
         target: server.target(),
         queues: std::slice::from_ref(queue),
         connections: args.connections,
         length: Duration::from_secs(args.seconds),
     };
     let cpu_before = server.usage()?.cpu;
-    let (tally, elapsed) = crew.run(|_, worker| post(worker, body.clone(), 1, u64::MAX)).await?;
+    let (stats, elapsed) = workers.run(|_, worker| post(worker, body.clone(), 1, u64::MAX)).await?;
     let server_cpu = Some(server.usage()?.cpu.saturating_sub(cpu_before));
-    Ok(Outcome { tally, elapsed, server_cpu }.rows(&Label {
+    Ok(Outcome { stats, elapsed, server_cpu }.rows(&Label {
         program: "chapar".to_owned(),
         scenario: scenario.to_owned(),
         connections: args.connections,

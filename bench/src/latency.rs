@@ -1,8 +1,7 @@
-//! End to end: how long a message takes from the start of its post to the claim that holds it.
+//! End-to-end latency: the time from the start of a post to the claim that returns its message.
 //!
-//! Posts go out on a schedule, whatever the server does; consumers claim by
-//! long polling. Both are
-//! tasks of one process, so the moment in the body and the moment of the claim share a clock.
+//! Posts are sent on a schedule that does not depend on the server. Consumers claim by long polling.
+//! Both are tasks of one process, so the time in the body and the time of the claim share a clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,26 +11,26 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use tokio::task::JoinSet;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
-use crate::answers::stamp;
 use crate::body;
 use crate::client::{Connection, Target};
-use crate::scenario::Plan;
-use crate::tally::{Op, Tally, gather};
+use crate::plan::Plan;
+use crate::responses::stamp;
+use crate::stats::{Op, Stats, gather};
 use crate::worker::{Queue, Worker};
 
-/// How long consumers go on after the last post, to catch what is under way.
-const AFTERMATH: Duration = Duration::from_millis(500);
+/// How long consumers continue after the last post, to receive the last messages.
+const DRAIN_TIME: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(
     target: &Target,
     plan: &Plan,
     queues: &[Arc<Queue>],
-) -> Result<(Tally, Duration)> {
-    // What nobody claims would count as posted but never as received.
+) -> Result<(Stats, Duration)> {
+    // Each queue needs a consumer. Messages that are never claimed would not be counted.
     let consumers = plan.consumers.max(queues.len());
     let mut connections = Connection::open_many(target, plan.connections + consumers).await?;
     let consumers = connections.split_off(plan.connections);
-    let envelope = Envelope::new(plan.body_bytes)?;
+    let template = PostTemplate::new(plan.body_bytes)?;
 
     let start = Instant::now();
     let until = start + plan.length;
@@ -40,21 +39,21 @@ pub(crate) async fn run(
         let queue = &queues[index as usize % queues.len()];
         let worker = Worker::new(connection, queue, until);
         let schedule = schedule(start, plan.rate, index, u32::try_from(plan.connections)?);
-        workers.spawn(post(worker, schedule, envelope.clone(), start));
+        workers.spawn(post(worker, schedule, template.clone(), start));
     }
     for (index, connection) in consumers.into_iter().enumerate() {
         let queue = &queues[index % queues.len()];
-        workers.spawn(consume(Worker::new(connection, queue, until + AFTERMATH), start));
+        workers.spawn(consume(Worker::new(connection, queue, until + DRAIN_TIME), start));
     }
-    let tally = gather(workers, plan.length).await?;
-    Ok((tally, plan.length))
+    let stats = gather(workers, plan.length).await?;
+    Ok((stats, plan.length))
 }
 
-/// The ticks of one of several posters that share a rate evenly.
+/// Returns the ticks of one of several posters that share a rate evenly.
 fn schedule(start: Instant, rate: u32, poster: u32, posters: u32) -> Interval {
     let gap = Duration::from_secs(1) / rate;
     let mut schedule = interval_at((start + gap * poster).into(), gap * posters);
-    // A late post is made up for, or a slow server would choose its own rate.
+    // Late posts are caught up. Otherwise, a slow server would reduce the rate.
     schedule.set_missed_tick_behavior(MissedTickBehavior::Burst);
     schedule
 }
@@ -62,38 +61,38 @@ fn schedule(start: Instant, rate: u32, poster: u32, posters: u32) -> Interval {
 async fn post(
     mut worker: Worker,
     mut schedule: Interval,
-    envelope: Envelope,
+    template: PostTemplate,
     start: Instant,
-) -> Result<Tally> {
+) -> Result<Stats> {
     loop {
         schedule.tick().await;
         if !worker.has_time() {
-            return Ok(worker.into_tally());
+            return Ok(worker.into_stats());
         }
-        worker.post(envelope.seal(start.elapsed()), 1).await?;
+        worker.post(template.at(start.elapsed()), 1).await?;
     }
 }
 
-async fn consume(mut worker: Worker, start: Instant) -> Result<Tally> {
+async fn consume(mut worker: Worker, start: Instant) -> Result<Stats> {
     while worker.has_time() {
         let Some(claimed) = worker.claim().await? else { continue };
         for moment in claimed.stamps() {
             let taken = claimed.at.saturating_duration_since(start + moment);
-            worker.tally().record(Op::EndToEnd, 1, taken);
+            worker.stats().record(Op::EndToEnd, 1, taken);
         }
         worker.delete(&claimed).await?;
     }
-    Ok(worker.into_tally())
+    Ok(worker.into_stats())
 }
 
-/// A post with a place for the moment it is sent.
+/// A post that lacks the time at which it is sent.
 #[derive(Clone)]
-struct Envelope {
+struct PostTemplate {
     before: Bytes,
     after: Bytes,
 }
 
-impl Envelope {
+impl PostTemplate {
     fn new(body_bytes: usize) -> Result<Self> {
         let space = stamp(Duration::ZERO);
         let filler = "x".repeat(body_bytes.saturating_sub(space.len() + 2));
@@ -102,7 +101,7 @@ impl Envelope {
         Ok(Self { before: post.slice(..at), after: post.slice(at + space.len()..) })
     }
 
-    fn seal(&self, moment: Duration) -> Bytes {
+    fn at(&self, moment: Duration) -> Bytes {
         let stamp = stamp(moment);
         let length = self.before.len() + stamp.len() + self.after.len();
         let mut post = BytesMut::with_capacity(length);
@@ -116,12 +115,12 @@ impl Envelope {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answers::stamps;
+    use crate::responses::stamps;
 
     #[test]
-    fn a_sealed_post_is_json_of_the_size_asked_for_and_tells_its_moment() {
+    fn a_post_is_json_of_the_requested_size_with_its_time() {
         let moment = Duration::from_millis(1500);
-        let post = Envelope::new(1024).unwrap().seal(moment);
+        let post = PostTemplate::new(1024).unwrap().at(moment);
         let json: serde_json::Value = serde_json::from_slice(&post).unwrap();
         assert_eq!(json["messages"][0]["body"].as_str().unwrap().len(), 1022);
         assert_eq!(stamps(&post).collect::<Vec<_>>(), [moment]);

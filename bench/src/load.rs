@@ -1,4 +1,4 @@
-//! `load`: runs scenarios against a service, one after the other, on fresh queues.
+//! `load`: runs scenarios against a service, one after the other, on new queues.
 
 use std::process;
 
@@ -6,10 +6,11 @@ use anyhow::Result;
 use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 
-use crate::args::{Place, RunArgs};
+use crate::args::{Paths, RunArgs};
 use crate::client::Target;
+use crate::plan::{Plan, Scenario};
 use crate::report::{Label, rows_table, write_json};
-use crate::scenario::{self, Plan, Scenario, Subject};
+use crate::scenario::{self, Subject};
 use crate::server::Server;
 use crate::sync::SyncArgs;
 
@@ -22,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "sync_delay")]
     url: Option<String>,
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     #[command(flatten)]
     sync: SyncArgs,
     #[command(flatten)]
@@ -67,12 +68,12 @@ impl Args {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let dir = args.place.fresh_dir()?;
-    // Of a service that somebody else runs, the disk is not known.
+    let dir = args.paths.fresh_dir()?;
+    // The disk of a service that was started elsewhere is not known.
     let (subject, sync) = if let Some(url) = &args.url {
-        (Subject::Foreign(Target::from_url(url)?), None)
+        (Subject::External(Target::from_url(url)?), None)
     } else {
-        let command = args.place.on_pool(args.sync.command(&args.place.server()?));
+        let command = args.paths.on_pool(args.sync.command(&args.paths.server()?));
         let sync = args.sync.cost(dir.path()).await?;
         println!("{}\n", sync.line());
         (Subject::Child(Server::start(command, dir.path()).await?), Some(sync))
@@ -87,7 +88,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
                 round,
             };
             eprintln!("round {round}: {}, connections: {connections}", label.scenario);
-            // The number of this process keeps two runs on one service apart.
+            // The process id distinguishes the queues of two runs on one service.
             let id = process::id();
             let queue = format!("bench-{id}-{}-{connections}-{round}", label.scenario);
             let plan = args.plan(scenario, connections);
@@ -97,7 +98,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     }
     let usage = match subject {
         Subject::Child(server) => Some(server.stop().await?),
-        Subject::Foreign(_) => None,
+        Subject::External(_) => None,
     };
     println!("{}", rows_table(&rows));
     if let Some(usage) = &usage {

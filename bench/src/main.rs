@@ -1,32 +1,32 @@
-//! Measures the service: a load generator, the baselines it is held against, and the comparisons
-//! between the two.
+//! Measures the service: a load generator, baselines, and comparisons of the service with them.
 //!
-//! Absolute figures say more about the machine than about the program, so every target is a ratio
-//! of two things that one run measured in alternating rounds. Nothing here is part of the service,
-//! and nothing the service links; it speaks HTTP like any client.
+//! Absolute figures depend on the machine, so most targets are ratios of two figures that one run
+//! measured in alternating rounds. Nothing here is part of the service or linked into it. The load
+//! generator uses HTTP like any client.
 
-#![expect(clippy::print_stdout, reason = "the figures are what these commands are for")]
+#![expect(clippy::print_stdout, reason = "these commands print figures")]
 
 mod args;
 mod body;
+mod plan;
 
 mod process;
 mod server;
 mod sync;
 
-mod answers;
 mod client;
 mod prefill;
+mod responses;
 mod worker;
 
 mod checks;
 mod report;
-mod tally;
+mod stats;
 
-mod crew;
 mod latency;
 mod load;
 mod scenario;
+mod workers;
 
 mod baseline;
 mod constant;
@@ -35,6 +35,7 @@ mod group_commit;
 mod naive;
 mod naive_direct;
 mod pool;
+mod run_baseline;
 
 mod compare;
 mod depth;
@@ -64,17 +65,17 @@ enum Command {
     Load(load::Args),
     /// Baseline: a plain service, with a transaction per post on a pool of SQLite connections
     Naive(naive::Args),
-    /// Ceiling: one writer that commits whatever is queued at once, without HTTP
+    /// Ceiling: one writer that commits all queued posts at once, without HTTP
     GroupCommit(group_commit::Args),
-    /// Ceiling of reads: list against a server that always gives the same answer
+    /// Ceiling of reads: list against a server that always returns the same response
     Constant(constant::Args),
     /// The service against the baselines, in alternating rounds
     Compare(compare::Args),
     /// Whether post, claim and delete cost the same in a long queue as in a short one
     Depth(depth::Args),
-    /// What consumer groups cost the producers of their queue
+    /// The cost of consumer groups for the producers of their queue
     Groups(groups::Args),
-    /// What claims cost that wait on idle queues
+    /// The cost of claims that wait on idle queues
     Waiters(waiters::Args),
     /// Whether memory stays level under lasting load
     Soak(soak::Args),
@@ -82,18 +83,18 @@ enum Command {
     Redis(redis::Args),
     /// The service on MongoDB against the driver alone, two nodes, and OpenStack Zaqar
     Mongo(mongo::Args),
-    /// Time from the start of the service to its first answers
+    /// Time from the start of the service to its first responses
     Startup(startup::Args),
-    /// A baseline without HTTP, as a process of its own
+    /// A baseline without HTTP, as a child process
     #[command(hide = true)]
-    RunBaseline(baseline::Run),
-    /// The server of `constant`, as a process of its own
+    RunBaseline(args::BaselineArgs),
+    /// The server of `constant`, as a child process
     #[command(hide = true)]
     ServeConstant(constant::ServeArgs),
-    /// The service of `naive`, as a process of its own
+    /// The service of `naive`, as a child process
     #[command(hide = true)]
     ServeNaive(naive::ServeArgs),
-    /// What a sync takes, as a process of its own
+    /// The cost of a sync, as a child process
     #[command(hide = true)]
     SyncCost(sync::CostArgs),
 }
@@ -112,15 +113,15 @@ fn main() -> Result<()> {
         tokio::select! {
             done = run(command) => done,
             // Dropping the run stops its server and removes its files.
-            stopped = told_to_stop() => {
+            stopped = stop_signal() => {
                 stopped?;
-                bail!("stopped before the end")
+                bail!("interrupted")
             }
         }
     })
 }
 
-async fn told_to_stop() -> Result<()> {
+async fn stop_signal() -> Result<()> {
     let (mut interrupt, mut terminate) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
@@ -144,9 +145,9 @@ async fn run(command: Command) -> Result<()> {
         Command::Mongo(args) => mongo::run(&args).await,
         Command::Soak(args) => soak::run(&args).await,
         Command::Startup(args) => startup::run(&args).await,
-        Command::RunBaseline(run) => run.here().await,
+        Command::RunBaseline(args) => run_baseline::run(&args).await,
         Command::ServeConstant(_) | Command::ServeNaive(_) | Command::SyncCost(_) => {
-            unreachable!("done before the runtime was built")
+            unreachable!("handled before the runtime was built")
         }
     }
 }
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_documented_command_lines_are_valid() {
         Cli::command().debug_assert();
         for line in [
             "bench naive --connections 1,64 --rounds 2",
@@ -179,8 +180,8 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        // A service that somebody else runs cannot be held up.
-        let foreign = "bench load --url http://127.0.0.1:1 --sync-delay 1ms";
-        assert!(Cli::try_parse_from(foreign.split(' ')).is_err());
+        // The syncs of a service that was started elsewhere cannot be delayed.
+        let external = "bench load --url http://127.0.0.1:1 --sync-delay 1ms";
+        assert!(Cli::try_parse_from(external.split(' ')).is_err());
     }
 }

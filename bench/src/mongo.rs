@@ -1,8 +1,8 @@
-//! `mongo`: the service on MongoDB, held against what MongoDB's driver does without the service,
-//! against two nodes of itself, and against OpenStack Zaqar on the same set.
+//! `mongo`: the service on MongoDB against the driver alone, against two nodes of the service, and
+//! against OpenStack Zaqar on the same replica set.
 //!
-//! Every round runs each once, one after the other and on an empty set, so that a machine that
-//! changes its speed changes it for all.
+//! Every round runs each program once on an empty set, so that changes in the speed of the machine
+//! affect all of them.
 
 mod bare;
 mod consumers;
@@ -18,28 +18,28 @@ use tempfile::TempDir;
 use self::bare::Bare;
 use self::figures::Round;
 pub(crate) use self::set::Set;
-use crate::args::{BodyArgs, CATALOG_URI, Output, POOL_URI, Place, connections};
+use crate::args::{BodyArgs, CATALOG_URI, Output, POOL_URI, Paths, connections};
 use crate::body;
 use crate::checks::checks_table;
 use crate::client::Connection;
-use crate::crew::{self, post};
 use crate::report::{Label, Outcome, Row, float, rows_table, without_errors, write_json};
 use crate::server::Server;
 use crate::worker::Queue;
+use crate::workers::{self, post};
 use crate::zaqar::ZaqarArgs;
 
-/// What fits here of messages that are claimed and deleted in a second.
+/// Messages to prefill for each second of a run, more than it can claim and delete.
 const CLAIMS_PER_S: u64 = 20_000;
-/// The same of Zaqar.
+/// The same for Zaqar.
 const ZAQAR_CLAIMS_PER_S: u64 = 2_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     #[command(flatten)]
     zaqar: ZaqarArgs,
-    /// Concurrent connections that post, of two nodes together too
+    /// Concurrent connections that post; two nodes share them
     #[arg(long, default_value = "64", value_parser = connections())]
     connections: usize,
     /// Concurrent connections that claim and delete
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     output: Output,
 }
 
-/// One round on one set.
+/// One round on one replica set.
 struct Bench<'a> {
     args: &'a Args,
     set: &'a Set,
@@ -66,14 +66,14 @@ struct Bench<'a> {
     round: u32,
 }
 
-/// A node of the service, or Zaqar, and the folder that it runs in.
+/// A node of the service, or Zaqar, with its folder.
 struct Node {
     server: Server,
     _dir: TempDir,
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    args.place.server()?;
+    args.paths.server()?;
     let set = Set::start();
     let mut rounds = Vec::new();
     for round in 1..=args.rounds {
@@ -85,7 +85,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let rates = figures::rates_table(&rounds);
     let rows: Vec<_> = rounds.into_iter().flat_map(|round| round.rows).collect();
     println!("{}\n{rates}\n{}", rows_table(&rows), checks_table(&checks));
-    println!("Not measured here: bench depth --mongo --most 1.5\n");
+    println!("See also: bench depth --mongo --most 1.5\n");
     write_json(&args.output, "mongo", json!({ "rows": rows, "checks": checks }))
 }
 
@@ -102,8 +102,8 @@ impl Bench<'_> {
             rows.extend(self.zaqar_posts().await?);
         }
         rows.extend(self.bare(Bare::FindAndUpdate(waiting), *consumers).await?);
-        let (of_service, empty) = self.claims("chapar", waiting).await?;
-        rows.extend(of_service);
+        let (claims, empty) = self.claims("chapar", waiting).await?;
+        rows.extend(claims);
         if zaqar.wanted() {
             let waiting = ZAQAR_CLAIMS_PER_S * self.args.seconds;
             rows.extend(self.claims("zaqar", waiting).await?.0);
@@ -112,15 +112,15 @@ impl Bench<'_> {
     }
 
     async fn bare(&self, bare: Bare, tasks: usize) -> Result<Vec<Row>> {
-        self.say(bare.name(), "alone");
+        self.print_progress(bare.name(), "alone");
         self.set.empty();
         let outcome = bare.run(&self.set.uri(), tasks, self.length, self.body_bytes).await?;
         Ok(outcome.rows(&self.label(bare.name(), "alone", tasks)))
     }
 
-    /// Posts to one queue, by nodes that share the connections.
+    /// Posts to one queue on several nodes that share the connections.
     async fn posts(&self, program: &str, count: usize) -> Result<Vec<Row>> {
-        self.say(program, "post");
+        self.print_progress(program, "post");
         self.set.empty();
         let mut nodes = Vec::new();
         for _ in 0..count {
@@ -130,11 +130,11 @@ impl Bench<'_> {
     }
 
     async fn zaqar_posts(&self) -> Result<Vec<Row>> {
-        self.say("zaqar", "post");
+        self.print_progress("zaqar", "post");
         self.set.empty();
         let node = self.start_zaqar().await?;
         let rows = self.posts_to("zaqar", vec![node], self.args.zaqar.connections).await?;
-        Ok(forget_cpu(rows))
+        Ok(without_cpu(rows))
     }
 
     async fn posts_to(
@@ -152,18 +152,18 @@ impl Bench<'_> {
         let queues = [Queue::new("posts", 10)?];
         let task = |_, worker| post(worker, body.clone(), 1, u64::MAX);
         let before = cpu(&nodes)?;
-        let (tally, elapsed) = crew::run_on(open, &queues, self.length, task).await?;
+        let (stats, elapsed) = workers::run_on(open, &queues, self.length, task).await?;
         let server_cpu = Some(cpu(&nodes)?.saturating_sub(before));
         for node in nodes {
             node.server.stop().await?;
         }
-        let outcome = Outcome { tally, elapsed, server_cpu };
+        let outcome = Outcome { stats, elapsed, server_cpu };
         without_errors(outcome.rows(&self.label(program, "post", connections)))
     }
 
-    /// Claims and deletes, and how many claims had nothing where there was something.
+    /// Claims and deletes. Also returns how many claims were empty although messages were free.
     async fn claims(&self, program: &str, waiting: u64) -> Result<(Vec<Row>, u64)> {
-        self.say(program, "claim-delete");
+        self.print_progress(program, "claim-delete");
         self.set.empty();
         let of_zaqar = program == "zaqar";
         let node = if of_zaqar { self.start_zaqar().await? } else { self.start().await? };
@@ -174,25 +174,25 @@ impl Bench<'_> {
         node.server.stop().await?;
         let rows = outcome.rows(&self.label(program, "claim-delete", consumers));
         let rows = without_errors(rows)?;
-        Ok((if of_zaqar { forget_cpu(rows) } else { rows }, empty))
+        Ok((if of_zaqar { without_cpu(rows) } else { rows }, empty))
     }
 
-    /// Starts a node of the service: the set holds its queues too, since nodes have to share them.
+    /// Starts a node of the service. Its catalog is on the set, too, since nodes share queues.
     async fn start(&self) -> Result<Node> {
-        let dir = self.args.place.fresh_dir()?;
-        let mut command = self.args.place.service()?;
+        let dir = self.args.paths.fresh_dir()?;
+        let mut command = self.args.paths.service()?;
         command.env(CATALOG_URI, self.set.uri()).env(POOL_URI, self.set.uri());
         let server = Server::start(command, dir.path()).await?;
         Ok(Node { server, _dir: dir })
     }
 
     async fn start_zaqar(&self) -> Result<Node> {
-        let dir = self.args.place.fresh_dir()?;
+        let dir = self.args.paths.fresh_dir()?;
         let server = self.args.zaqar.start(&self.set.uri(), dir.path()).await?;
         Ok(Node { server, _dir: dir })
     }
 
-    fn say(&self, program: &str, scenario: &str) {
+    fn print_progress(&self, program: &str, scenario: &str) {
         eprintln!("round {}: {program}, {scenario}", self.round);
     }
 
@@ -202,7 +202,7 @@ impl Bench<'_> {
     }
 }
 
-/// What the nodes have used together.
+/// Returns the CPU time that all nodes have used.
 fn cpu(nodes: &[Node]) -> Result<Duration> {
     let mut sum = Duration::ZERO;
     for node in nodes {
@@ -211,8 +211,8 @@ fn cpu(nodes: &[Node]) -> Result<Duration> {
     Ok(sum)
 }
 
-/// Of Zaqar's processes, only the first is known.
-fn forget_cpu(mut rows: Vec<Row>) -> Vec<Row> {
+/// Removes the CPU time: only the first process of Zaqar is known.
+fn without_cpu(mut rows: Vec<Row>) -> Vec<Row> {
     for row in &mut rows {
         row.cpu_us_per_request = None;
     }

@@ -1,8 +1,8 @@
-//! `naive`: a service as a first version would be. The same web framework and the same API for a
-//! post, a transaction per post, on a pool of four connections.
+//! `naive`: a simple implementation of posts. It has the same web framework and the same API for a
+//! post, and commits one transaction per post on a pool of four connections.
 //!
-//! It knows neither projects nor limits, and its ids are row numbers: it does less than the service
-//! must, which errs on its side.
+//! It has no projects and no limits, and its ids are row numbers. It does less work than the service,
+//! so the comparison favours it.
 
 use std::env::current_exe;
 use std::path::{Path, PathBuf};
@@ -18,22 +18,23 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use serde_json::{Value, json};
 
-use crate::args::{Place, RunArgs};
-use crate::baseline::{Baseline, Run};
+use crate::args::{Baseline, BaselineArgs, Paths, RunArgs};
+use crate::baseline::run_in_child;
 use crate::database::{self, Message};
+use crate::plan::Plan;
 use crate::pool::Pool;
 use crate::report::{Label, rows_table, write_json};
-use crate::scenario::{self, Plan};
+use crate::scenario;
 use crate::server::{Server, free_address};
 use crate::sync::SyncArgs;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Post straight to the database, without HTTP
+    /// Post directly to the database, without HTTP
     #[arg(long)]
     direct: bool,
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     #[command(flatten)]
     sync: SyncArgs,
     #[command(flatten)]
@@ -50,16 +51,16 @@ pub(crate) struct ServeArgs {
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
     let program = if args.direct { "naive-direct" } else { "naive" };
-    let sync = args.sync.cost(args.place.fresh_dir()?.path()).await?;
+    let sync = args.sync.cost(args.paths.fresh_dir()?.path()).await?;
     println!("{}\n", sync.line());
     let mut rows = Vec::new();
     for (round, connections) in args.run.runs() {
-        let dir = args.place.fresh_dir()?;
+        let dir = args.paths.fresh_dir()?;
         let (length, body_bytes) = (args.run.length(), args.run.body.body_bytes);
         if args.direct {
             let (baseline, dir) = (Baseline::NaiveDirect, dir.path().to_owned());
-            let run = Run { baseline, dir, connections, length, body_bytes, round };
-            rows.extend(run.in_child(args.sync).await?);
+            let run = BaselineArgs { baseline, dir, connections, length, body_bytes, round };
+            rows.extend(run_in_child(&run, args.sync).await?);
         } else {
             let (program, scenario) = (program.to_owned(), "post".to_owned());
             let plan = Plan::posts(connections, length, body_bytes);
@@ -72,7 +73,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     write_json(&args.run.output, program, json!({ "sync": sync, "rows": rows }))
 }
 
-/// Starts the service as a process of its own, on a database in `dir`.
+/// Starts the service as a child process, on a database in `dir`.
 pub(crate) async fn start(dir: &Path, sync: SyncArgs) -> Result<Server> {
     let listen = free_address()?;
     let mut command = sync.command(&current_exe()?);
@@ -81,7 +82,7 @@ pub(crate) async fn start(dir: &Path, sync: SyncArgs) -> Result<Server> {
     Server::spawn(command, &listen, dir).await
 }
 
-/// Serves until it is told to stop.
+/// Serves until it receives a signal to stop.
 pub(crate) fn serve(args: &ServeArgs) -> Result<()> {
     let service = Service::open(&args.database)?;
     actix_web::rt::System::new().block_on(async { server(service, &args.listen)?.await })?;
@@ -106,8 +107,8 @@ impl Service {
     }
 }
 
-/// A message out of a request.
-struct Draft {
+/// A message of a request.
+struct NewMessage {
     ttl: u32,
     body: String,
 }
@@ -125,39 +126,39 @@ async fn post_messages(
     service: Data<Service>,
 ) -> actix_web::Result<HttpResponse> {
     let queue = queue.into_inner();
-    let drafts =
-        drafts(&request).ok_or_else(|| ErrorBadRequest("there must be messages with bodies"))?;
+    let messages =
+        messages(&request).ok_or_else(|| ErrorBadRequest("messages with bodies are required"))?;
     let posted_ms =
         i64::try_from(service.started.elapsed().as_millis()).map_err(ErrorInternalServerError)?;
-    let messages = format!("/v2/queues/{queue}/messages");
+    let path = format!("/v2/queues/{queue}/messages");
     let ids = Arc::clone(&service.pool)
-        .run(move |connection| store(connection, &queue, &drafts, posted_ms))
+        .run(move |connection| store(connection, &queue, &messages, posted_ms))
         .await
         .map_err(ErrorInternalServerError)?;
 
     let ids: Vec<_> = ids.iter().map(i64::to_string).collect();
-    let resources: Vec<_> = ids.iter().map(|id| format!("{messages}/{id}")).collect();
+    let resources: Vec<_> = ids.iter().map(|id| format!("{path}/{id}")).collect();
     Ok(HttpResponse::Created()
-        .insert_header((LOCATION, format!("{messages}?ids={}", ids.join(","))))
+        .insert_header((LOCATION, format!("{path}?ids={}", ids.join(","))))
         .json(json!({ "resources": resources })))
 }
 
-fn drafts(request: &Value) -> Option<Vec<Draft>> {
-    let draft = |message: &Value| {
+fn messages(request: &Value) -> Option<Vec<NewMessage>> {
+    let parse = |message: &Value| {
         let ttl = match message.get("ttl") {
             None => 3600,
             Some(ttl) => ttl.as_u64()?.try_into().ok()?,
         };
-        Some(Draft { ttl, body: message.get("body")?.to_string() })
+        Some(NewMessage { ttl, body: message.get("body")?.to_string() })
     };
-    request.get("messages")?.as_array()?.iter().map(draft).collect()
+    request.get("messages")?.as_array()?.iter().map(parse).collect()
 }
 
-/// Stores a post in one transaction, and its queue if that is new; returns the messages' ids.
+/// Stores a post, and its queue if it is new, in one transaction. Returns the ids of the messages.
 fn store(
     connection: &mut Connection,
     queue: &str,
-    drafts: &[Draft],
+    messages: &[NewMessage],
     posted_ms: i64,
 ) -> rusqlite::Result<Vec<i64>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -169,8 +170,8 @@ fn store(
         transaction.execute("INSERT OR IGNORE INTO queues (name) VALUES (?)", [queue])?;
     }
     let mut statement = transaction.prepare_cached(&database::insert_sql(1))?;
-    let mut ids = Vec::with_capacity(drafts.len());
-    for Draft { ttl, body } in drafts {
+    let mut ids = Vec::with_capacity(messages.len());
+    for NewMessage { ttl, body } in messages {
         let message = Message { queue, ttl: *ttl, posted_ms, body: body.as_bytes() };
         database::insert(&mut statement, std::iter::once(message))?;
         ids.push(transaction.last_insert_rowid());
@@ -193,7 +194,7 @@ mod tests {
     use crate::scenario::Subject;
 
     #[actix_web::test]
-    async fn a_post_is_stored_and_answered_as_the_api_has_it() {
+    async fn a_post_is_stored_and_returns_the_specified_response() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("test.db");
         let service = Service::open(&file).unwrap();
@@ -204,14 +205,14 @@ mod tests {
                 .uri("/v2/queues/q/messages")
                 .insert_header(header::ContentType::json())
                 .set_payload(body::post(&text, 2).unwrap());
-            let answer = call_service(&app, request.to_request()).await;
+            let response = call_service(&app, request.to_request()).await;
             let second = first + 1;
-            assert_eq!(answer.status(), StatusCode::CREATED);
+            assert_eq!(response.status(), StatusCode::CREATED);
             let location = format!("/v2/queues/q/messages?ids={first},{second}");
-            assert_eq!(answer.headers().get(LOCATION).unwrap(), location.as_str());
+            assert_eq!(response.headers().get(LOCATION).unwrap(), location.as_str());
             let path = |id| format!("/v2/queues/q/messages/{id}");
             let resources = json!({ "resources": [path(first), path(second)] });
-            assert_eq!(read_body_json::<Value, _>(answer).await, resources);
+            assert_eq!(read_body_json::<Value, _>(response).await, resources);
         }
         let connection = database::open(&file).unwrap();
         let count = |sql, body: &str| connection.query_row(sql, [body], |row| row.get(0));
@@ -222,18 +223,18 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn under_load_whatever_is_answered_is_stored() {
+    async fn acknowledged_posts_are_stored_under_load() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("test.db");
         let listen = free_address().unwrap();
         let server = server(Service::open(&file).unwrap(), &listen).unwrap();
         let handle = server.handle();
         actix_web::rt::spawn(server);
-        let subject = Subject::Foreign(Target::at(&listen).unwrap());
+        let subject = Subject::External(Target::at(&listen).unwrap());
         let plan = Plan::posts(8, Duration::from_millis(100), 1024);
         let outcome = scenario::run(&subject, &plan, "q").await.unwrap();
         handle.stop(false).await;
-        let (_, posts) = outcome.tally.iter().next().unwrap();
+        let (_, posts) = outcome.stats.iter().next().unwrap();
         assert!(posts.requests > 0 && posts.errors.is_empty());
         let connection = database::open(&file).unwrap();
         let count = "SELECT count(*) FROM messages WHERE queue = 'q-0'";
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn a_ping_is_answered_and_a_post_without_messages_is_not_stored() {
+    async fn a_ping_succeeds_and_an_invalid_post_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let service = Service::open(&dir.path().join("test.db")).unwrap();
         let app = init_service(App::new().configure(|config| routes(config, &service))).await;
@@ -252,8 +253,8 @@ mod tests {
                 .uri("/v2/queues/q/messages")
                 .insert_header(header::ContentType::json())
                 .set_payload(text);
-            let answer = call_service(&app, request.to_request()).await;
-            assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{text}");
+            let response = call_service(&app, request.to_request()).await;
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{text}");
         }
     }
 }

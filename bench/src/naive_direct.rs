@@ -1,5 +1,5 @@
-//! `naive --direct`: what `naive` does to its database, without the service around it. A
-//! transaction per post on the same pool, from tasks of this process.
+//! `naive --direct`: the database operations of `naive` without HTTP. Tasks of this process commit
+//! one transaction per post on the same pool.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +14,9 @@ use crate::body;
 use crate::database::{self, Message};
 use crate::pool::Pool;
 use crate::report::Outcome;
-use crate::tally::{Op, Tally, gather};
+use crate::stats::{Op, Stats, gather};
 
-/// One run of `posters` posters on a new database in `dir`.
+/// Runs `posters` posters on a new database in `dir`.
 pub(crate) async fn measure(
     dir: &Path,
     posters: usize,
@@ -30,20 +30,20 @@ pub(crate) async fn measure(
     for _ in 0..posters {
         workers.spawn(post(Arc::clone(&pool), body.clone(), start, start + length));
     }
-    let tally = gather(workers, length).await?;
-    Ok(Outcome { tally, elapsed: start.elapsed(), server_cpu: None })
+    let stats = gather(workers, length).await?;
+    Ok(Outcome { stats, elapsed: start.elapsed(), server_cpu: None })
 }
 
-async fn post(pool: Arc<Pool>, body: Bytes, start: Instant, until: Instant) -> Result<Tally> {
-    let mut tally = Tally::default();
+async fn post(pool: Arc<Pool>, body: Bytes, start: Instant, until: Instant) -> Result<Stats> {
+    let mut stats = Stats::default();
     while Instant::now() < until {
         let begun = Instant::now();
         let posted_ms = i64::try_from((begun - start).as_millis())?;
         let body = body.clone();
         Arc::clone(&pool).run(move |connection| insert(connection, &body, posted_ms)).await?;
-        tally.record(Op::Post, 1, begun.elapsed());
+        stats.record(Op::Post, 1, begun.elapsed());
     }
-    Ok(tally)
+    Ok(stats)
 }
 
 fn insert(connection: &mut Connection, body: &[u8], posted_ms: i64) -> rusqlite::Result<()> {

@@ -1,4 +1,4 @@
-//! Four connections to one database, lent to whoever comes next.
+//! A pool of four connections to one database.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -30,11 +30,11 @@ impl Pool {
         task: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let permit = Arc::clone(&self.permits).acquire_owned().await?;
-        // All of it in the blocking part, which goes on even if nobody waits for it any more.
+        // All of this is in the blocking task, which runs to its end even if the caller is cancelled.
         let blocking = move || {
             let connection = self.lock()?.pop();
             let mut connection =
-                connection.ok_or_else(|| anyhow!("a permit came without a connection"))?;
+                connection.ok_or_else(|| anyhow!("a permit without a connection"))?;
             let done = task(&mut connection);
             self.lock()?.push(connection);
             drop(permit);
@@ -44,7 +44,7 @@ impl Pool {
     }
 
     fn lock(&self) -> Result<MutexGuard<'_, Vec<Connection>>> {
-        self.free.lock().map_err(|_| anyhow!("the pool was left in disorder"))
+        self.free.lock().map_err(|_| anyhow!("the lock of the pool is poisoned"))
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn connections_come_back_even_after_a_failure() {
+    async fn connections_are_returned_after_a_failure() {
         let dir = tempfile::tempdir().unwrap();
         let pool = Pool::open(&dir.path().join("test.db")).unwrap();
         for _ in 0..=CONNECTIONS {

@@ -1,4 +1,4 @@
-//! Fills queues through the API, as fast as batches go.
+//! Fills queues through the API, in batches.
 
 use anyhow::{Result, anyhow, ensure};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use crate::body;
 use crate::client::{Connection, Target};
 use crate::worker::Queue;
 
-/// Enough to let the service share its commits, few enough to be polite.
+/// Enough for the service to group its commits.
 const CONNECTIONS: u64 = 8;
 
 /// Posts `count` messages of `body_bytes` each to the queue.
@@ -36,11 +36,11 @@ pub(crate) async fn fill(
     Ok(())
 }
 
-/// Makes the queue.
+/// Creates the queue.
 pub(crate) async fn create(target: &Target, queue: &Queue) -> Result<()> {
     let mut connection = Connection::open(target).await?;
-    let answer = connection.send(Method::PUT, queue.path().parse()?, Bytes::new()).await?;
-    ensure!(answer.status == 201, "a queue could not be made: {}", answer.status);
+    let response = connection.send(Method::PUT, queue.path().parse()?, Bytes::new()).await?;
+    ensure!(response.status == 201, "creating a queue returned {}", response.status);
     Ok(())
 }
 
@@ -51,8 +51,8 @@ async fn post(mut connection: Connection, path: String, text: String, count: u64
     while left > 0 {
         let size = left.min(batch);
         let body = if size == batch { full.clone() } else { body::post(&text, size)? };
-        let answer = connection.send(Method::POST, path.parse()?, body).await?;
-        ensure!(answer.status == 201, "filling a queue was answered {}", answer.status);
+        let response = connection.send(Method::POST, path.parse()?, body).await?;
+        ensure!(response.status == 201, "filling a queue returned {}", response.status);
         left -= size;
     }
     Ok(())

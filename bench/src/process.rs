@@ -1,4 +1,4 @@
-//! Child processes: what they print, what they have used by the kernel's own books, how they end.
+//! Child processes, their output, and the resources that they use according to the kernel.
 
 use std::fs;
 use std::io::Read as _;
@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Serialize, Serializer};
 use tokio::task::spawn_blocking;
 
-/// A child of ours. Dropping it kills it, so none outlives a failed run.
+/// A child process. Dropping it kills it, so that none outlives a failed run.
 pub(crate) struct Running(pub(crate) Child);
 
 impl Running {
@@ -22,13 +22,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended already; there is nobody to tell.
+        // An error means that it has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Runs a program to its end; returns what it has printed.
+/// Runs a program to its end and returns its output.
 pub(crate) async fn output(mut command: Command) -> Result<String> {
     let mut child = Running::start(command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     let mut stdout = child.0.stdout.take().context("the child has no output")?;
@@ -39,12 +39,12 @@ pub(crate) async fn output(mut command: Command) -> Result<String> {
     Ok(text)
 }
 
-/// Resources of a process since its start.
+/// Resources that a process has used since its start.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Usage {
-    /// Resident memory now.
+    /// Current resident memory.
     pub(crate) rss_kib: u64,
-    /// Most resident memory ever.
+    /// Peak resident memory.
     pub(crate) peak_rss_kib: u64,
     /// User and system time of all threads.
     #[serde(rename = "cpu_seconds", serialize_with = "as_seconds")]
@@ -76,7 +76,7 @@ impl Usage {
     }
 }
 
-/// Asks a child to stop, as an operator's supervisor would.
+/// Sends SIGTERM to a child, as a supervisor would.
 pub(crate) fn terminate(child: &Child) -> Result<()> {
     kill_process(Pid::from_child(child), Signal::TERM).context("cannot signal the server")
 }
@@ -90,13 +90,14 @@ fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S:
     serializer.serialize_f64(time.as_secs_f64())
 }
 
-/// A line such as `VmHWM:   1234 kB` of /proc/*/status.
+/// Parses a line such as `VmHWM:   1234 kB` of /proc/*/status.
 fn kib(status: &str, key: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// Fields 14 and 15 of /proc/*/stat, counted after the program's name, which may hold blanks.
+/// Adds fields 14 and 15 of /proc/*/stat. They are counted after the program's name, which may
+/// contain blanks.
 fn cpu_ticks(stat: &str) -> Option<u32> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
@@ -110,14 +111,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read_by_its_key() {
+    fn memory_is_found_by_its_key() {
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t    1024 kB\n";
         assert_eq!((kib(status, "VmHWM"), kib(status, "VmRSS")), (Some(2048), Some(1024)));
         assert_eq!(kib(status, "VmSwap"), None);
     }
 
     #[test]
-    fn cpu_time_is_found_behind_an_odd_name() {
+    fn cpu_time_is_found_after_a_name_with_parentheses() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 31 11 0 0 20 0 3 0 5 6 7";
         assert_eq!(cpu_ticks(stat), Some(42));
     }

@@ -1,8 +1,8 @@
-//! `redis`: the service on Redis, held against what Redis itself does when it is called without the
-//! service, and against OpenStack Zaqar on the same Redis.
+//! `redis`: the service on Redis against direct calls of its Redis functions, and against OpenStack
+//! Zaqar on the same Redis.
 //!
-//! Every round runs each once, one after the other and on an empty Redis, so that a machine that
-//! changes its speed changes it for all.
+//! Every round runs each program once on an empty Redis, so that changes in the speed of the machine
+//! affect all of them.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,26 +11,27 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 use test_servers::redis::Redis;
 
-use crate::args::{BodyArgs, Output, POOL_URI, Place, connections};
+use crate::args::{BodyArgs, Output, POOL_URI, Paths, connections};
 use crate::checks::{Check, Target, checks_table};
+use crate::plan::{Plan, Scenario};
 use crate::process::output;
 use crate::report::{Label, Outcome, Row, rows_table, without_errors, write_json};
 use crate::resp::{self, Functions, NOW, PIPELINE};
-use crate::scenario::{self, Plan, Scenario};
+use crate::scenario;
 use crate::server::Server;
-use crate::tally::Op;
+use crate::stats::Op;
 use crate::zaqar::ZaqarArgs;
 use crate::{prefill, worker::Queue};
 
 /// Messages in each post of a batch.
 const BATCH: usize = 20;
-/// Messages that are claimed and deleted, as many as may fall to a run.
+/// Messages to claim and delete, more than a run can consume.
 const PREFILL: u64 = 300_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     #[command(flatten)]
     zaqar: ZaqarArgs,
     /// Concurrent connections
@@ -51,7 +52,7 @@ pub(crate) struct Args {
     output: Output,
 }
 
-/// What one round found, in messages a second but for lists, which are pages.
+/// The results of one round, in messages per second, for lists in pages per second.
 struct Round {
     raw_posts: f64,
     raw_batches: f64,
@@ -60,7 +61,7 @@ struct Round {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    args.place.server()?;
+    args.paths.server()?;
     let options: Vec<&str> = args.redis_options.split_whitespace().collect();
     let redis = Redis::start(&options);
     let mut rounds = Vec::new();
@@ -111,13 +112,13 @@ async fn measure(args: &Args, redis: &Redis, round: u32) -> Result<Round> {
 /// Starts the service on an empty Redis.
 async fn start(args: &Args, redis: &Redis, dir: &tempfile::TempDir) -> Result<Server> {
     redis.command(&["FLUSHALL"]);
-    let mut command = args.place.service()?;
+    let mut command = args.paths.service()?;
     command.env(POOL_URI, redis.uri());
     Server::start(command, dir.path()).await
 }
 
 async fn chapar(args: &Args, redis: &Redis, plan: &Plan, round: u32) -> Result<Vec<Row>> {
-    let dir = args.place.fresh_dir()?;
+    let dir = args.paths.fresh_dir()?;
     let server = start(args, redis, &dir).await?;
     let outcome = scenario::run_on(server, plan, "compare").await?;
     without_errors(outcome.rows(&label("chapar", plan, round)))
@@ -125,7 +126,7 @@ async fn chapar(args: &Args, redis: &Redis, plan: &Plan, round: u32) -> Result<V
 
 async fn zaqar(args: &Args, redis: &Redis, plan: &Plan, round: u32) -> Result<Vec<Row>> {
     redis.command(&["FLUSHALL"]);
-    let logs = args.place.fresh_dir()?;
+    let logs = args.paths.fresh_dir()?;
     let server = args.zaqar.start(&redis.uri(), logs.path()).await?;
     let outcome = scenario::run_on(server, plan, "compare").await?;
     let outcome = Outcome { server_cpu: None, ..outcome };
@@ -137,12 +138,13 @@ fn label(program: &str, plan: &Plan, round: u32) -> Label {
     Label { program: program.to_owned(), scenario, connections, round }
 }
 
-/// Has the service open a queue on an empty Redis, and stops it; answers how to call its functions.
+/// Starts the service on an empty Redis to create a queue, and stops it. Returns how to call the
+/// functions for this queue.
 async fn functions(args: &Args, redis: &Redis, prefilled: u64) -> Result<Functions> {
-    let dir = args.place.fresh_dir()?;
+    let dir = args.paths.fresh_dir()?;
     let server = start(args, redis, &dir).await?;
     let queue = Queue::new("raw", 10)?;
-    // With a message in it, since queues are opened by posting.
+    // The first post creates the keys of the queue.
     prefill::fill(server.target(), &queue, prefilled.max(1), args.body.body_bytes).await?;
     server.stop().await?;
     let keys = redis.command(&["KEYS", "*:1"]);
@@ -150,17 +152,17 @@ async fn functions(args: &Args, redis: &Redis, prefilled: u64) -> Result<Functio
     let libraries = redis.command(&["FUNCTION", "LIST"]);
     let name = libraries.lines().find(|line| line.starts_with("chapar_"));
     let name = name.context("the functions are not loaded")?;
-    // Of the library, whose functions' names go on from its own.
+    // The names of the functions begin with that of the library.
     let prefix = name.splitn(3, '_').take(2).collect::<Vec<_>>().join("_") + "_";
     Ok(Functions { prefix, queue })
 }
 
-/// What `redis-benchmark` makes of the function that stores messages, in messages a second.
+/// Measures the function that stores messages with `redis-benchmark`, in messages per second.
 async fn raw_posts(args: &Args, redis: &Redis, batch: usize) -> Result<f64> {
     let functions = functions(args, redis, 1).await?;
     let mut arguments = vec![NOW.to_string().into_bytes(), b"1".to_vec()];
     arguments.extend(vec![resp::message(args.body.body_bytes).into_bytes(); batch]);
-    // About as long as the other runs.
+    // The run takes about as long as the others.
     let requests = args.seconds * 30_000 / if batch == 1 { 1 } else { 5 };
     let mut command = Command::new("redis-benchmark");
     command.args(["-p", &redis.port().to_string(), "-c", &args.connections.to_string()]);
@@ -172,7 +174,7 @@ async fn raw_posts(args: &Args, redis: &Redis, batch: usize) -> Result<f64> {
     let printed = output(command).await?;
     let line = printed.lines().last().context("redis-benchmark printed nothing")?;
     let figures: Vec<_> = line.rsplit("\",\"").collect();
-    // Requests a second come first behind the name, and six latencies behind them.
+    // The requests per second come after the name and before six latencies.
     let per_second = figures.get(6).context("redis-benchmark printed no figures")?;
     Ok(per_second.parse::<f64>()? * crate::report::float(batch as u64))
 }

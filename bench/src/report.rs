@@ -1,4 +1,4 @@
-//! Figures as people and programs read them: aligned tables, and JSON.
+//! Output of figures: aligned tables and JSON.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::args::Output;
-use crate::tally::{Op, Stats, Tally};
+use crate::stats::{Op, OpStats, Stats};
 
-/// What was run.
+/// Identifies a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Label {
     pub(crate) program: String,
@@ -21,11 +21,11 @@ pub(crate) struct Label {
     pub(crate) round: u32,
 }
 
-/// What one run counted.
+/// The result of one run.
 pub(crate) struct Outcome {
-    pub(crate) tally: Tally,
+    pub(crate) stats: Stats,
     pub(crate) elapsed: Duration,
-    /// CPU time of the server meanwhile, if it is a child of ours.
+    /// CPU time of the server during the run, if it is a child process.
     pub(crate) server_cpu: Option<Duration>,
 }
 
@@ -45,18 +45,18 @@ pub(crate) struct Row {
     pub(crate) p99_ms: f64,
     pub(crate) p999_ms: f64,
     pub(crate) max_ms: f64,
-    /// Answers of another status than the expected ones.
+    /// Responses with an unexpected status, by status.
     pub(crate) errors: BTreeMap<u16, u64>,
-    /// Of the server, for each request of the run, of whatever operation.
+    /// CPU time of the server divided by the requests of all operations.
     pub(crate) cpu_us_per_request: Option<f64>,
 }
 
 impl Outcome {
     pub(crate) fn rows(&self, label: &Label) -> Vec<Row> {
-        self.tally.iter().map(|(op, stats)| self.row(label, op, stats)).collect()
+        self.stats.iter().map(|(op, stats)| self.row(label, op, stats)).collect()
     }
 
-    fn row(&self, label: &Label, op: Op, stats: &Stats) -> Row {
+    fn row(&self, label: &Label, op: Op, stats: &OpStats) -> Row {
         let seconds = self.elapsed.as_secs_f64();
         let cpu = self.server_cpu.map(|cpu| cpu.as_secs_f64() * 1e6);
         Row {
@@ -73,12 +73,12 @@ impl Outcome {
             p999_ms: millis(stats.quantile(0.999)),
             max_ms: millis(stats.max()),
             errors: stats.errors.clone(),
-            cpu_us_per_request: cpu.map(|cpu| cpu / float(self.tally.requests().max(1))),
+            cpu_us_per_request: cpu.map(|cpu| cpu / float(self.stats.requests().max(1))),
         }
     }
 }
 
-/// The rows, if none of them has errors.
+/// Returns the rows if none of them has errors.
 pub(crate) fn without_errors(rows: Vec<Row>) -> Result<Vec<Row>> {
     for row in &rows {
         ensure!(row.errors.is_empty(), "{} had errors: {:?}", row.label.program, row.errors);
@@ -86,7 +86,7 @@ pub(crate) fn without_errors(rows: Vec<Row>) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// The rows as a table.
+/// Formats the rows as a table.
 pub(crate) fn rows_table(rows: &[Row]) -> String {
     const HEAD: [&str; 14] = [
         "program",
@@ -125,7 +125,7 @@ pub(crate) fn rows_table(rows: &[Row]) -> String {
     table(&HEAD, 3, &rows.iter().map(cells).collect::<Vec<_>>())
 }
 
-/// Columns as wide as their widest cell; the first `left` flush left, the others right.
+/// Formats a table. The first `left` columns are aligned left, the others right.
 pub(crate) fn table(head: &[&str], left: usize, rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|&name| name.to_owned()).collect();
     let lines = || std::iter::once(&head).chain(rows);
@@ -143,7 +143,7 @@ pub(crate) fn table(head: &[&str], left: usize, rows: &[Vec<String>]) -> String 
     text
 }
 
-/// Prints the figures as one line of JSON, or writes them to the file asked for.
+/// Prints the figures as one line of JSON, or writes them to the given file.
 pub(crate) fn write_json(output: &Output, command: &str, figures: impl Serialize) -> Result<()> {
     let cores = available_parallelism().map_or(1, usize::from);
     let report = json!({ "command": command, "cores": cores, "figures": figures });
@@ -183,14 +183,14 @@ mod tests {
     }
 
     #[test]
-    fn a_row_counts_by_the_second_and_in_milliseconds() {
-        let mut tally = Tally::default();
+    fn a_row_has_rates_per_second_and_times_in_milliseconds() {
+        let mut stats = Stats::default();
         for _ in 0..10 {
-            tally.record(Op::Post, 5, Duration::from_millis(2));
+            stats.record(Op::Post, 5, Duration::from_millis(2));
         }
-        tally.error(Op::Post, 503);
+        stats.error(Op::Post, 503);
         let cpu = Some(Duration::from_micros(110));
-        let outcome = Outcome { tally, elapsed: Duration::from_secs(2), server_cpu: cpu };
+        let outcome = Outcome { stats, elapsed: Duration::from_secs(2), server_cpu: cpu };
         let label = Label { program: "p".into(), scenario: "s".into(), connections: 1, round: 1 };
         let rows = outcome.rows(&label);
         let near = |found: f64, wanted: f64| (found - wanted).abs() < wanted * 0.002;

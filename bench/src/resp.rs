@@ -1,5 +1,5 @@
-//! Calls of functions on Redis, without the service: connections that each send a few commands at
-//! once, as `redis-benchmark -P` does, for calls whose arguments come from the answer before.
+//! Direct calls of functions on Redis. Each connection pipelines several commands, like
+//! `redis-benchmark -P`, which cannot use the reply to one command in the next.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Commands that a connection sends at once.
+/// Commands that a connection sends in one pipeline.
 pub(crate) const PIPELINE: u64 = 16;
 /// Messages of a claim.
 const CLAIM: i64 = 10;
 
-/// A reply, as far as the figures need it.
+/// The parts of a reply that are needed.
 enum Reply {
     Number(i64),
     Other,
@@ -33,7 +33,7 @@ impl Connection {
         Ok(Self { stream, read: Vec::new(), at: 0 })
     }
 
-    /// Sends commands at once and reads a reply for each.
+    /// Sends commands in one pipeline and reads a reply for each.
     async fn send(&mut self, commands: &[Vec<Vec<u8>>]) -> Result<Vec<Reply>> {
         let mut bytes = Vec::new();
         for command in commands {
@@ -75,7 +75,7 @@ impl Connection {
                 Reply::Array(parts)
             }
             "+" => Reply::Other,
-            _ => bail!("Redis said {line}"),
+            _ => bail!("Redis replied {line}"),
         })
     }
 
@@ -106,17 +106,17 @@ impl Connection {
     }
 }
 
-/// The functions of a queue.
+/// The Redis functions of a queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Functions {
-    /// What their names begin with.
+    /// The prefix of their names.
     pub(crate) prefix: String,
     /// The queue's key.
     pub(crate) queue: String,
 }
 
 impl Functions {
-    /// A call of one of them.
+    /// Returns the command that calls a function.
     pub(crate) fn call(&self, name: &str, arguments: &[Vec<u8>]) -> Vec<Vec<u8>> {
         let tag = self.queue.rsplit_once(':').map_or("", |(tag, _)| tag);
         let mut call: Vec<Vec<u8>> = ["FCALL", &format!("{}{name}", self.prefix), "2"]
@@ -130,8 +130,8 @@ impl Functions {
     }
 }
 
-/// Claims ten messages of a filled queue, reads them and deletes them, again and again; answers how
-/// many messages a second that makes.
+/// Claims ten messages of a filled queue, reads and deletes them, again and again. Returns the
+/// messages per second.
 pub(crate) async fn claim_and_delete(
     port: u16,
     functions: &Functions,
@@ -158,7 +158,7 @@ async fn drain(
     until: Instant,
 ) -> Result<u64> {
     let text = |number: i64| number.to_string().into_bytes();
-    // Later than any message was posted, earlier than any expires.
+    // Messages were posted before this time and expire after it.
     let now = text(NOW);
     let (mut messages, mut claims) = (0, 0_u64);
     while Instant::now() < until {
@@ -172,10 +172,10 @@ async fn drain(
         }
         let (mut reads, mut deletes) = (Vec::new(), Vec::new());
         for reply in connection.send(&claim).await? {
-            let Reply::Array(parts) = reply else { bail!("a claim answered no array") };
+            let Reply::Array(parts) = reply else { bail!("a claim returned no array") };
             let number = |n: usize| match parts.get(n) {
                 Some(Reply::Number(number)) => Ok(*number),
-                _ => bail!("a claim answered too little"),
+                _ => bail!("a claim returned too few values"),
             };
             let (first, last) = (number(3)?, number(4)?);
             if first == 0 {
@@ -197,14 +197,14 @@ async fn drain(
     Ok(messages)
 }
 
-/// The time of the pool in calls without the service, in milliseconds: some day in 2026.
+/// The current time in direct calls, in milliseconds: a day in 2026.
 pub(crate) const NOW: i64 = 1_790_000_000_000;
 
-/// A message as the service writes one, but for what no call looks at, and without a zero byte, so
-/// that it can be an argument of `redis-benchmark`: posted and visible long ago, expiring in far
-/// future, with no flags but the mark.
+/// Returns a stored message without zero bytes, so that it can be an argument of `redis-benchmark`.
+/// It was posted and visible long ago, expires in the far future, and has no flags but the format.
+/// Values that the calls do not read differ from those of the service.
 pub(crate) fn message(body_bytes: usize) -> String {
-    /// What the service writes before a body: times, flags, client and the lengths of texts.
+    /// Size of the header before a body: times, flags, client and lengths.
     const HEAD: usize = 68;
     let mut text = "\u{1}".repeat(12);
     text.push_str(&"\u{7f}".repeat(6));

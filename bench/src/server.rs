@@ -1,4 +1,4 @@
-//! A program under test as a child process: started, awaited, measured, stopped.
+//! A program under test as a child process.
 
 use std::fs::{self, File};
 use std::net::TcpListener;
@@ -13,8 +13,8 @@ use crate::args::{CATALOG_URI, POOL_URI};
 use crate::client::{Connection, Target};
 use crate::process::{Running, Usage, terminate};
 
-/// How long a program may take to answer at first, or to stop.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a program may take until its first response, or to stop.
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 /// A running server. Dropping it kills it.
 pub(crate) struct Server {
@@ -25,8 +25,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the service, by the command for it, and waits until it answers. What the command does
-    /// not say where to keep is kept in a database in `dir`.
+    /// Starts the service with this command and waits until it responds. Stores that the command does
+    /// not set are a database in `dir`.
     pub(crate) async fn start(mut command: Command, dir: &Path) -> Result<Self> {
         let (listen, metrics) = (free_address()?, free_address()?);
         let store = format!("sqlite:{}", dir.join("chapar.db").display());
@@ -39,11 +39,11 @@ impl Server {
         Self::spawn(command, &listen, dir).await
     }
 
-    /// Starts any program that will listen on `listen`, and waits until it answers a ping.
+    /// Starts a program that listens on `listen`, and waits until it responds to a ping.
     pub(crate) async fn spawn(mut command: Command, listen: &str, dir: &Path) -> Result<Self> {
         let log = dir.join("server.log");
         let (out, err) = (File::create(&log)?, File::options().append(true).open(&log)?);
-        // In its own folder it finds no configuration file that would colour the figures.
+        // In its own folder, it finds no configuration file that would change the figures.
         command.current_dir(dir).stdin(Stdio::null()).stdout(out).stderr(err);
         let spawned = Instant::now();
         let child = Running::start(&mut command)?;
@@ -57,7 +57,7 @@ impl Server {
         &self.target
     }
 
-    /// From the start of the process to its first answer.
+    /// Returns the time from the start of the process to its first response.
     pub(crate) fn ready_after(&self) -> Duration {
         self.ready_after
     }
@@ -70,14 +70,14 @@ impl Server {
         Usage::of(&self.child.0)
     }
 
-    /// Stops it in good order; returns what it has used.
+    /// Stops it with SIGTERM. Returns the resources that it has used.
     pub(crate) async fn stop(mut self) -> Result<Usage> {
         let usage = self.usage()?;
         terminate(&self.child.0)?;
-        let asked = Instant::now();
+        let start = Instant::now();
         while self.child.0.try_wait()?.is_none() {
-            if asked.elapsed() > PATIENCE {
-                bail!("the server did not stop within {PATIENCE:?}");
+            if start.elapsed() > TIMEOUT {
+                bail!("the server did not stop within {TIMEOUT:?}");
             }
             pause().await;
         }
@@ -91,25 +91,25 @@ impl Server {
                 return Ok(());
             }
             if let Some(status) = self.child.0.try_wait()? {
-                bail!("the server ended at once, {status}: {}", last_lines(log));
+                bail!("the server ended during its start, {status}: {}", last_lines(log));
             }
-            if self.spawned.elapsed() > PATIENCE {
-                bail!("no answer to a ping within {PATIENCE:?}: {}", last_lines(log));
+            if self.spawned.elapsed() > TIMEOUT {
+                bail!("no response to a ping within {TIMEOUT:?}: {}", last_lines(log));
             }
             pause().await;
         }
     }
 }
 
-/// A loopback address that nobody listens on; another program could still take it first.
+/// Returns a free loopback address. Another program could still take it.
 pub(crate) fn free_address() -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").context("no free port on the loopback")?;
     Ok(listener.local_addr()?.to_string())
 }
 
 async fn ping(target: &Target) -> Result<u16> {
-    let answer = Connection::open(target).await?.get("/v2/ping".parse()?).await?;
-    Ok(answer.status)
+    let response = Connection::open(target).await?.get("/v2/ping".parse()?).await?;
+    Ok(response.status)
 }
 
 async fn pause() {

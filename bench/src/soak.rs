@@ -1,5 +1,5 @@
-//! `soak`: whether the server's memory stays level. First a backlog is posted and consumed, then
-//! posts, claims and deletes go on in balance while the memory is sampled.
+//! `soak`: checks that the memory of the server does not grow. First, a backlog is posted and consumed.
+//! Then workers post, claim and delete the same number of messages while the memory is sampled.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -9,25 +9,25 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::time::interval;
 
-use crate::args::{BodyArgs, Output, Place, connections};
+use crate::args::{BodyArgs, Output, Paths, connections};
 use crate::body;
 use crate::checks::{Check, Target, checks_table};
-use crate::crew::{Crew, cycle, drain, post};
 use crate::process::mib;
 use crate::report::{Label, Outcome, float, rows_table, table, write_json};
 use crate::server::Server;
 use crate::worker::Queue;
+use crate::workers::{Workers, cycle, drain, post};
 
-/// Longest time for the backlog to be posted, and to be consumed.
-const BACKLOG_WITHIN: Duration = Duration::from_mins(10);
-const SAMPLE_EVERY: Duration = Duration::from_secs(10);
-/// Messages that a worker posts, claims and deletes at a time.
+/// Maximum time to post the backlog, and to consume it.
+const BACKLOG_TIMEOUT: Duration = Duration::from_mins(10);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(10);
+/// Messages in each post, claim and delete of the balanced load.
 const BATCH: u64 = 10;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     /// Length of the balanced load
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: u64,
@@ -43,7 +43,7 @@ pub(crate) struct Args {
     output: Output,
 }
 
-/// The server's resident memory at a moment.
+/// The server's resident memory at one time.
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Sample {
     seconds: f64,
@@ -51,26 +51,26 @@ struct Sample {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let dir = args.place.fresh_dir()?;
-    let server = Server::start(args.place.service()?, dir.path()).await?;
+    let dir = args.paths.fresh_dir()?;
+    let server = Server::start(args.paths.service()?, dir.path()).await?;
     let queues = [Queue::new("soak", BATCH)?];
     let text = body::message_body(args.body.body_bytes);
     let (one, batch) = (body::post(&text, 1)?, body::post(&text, usize::try_from(BATCH)?)?);
     let connections = args.connections;
-    let crew =
-        Crew { target: server.target(), queues: &queues, connections, length: BACKLOG_WITHIN };
+    let workers =
+        Workers { target: server.target(), queues: &queues, connections, length: BACKLOG_TIMEOUT };
 
     eprintln!("posting and consuming a backlog of {} messages", args.posts);
     let share = args.posts.div_ceil(connections as u64);
-    let posted = crew.run(|_, worker| post(worker, one.clone(), 1, share)).await?;
-    let drained = crew.run(|_, worker| drain(worker, false)).await?;
+    let posted = workers.run(|_, worker| post(worker, one.clone(), 1, share)).await?;
+    let drained = workers.run(|_, worker| drain(worker, false)).await?;
     let after_backlog = mib(server.usage()?.rss_kib);
 
     eprintln!("balanced load for {} minutes", args.minutes);
     let mut samples = Vec::new();
-    let crew = Crew { length: Duration::from_mins(args.minutes), ..crew };
+    let workers = Workers { length: Duration::from_mins(args.minutes), ..workers };
     let balanced = tokio::select! {
-        load = crew.run(|_, worker| cycle(worker, batch.clone(), BATCH)) => load?,
+        load = workers.run(|_, worker| cycle(worker, batch.clone(), BATCH)) => load?,
         failed = sample(&server, &mut samples) => match failed? {},
     };
     let usage = server.stop().await?;
@@ -78,10 +78,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let phases = [("backlog", posted), ("drain", drained), ("balance", balanced)];
     let rows: Vec<_> = phases
         .into_iter()
-        .flat_map(|(scenario, (tally, elapsed))| {
+        .flat_map(|(scenario, (stats, elapsed))| {
             let (program, scenario) = ("chapar".to_owned(), scenario.to_owned());
             let label = Label { program, scenario, connections, round: 1 };
-            Outcome { tally, elapsed, server_cpu: None }.rows(&label)
+            Outcome { stats, elapsed, server_cpu: None }.rows(&label)
         })
         .collect();
     let what = "memory after the backlog, MiB";
@@ -98,7 +98,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
 /// Samples until it is dropped.
 async fn sample(server: &Server, samples: &mut Vec<Sample>) -> Result<Infallible> {
     let start = Instant::now();
-    let mut ticks = interval(SAMPLE_EVERY);
+    let mut ticks = interval(SAMPLE_INTERVAL);
     loop {
         ticks.tick().await;
         let rss_mib = mib(server.usage()?.rss_kib);
@@ -111,7 +111,7 @@ struct Memory {
     min_mib: f64,
     max_mib: f64,
     mib_per_minute: f64,
-    /// Of the second half alone, when caches have filled: this is what would betray a leak.
+    /// Growth in the second half, when caches are full. A leak would show here.
     late_mib_per_minute: f64,
 }
 
@@ -134,7 +134,7 @@ impl Memory {
     }
 }
 
-/// Of the straight line closest to the samples, in MiB per second; level if there are too few.
+/// Returns the slope of the regression line in MiB per second, or zero for fewer than two samples.
 fn slope(samples: &[Sample]) -> f64 {
     let count = float(samples.len() as u64);
     let mean = |of: fn(&Sample) -> f64| samples.iter().map(of).sum::<f64>() / count;
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slope_is_that_of_the_line() {
+    fn the_slope_is_that_of_the_regression_line() {
         assert!((slope(&samples(&[(0.0, 10.0), (10.0, 12.0), (20.0, 14.0)])) - 0.2).abs() < 1e-9);
         assert!(slope(&samples(&[(0.0, 10.0), (10.0, 12.0), (20.0, 10.0)])).abs() < 1e-9);
         assert!(slope(&samples(&[(0.0, 10.0)])).abs() < 1e-9);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_that_stops_shows_in_the_first_half_only() {
+    fn growth_in_the_first_half_does_not_count_as_late_growth() {
         let memory =
             Memory::of(&samples(&[(0.0, 10.0), (60.0, 20.0), (120.0, 20.0), (180.0, 20.0)]));
         assert!(memory.mib_per_minute > 1.0 && memory.late_mib_per_minute.abs() < 1e-9);

@@ -1,12 +1,12 @@
-//! What a sync of a file costs on this machine, and how to make it cost more.
+//! The cost of a file sync on this machine, and an option to increase it.
 //!
-//! Every post waits for a sync, and disks differ in its price by more than a factor of ten: one
-//! with a protected write cache answers before anything is on the medium. There the bare baselines
-//! outrun whatever speaks HTTP beside its own load generator, and their ratio to the service says
-//! nothing about the service. A delay makes such a machine measure as one with a slower disk does:
-//! strace holds up every sync of each measured program alike, and no other call. strace
-//! watches from the side: the program itself stays our child, so that signals reach it and /proc
-//! tells of it.
+//! Each post waits for a sync. The cost of a sync differs by more than a factor of ten between disks:
+//! a disk with a protected write cache returns before the data is on the medium. On such a disk, the
+//! baselines without HTTP are limited by the CPU, which the service shares with the load generator,
+//! and their ratio to the service is meaningless. `--sync-delay` makes the disk behave like a slower
+//! one: strace delays every sync of each measured program by the same time, and no other call. With
+//! `-D`, strace runs as a grandchild: the program remains the child process, so that signals reach
+//! it and /proc shows its usage.
 
 use std::env::current_exe;
 use std::fs::File;
@@ -26,12 +26,11 @@ use crate::report::millis;
 /// Bytes overwritten before each sync of the measurement: two pages of a database.
 const BYTES: usize = 8 * 1024;
 const SYNCS: usize = 100;
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_DELAY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub(crate) struct SyncArgs {
-    /// Make every sync of the measured programs take this much longer, such as 1ms or 500us; needs
-    /// strace
+    /// Delay every sync of the measured programs by this time, such as 1ms or 500us; needs strace
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     sync_delay: Option<Duration>,
 }
@@ -42,20 +41,20 @@ pub(crate) struct CostArgs {
     dir: PathBuf,
 }
 
-/// What one sync takes, in milliseconds: the median of many.
+/// The cost of one sync in milliseconds: the median of many.
 #[derive(Debug, Serialize)]
 pub(crate) struct SyncCost {
     #[serde(rename = "fdatasync_ms")]
     plain: f64,
     #[serde(rename = "delay_ms")]
     delay: Option<f64>,
-    /// The same sync with the delay in force.
+    /// The same sync with the delay.
     #[serde(rename = "delayed_fdatasync_ms")]
     delayed: Option<f64>,
 }
 
 impl SyncArgs {
-    /// A command that runs the program with the delay in force, if there is one.
+    /// Returns a command that runs the program, with the delay if there is one.
     pub(crate) fn command(self, program: &Path) -> Command {
         let Some(delay) = self.sync_delay else { return Command::new(program) };
         let mut command = Command::new("strace");
@@ -66,7 +65,7 @@ impl SyncArgs {
         command
     }
 
-    /// Measures syncs in `dir`, and makes sure that the delay works.
+    /// Measures syncs in `dir`, and checks that the delay works.
     pub(crate) async fn cost(self, dir: &Path) -> Result<SyncCost> {
         let plain = measure(dir)?;
         let Some(delay) = self.sync_delay else {
@@ -96,7 +95,7 @@ impl SyncCost {
     }
 }
 
-/// Measures and prints: a process of its own, so that strace can hold it up.
+/// Measures syncs and prints the median. It is a child process, so that strace can delay its syncs.
 pub(crate) fn print_cost(args: &CostArgs) -> Result<()> {
     println!("{}", measure(&args.dir)?);
     Ok(())
@@ -106,7 +105,7 @@ fn measure(dir: &Path) -> Result<f64> {
     let path = dir.join("sync-cost");
     let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
     let mut taken = Vec::with_capacity(SYNCS);
-    // The first sync makes the file as long as it stays.
+    // Later syncs do not change the length of the file.
     file.write_all_at(&[0; BYTES], 0)?;
     file.sync_all()?;
     for _ in 0..SYNCS {
@@ -120,7 +119,7 @@ fn measure(dir: &Path) -> Result<f64> {
 
 fn check_strace() -> Result<()> {
     let mut command = Command::new("strace");
-    // Of an option that it does not know it complains, even if only its version is asked for.
+    // strace rejects an unknown option even when it only prints its version.
     command.args(["--seccomp-bpf", "-V"]).stdout(Stdio::null()).stderr(Stdio::null());
     match command.status() {
         Ok(status) if status.success() => Ok(()),
@@ -138,12 +137,12 @@ fn duration(text: &str) -> Result<Duration> {
         "us" => Duration::from_micros(1),
         "ms" => Duration::from_millis(1),
         "s" => Duration::from_secs(1),
-        _ => bail!("a number and a unit are wanted, such as 1ms; units are us, ms and s"),
+        _ => bail!("expected a number and a unit, such as 1ms; units are us, ms and s"),
     };
-    let count = number.parse().context("only whole numbers are known")?;
+    let count = number.parse().context("expected a whole number")?;
     match unit.checked_mul(count) {
-        Some(delay) if !delay.is_zero() && delay <= LONGEST => Ok(delay),
-        _ => bail!("it must be more than nothing and at most {LONGEST:?}"),
+        Some(delay) if !delay.is_zero() && delay <= MAX_DELAY => Ok(delay),
+        _ => bail!("expected more than zero and at most {MAX_DELAY:?}"),
     }
 }
 
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_delay_the_program_runs_as_it_is() {
+    fn without_a_delay_the_program_runs_directly() {
         let command = SyncArgs::default().command(Path::new("/bin/true"));
         assert_eq!(
             (command.get_program().to_str(), command.get_args().len()),
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_says_whether_a_delay_is_in_force() {
+    fn the_line_shows_the_delay() {
         let mut cost = SyncCost { plain: 0.1, delay: None, delayed: None };
         assert!(cost.line().ends_with("0.100 ms, the median of 100; sync delay: none"));
         (cost.delay, cost.delayed) = (Some(1.0), Some(1.25));

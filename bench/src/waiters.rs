@@ -1,4 +1,4 @@
-//! `waiters`: what claims cost that wait on idle queues.
+//! `waiters`: the cost of claims that wait on idle queues.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::args::{Output, Place, connections};
+use crate::args::{Output, Paths, connections};
 use crate::checks::{Check, Target, checks_table};
 use crate::client::Connection;
 use crate::process::mib;
 use crate::report::write_json;
 use crate::server::Server;
 
-/// The longest that the API lets a claim wait, in seconds.
+/// Maximum wait of a claim in the API, in seconds.
 const WAIT: u64 = 30;
-/// Between one ten of claims and the next.
+/// Interval between groups of ten claims.
 const GAP: Duration = Duration::from_millis(5);
-/// How long the service may take to have them all waiting.
+/// How long the service may take to accept all claims.
 const SETTLE: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    place: Place,
+    paths: Paths,
     /// Claims that wait, each on a queue of its own
     #[arg(long, default_value = "5000", value_parser = connections())]
     waiters: usize,
@@ -38,13 +38,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> Result<()> {
-    let dir = args.place.fresh_dir()?;
-    let server = Server::start(args.place.service()?, dir.path()).await?;
+    let dir = args.paths.fresh_dir()?;
+    let server = Server::start(args.paths.service()?, dir.path()).await?;
     let mut first = Connection::open(server.target()).await?;
     for number in 0..args.waiters {
         let path = format!("/v2/queues/idle-{number}").parse()?;
-        let answer = first.send(Method::PUT, path, Bytes::new()).await?;
-        ensure!(answer.status == 201, "a queue could not be made: {}", answer.status);
+        let response = first.send(Method::PUT, path, Bytes::new()).await?;
+        ensure!(response.status == 201, "creating a queue returned {}", response.status);
     }
     let before = server.usage()?;
 
@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
     let begun = Instant::now();
     let mut waiting = JoinSet::new();
     for (number, mut connection) in connections.drain(..).enumerate() {
-        // Not all at once, which would be another measurement.
+        // A burst of all claims would be a different measurement.
         if number % 10 == 0 {
             sleep_until(begun + GAP * u32::try_from(number / 10)?).await;
         }
@@ -62,13 +62,13 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
         });
     }
     sleep_until(begun + SETTLE).await;
-    ensure!(waiting.try_join_next().is_none(), "a claim was answered before its time");
+    ensure!(waiting.try_join_next().is_none(), "a claim returned too early");
     let start = server.usage()?;
     sleep_until(begun + SETTLE + Duration::from_secs(args.seconds)).await;
     let end = server.usage()?;
-    while let Some(answer) = waiting.join_next().await {
-        let answer = answer.context("a claim came to a bad end")??;
-        ensure!(answer.status == 204, "a claim on an idle queue was answered {}", answer.status);
+    while let Some(response) = waiting.join_next().await {
+        let response = response.context("the task of a claim failed")??;
+        ensure!(response.status == 204, "a claim on an idle queue returned {}", response.status);
     }
     let usage = server.stop().await?;
 

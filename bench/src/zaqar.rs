@@ -1,4 +1,4 @@
-//! OpenStack Zaqar, the original, as a program under test.
+//! OpenStack Zaqar as a program under test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,7 +10,7 @@ use crate::server::{Server, free_address};
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct ZaqarArgs {
-    /// Compare with Zaqar as well: the folder that `bench/compare/zaqar.sh install` was given
+    /// Compare with Zaqar as well, installed in this folder by `bench/compare/zaqar.sh install`
     #[arg(id = "zaqar", long = "zaqar", value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The script that serves Zaqar
@@ -21,7 +21,7 @@ pub(crate) struct ZaqarArgs {
         default_value = "bench/compare/zaqar.sh"
     )]
     script: PathBuf,
-    /// Concurrent connections to Zaqar, which does best with few
+    /// Concurrent connections to Zaqar, which performs best with few
     #[arg(
         id = "zaqar_connections",
         long = "zaqar-connections",
@@ -32,15 +32,15 @@ pub(crate) struct ZaqarArgs {
 }
 
 impl ZaqarArgs {
-    /// Whether Zaqar is to be measured.
+    /// Returns whether Zaqar is to be measured.
     pub(crate) fn wanted(&self) -> bool {
         self.dir.is_some()
     }
 
-    /// Starts it on the store of that URI, which is empty, and waits until it answers. Of its
-    /// processes, only the first is known, and so not what it uses.
+    /// Starts Zaqar on an empty store and waits until it responds. Only its first process is known, so
+    /// its usage is unknown.
     pub(crate) async fn start(&self, uri: &str, logs: &Path) -> Result<Server> {
-        let dir = self.dir.as_ref().context("it is not known where Zaqar is")?;
+        let dir = self.dir.as_ref().context("--zaqar is missing")?;
         let listen = free_address()?;
         let port = listen.rsplit(':').next().unwrap_or_default();
         let mut command = Command::new(self.script.canonicalize()?);

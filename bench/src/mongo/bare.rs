@@ -1,5 +1,4 @@
-//! What the driver makes of MongoDB without the service: plain documents, acknowledged as the
-//! service's are.
+//! The driver without the service: plain documents with the same write concern as the service's.
 
 use std::time::{Duration, Instant};
 
@@ -13,25 +12,25 @@ use tokio::task::JoinSet;
 
 use crate::body;
 use crate::report::Outcome;
-use crate::tally::{Op, Tally, gather};
+use crate::stats::{Op, Stats, gather};
 
-/// Most documents in a batch of the lane.
-const MOST: usize = 1_000;
-/// How many connections to a member there may be, as many as the service opens.
-const CONNECTIONS: u32 = 64;
+/// Maximum number of documents in a batch.
+const MAX_BATCH: usize = 1_000;
+/// Maximum number of connections to a member, the same as the service's.
+const MAX_CONNECTIONS: u32 = 64;
 
 /// A way to use the driver.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bare {
-    /// One lane inserts what the posters have brought meanwhile, and never waits for more.
+    /// One writer inserts all queued documents in one batch, without waiting for more.
     InsertMany,
     /// Each poster inserts its own documents, one by one.
     InsertOne,
-    /// Each consumer marks one free document, again and again, of as many as there are at first.
+    /// Each consumer marks one free document at a time. The value is the number of documents.
     FindAndUpdate(u64),
 }
 
-/// A document on its way, and who waits for it.
+/// A document to insert, and the channel that reports it as stored.
 type Post = (RawDocumentBuf, oneshot::Sender<()>);
 
 impl Bare {
@@ -43,7 +42,7 @@ impl Bare {
         }
     }
 
-    /// Runs so many tasks on an empty set.
+    /// Runs `tasks` concurrent tasks on an empty set.
     pub(crate) async fn run(
         self,
         uri: &str,
@@ -71,7 +70,7 @@ async fn connect(uri: &str) -> Result<Client> {
     let mut options = ClientOptions::parse(uri).await?;
     let majority = WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build();
     options.write_concern = Some(majority);
-    options.max_pool_size = Some(CONNECTIONS);
+    options.max_pool_size = Some(MAX_CONNECTIONS);
     Ok(Client::with_options(options)?)
 }
 
@@ -85,45 +84,52 @@ async fn insert_many(
     length: Duration,
     body_bytes: usize,
 ) -> Result<Outcome> {
-    let (sender, posts) = mpsc::channel(MOST);
-    let lane = tokio::spawn(lane(messages.clone(), posts));
+    let (sender, posts) = mpsc::channel(MAX_BATCH);
+    let writer = tokio::spawn(write(messages.clone(), posts));
     let start = Instant::now();
     let mut workers = JoinSet::new();
     for _ in 0..posters {
         workers.spawn(post(sender.clone(), message(body_bytes), start + length));
     }
     drop(sender);
-    let tally = gather(workers, length).await;
+    let stats = gather(workers, length).await;
     let elapsed = start.elapsed();
-    // Its own account of a failure comes first: the posters only know that no answer came.
-    lane.await.context("the lane panicked")??;
-    Ok(Outcome { tally: tally?, elapsed, server_cpu: None })
+    // The writer's error comes first: the posters only know that the writer has ended.
+    writer.await.context("the writer panicked")??;
+    Ok(Outcome { stats: stats?, elapsed, server_cpu: None })
 }
 
-async fn lane(messages: Collection<RawDocumentBuf>, mut posts: mpsc::Receiver<Post>) -> Result<()> {
-    let mut batch = Vec::with_capacity(MOST);
-    while posts.recv_many(&mut batch, MOST).await > 0 {
+async fn write(
+    messages: Collection<RawDocumentBuf>,
+    mut posts: mpsc::Receiver<Post>,
+) -> Result<()> {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while posts.recv_many(&mut batch, MAX_BATCH).await > 0 {
         let (documents, done): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         messages.insert_many(documents).ordered(false).await?;
         for done in done {
-            // A poster that has gone does not want to know.
+            // The poster may have been cancelled.
             let _ = done.send(());
         }
     }
     Ok(())
 }
 
-async fn post(lane: mpsc::Sender<Post>, message: RawDocumentBuf, until: Instant) -> Result<Tally> {
-    let mut tally = Tally::default();
+async fn post(
+    writer: mpsc::Sender<Post>,
+    message: RawDocumentBuf,
+    until: Instant,
+) -> Result<Stats> {
+    let mut stats = Stats::default();
     while Instant::now() < until {
         let begun = Instant::now();
         let (done, stored) = oneshot::channel();
-        let sent = lane.send((message.clone(), done)).await;
-        sent.map_err(|_| anyhow!("the lane has ended"))?;
-        stored.await.context("the lane gave no answer")?;
-        tally.record(Op::Post, 1, begun.elapsed());
+        let sent = writer.send((message.clone(), done)).await;
+        sent.map_err(|_| anyhow!("the writer has ended"))?;
+        stored.await.context("the writer dropped a post")?;
+        stats.record(Op::Post, 1, begun.elapsed());
     }
-    Ok(tally)
+    Ok(stats)
 }
 
 async fn insert_one(
@@ -137,20 +143,20 @@ async fn insert_one(
     for _ in 0..posters {
         let (messages, message) = (messages.clone(), message(body_bytes));
         workers.spawn(async move {
-            let mut tally = Tally::default();
+            let mut stats = Stats::default();
             while start.elapsed() < length {
                 let begun = Instant::now();
                 messages.insert_one(&message).await?;
-                tally.record(Op::Post, 1, begun.elapsed());
+                stats.record(Op::Post, 1, begun.elapsed());
             }
-            Ok(tally)
+            Ok(stats)
         });
     }
-    let tally = gather(workers, length).await?;
-    Ok(Outcome { tally, elapsed: start.elapsed(), server_cpu: None })
+    let stats = gather(workers, length).await?;
+    Ok(Outcome { stats, elapsed: start.elapsed(), server_cpu: None })
 }
 
-/// Makes the index by which free documents are found, and the documents.
+/// Creates the index on free documents, and the documents.
 async fn fill(messages: &Collection<RawDocumentBuf>, count: u64, body_bytes: usize) -> Result<()> {
     let index = IndexModel::builder().keys(doc! { "free": 1, "_id": 1 }).build();
     messages.create_index(index).await?;
@@ -158,7 +164,7 @@ async fn fill(messages: &Collection<RawDocumentBuf>, count: u64, body_bytes: usi
     message.append(cstr!("free"), true);
     let mut left = usize::try_from(count)?;
     while left > 0 {
-        let batch = left.min(MOST);
+        let batch = left.min(MAX_BATCH);
         messages.insert_many(vec![message.clone(); batch]).await?;
         left -= batch;
     }
@@ -175,7 +181,7 @@ async fn find_and_update(
     for _ in 0..consumers {
         let messages = messages.clone();
         workers.spawn(async move {
-            let mut tally = Tally::default();
+            let mut stats = Stats::default();
             while start.elapsed() < length {
                 let begun = Instant::now();
                 let claim = doc! { "$set": { "free": false } };
@@ -184,11 +190,11 @@ async fn find_and_update(
                 if claim.await?.is_none() {
                     break;
                 }
-                tally.record(Op::Claim, 1, begun.elapsed());
+                stats.record(Op::Claim, 1, begun.elapsed());
             }
-            Ok(tally)
+            Ok(stats)
         });
     }
-    let tally = gather(workers, length).await?;
-    Ok(Outcome { tally, elapsed: start.elapsed(), server_cpu: None })
+    let stats = gather(workers, length).await?;
+    Ok(Outcome { stats, elapsed: start.elapsed(), server_cpu: None })
 }

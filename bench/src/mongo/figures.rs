@@ -1,25 +1,25 @@
-//! What the rounds found, beside each other and against the targets.
+//! The results of all rounds, and their comparison with the targets.
 
 use std::collections::BTreeMap;
 
 use crate::checks::{Check, Target, median};
 use crate::report::{Row, table};
-use crate::tally::Op;
+use crate::stats::Op;
 
-/// Messages claimed and deleted a second that are enough, however many the driver claims.
-const ENOUGH: f64 = 3_000.0;
-/// The part of what the driver claims that is enough.
-const PART: f64 = 0.4;
+/// Messages claimed and deleted per second that meet the target at any rate of the driver.
+const SUFFICIENT_RATE: f64 = 3_000.0;
+/// The part of the driver's rate that meets the target.
+const SUFFICIENT_PART: f64 = 0.4;
 
-/// What one round found.
+/// The results of one round.
 pub(crate) struct Round {
     pub(crate) rows: Vec<Row>,
-    /// Claims that the service answered with nothing while messages were free.
+    /// Empty claims of the service while messages were free.
     pub(crate) empty: f64,
 }
 
 impl Round {
-    /// Messages a second.
+    /// Returns the messages per second of a program and operation.
     fn rate(&self, program: &str, op: Op) -> f64 {
         let mut rows = self.rows.iter();
         let found = rows.find(|row| row.label.program == program && row.op == op);
@@ -27,11 +27,11 @@ impl Round {
     }
 }
 
-/// Messages a second of each program and operation: median, least, most, and each round.
+/// Formats the messages per second of each program and operation: median, minimum, maximum, rounds.
 pub(crate) fn rates_table(rounds: &[Round]) -> String {
     let mut rates: BTreeMap<_, Vec<f64>> = BTreeMap::new();
     for row in rounds.iter().flat_map(|round| &round.rows) {
-        // Nothing was done where nothing was found.
+        // Empty claims have no messages.
         if row.op != Op::EmptyClaim {
             let what = (row.op.name(), row.label.program.as_str(), row.label.connections);
             rates.entry(what).or_default().push(row.messages_per_s);
@@ -58,12 +58,12 @@ pub(crate) fn checks(rounds: &[Round], with_zaqar: bool) -> Vec<Check> {
     let (posts, claims) = (rate("chapar", Op::Post), rate("chapar", Op::Delete));
     let bare: Vec<_> = rate("find-and-update", Op::Claim)
         .iter()
-        .map(|claims| (claims * 10.0).min(ENOUGH / PART))
+        .map(|claims| (claims * 10.0).min(SUFFICIENT_RATE / SUFFICIENT_PART))
         .collect();
     let empty: Vec<_> = rounds.iter().map(|round| round.empty).collect();
     let mut checks = vec![
         Check::ratio(
-            "posts: service / insert_many of one lane",
+            "posts: service / insert_many of one writer",
             &posts,
             &rate("insert-many", Op::Post),
             Target::AtLeast(0.6),
@@ -84,13 +84,9 @@ pub(crate) fn checks(rounds: &[Round], with_zaqar: bool) -> Vec<Check> {
             "claim and delete of 10: service / 10 x find_one_and_update (or 7,500 messages/s)",
             &claims,
             &bare,
-            Target::AtLeast(PART),
+            Target::AtLeast(SUFFICIENT_PART),
         ),
-        Check::largest(
-            "claims answered with nothing while messages were free",
-            &empty,
-            Target::AtMost(0.0),
-        ),
+        Check::largest("empty claims while messages were free", &empty, Target::AtMost(0.0)),
     ];
     if with_zaqar {
         let other = rate("zaqar", Op::Post);

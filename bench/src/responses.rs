@@ -1,5 +1,5 @@
-//! What the generator reads out of answers, by searching the text: parsing ten messages for their
-//! ids alone would cost the generator more than the server spends on a claim.
+//! Reads values from responses by searching the text. Parsing the JSON would cost the load generator
+//! more than a claim costs the server.
 
 use std::time::Duration;
 
@@ -7,32 +7,32 @@ use bytes::{Buf as _, Bytes};
 use hyper::Uri;
 use memchr::memmem;
 
-/// Marks the moment of a post within a message's body; see [`stamp`].
+/// Precedes the time of a post in a message's body; see [`stamp`].
 const STAMP: &[u8] = b"at=";
 const STAMP_DIGITS: usize = 20;
 
-/// The ids of the messages in an answer, in order.
+/// Returns the ids of the messages in a response, in order.
 ///
-/// Relies on bodies that hold no key `id` themselves, which is true of ours.
+/// The bodies must not contain a key `id`, which is true of those of this program.
 pub(crate) fn ids(body: &[u8]) -> impl Iterator<Item = &str> {
     memmem::find_iter(body, b"\"id\":").filter_map(move |at| text(&body[at + 5..]))
 }
 
-/// The address of the next page, if the answer has one.
+/// Returns the URI of the next page, if the response has one.
 pub(crate) fn next_page(body: &Bytes) -> Option<Uri> {
     let links = memmem::rfind(body, b"\"links\"")?;
     let href = links + memmem::find(&body[links..], b"\"href\":")? + 7;
     let next = text(&body[href..])?;
-    // A part of the answer, not a copy of it.
+    // Shares the memory of the response.
     Uri::from_maybe_shared(body.slice_ref(next.as_bytes())).ok()
 }
 
-/// The text that marks `moment` in a body; always of one length.
-pub(crate) fn stamp(moment: Duration) -> String {
-    format!("at={:0STAMP_DIGITS$}", moment.as_nanos())
+/// Returns the text for `time` in a body. Its length is constant.
+pub(crate) fn stamp(time: Duration) -> String {
+    format!("at={:0STAMP_DIGITS$}", time.as_nanos())
 }
 
-/// The moments that the bodies of an answer's messages are marked with.
+/// Returns the times in the bodies of the messages in a response.
 pub(crate) fn stamps(body: &[u8]) -> impl Iterator<Item = Duration> {
     memmem::find_iter(body, STAMP).filter_map(move |at| {
         let digits = body.get(at + STAMP.len()..)?.get(..STAMP_DIGITS)?;
@@ -41,7 +41,7 @@ pub(crate) fn stamps(body: &[u8]) -> impl Iterator<Item = Duration> {
     })
 }
 
-/// The JSON string at the start, blanks aside; ids and addresses hold no escapes.
+/// Returns the JSON string at the start, after blanks. Ids and URIs contain no escapes.
 fn text(mut json: &[u8]) -> Option<&str> {
     while json.first() == Some(&b' ') {
         json.advance(1);
@@ -59,20 +59,20 @@ mod tests {
         "links":[{"rel":"next","href":"/v2/queues/q/messages?limit=10&marker=b2"}]}"#;
 
     #[test]
-    fn ids_come_in_order_and_no_other_key_is_taken_for_one() {
+    fn ids_are_found_in_order() {
         assert_eq!(ids(PAGE.as_bytes()).collect::<Vec<_>>(), ["a1", "b2"]);
         assert_eq!(ids(br#"{"messages":[],"links":[]}"#).count(), 0);
     }
 
     #[test]
-    fn the_next_page_is_the_link_not_a_message() {
+    fn the_next_page_is_found() {
         let next = next_page(&Bytes::from_static(PAGE.as_bytes())).unwrap();
         assert_eq!(next, "/v2/queues/q/messages?limit=10&marker=b2");
         assert_eq!(next_page(&Bytes::from_static(br#"{"messages":[],"links":[]}"#)), None);
     }
 
     #[test]
-    fn a_stamp_comes_back() {
+    fn a_stamp_survives_a_round_trip() {
         assert_eq!(stamps(PAGE.as_bytes()).collect::<Vec<_>>(), [Duration::from_nanos(42)]);
         let moment = Duration::from_micros(123_456_789);
         assert_eq!(stamps(stamp(moment).as_bytes()).next(), Some(moment));

@@ -1,4 +1,4 @@
-//! What a run counts: requests, messages, errors and a histogram of latencies for each operation.
+//! Statistics of a run: requests, messages, errors and a latency histogram for each operation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// How much longer than planned a run may take before it counts as stuck.
+/// How much longer than planned a run may take before it is aborted.
 const GRACE: Duration = Duration::from_mins(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub(crate) enum Op {
     Post,
     List,
     Claim,
-    /// A claim that found nothing: far cheaper, so kept apart.
+    /// A claim without messages, which is much cheaper than others.
     EmptyClaim,
     Delete,
     /// From the start of a post to the claim that holds its message.
@@ -38,15 +38,15 @@ impl Op {
     }
 }
 
-pub(crate) struct Stats {
+pub(crate) struct OpStats {
     pub(crate) requests: u64,
     pub(crate) messages: u64,
-    /// By status; a request counts here or in `requests`.
+    /// Failed requests by status. They are not counted in `requests`.
     pub(crate) errors: BTreeMap<u16, u64>,
     latency_ns: Histogram<u64>,
 }
 
-impl Stats {
+impl OpStats {
     fn new() -> Self {
         let latency_ns = Histogram::new(3).expect("three digits are within the library's range");
         Self { requests: 0, messages: 0, errors: BTreeMap::new(), latency_ns }
@@ -66,14 +66,14 @@ impl Stats {
 }
 
 #[derive(Default)]
-pub(crate) struct Tally(BTreeMap<Op, Stats>);
+pub(crate) struct Stats(BTreeMap<Op, OpStats>);
 
-impl Tally {
+impl Stats {
     pub(crate) fn record(&mut self, op: Op, messages: u64, taken: Duration) {
         let stats = self.stats(op);
         stats.requests += 1;
         stats.messages += messages;
-        // Ten minutes are longer than any run waits; a bound keeps the histogram small.
+        // No run waits that long. The limit keeps the histogram small.
         let taken = taken.min(Duration::from_mins(10));
         stats.latency_ns += u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX);
     }
@@ -94,31 +94,31 @@ impl Tally {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Op, &Stats)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Op, &OpStats)> {
         self.0.iter().map(|(op, stats)| (*op, stats))
     }
 
-    /// Requests of all operations, whatever their answer.
+    /// Returns the number of requests of all operations, including failed ones.
     pub(crate) fn requests(&self) -> u64 {
-        let of = |stats: &Stats| stats.requests + stats.errors.values().sum::<u64>();
+        let of = |stats: &OpStats| stats.requests + stats.errors.values().sum::<u64>();
         self.0.iter().filter(|(op, _)| **op != Op::EndToEnd).map(|(_, stats)| of(stats)).sum()
     }
 
-    fn stats(&mut self, op: Op) -> &mut Stats {
-        self.0.entry(op).or_insert_with(Stats::new)
+    fn stats(&mut self, op: Op) -> &mut OpStats {
+        self.0.entry(op).or_insert_with(OpStats::new)
     }
 }
 
-/// Waits for all workers of a run of the given length and adds up what they counted.
-pub(crate) async fn gather(mut workers: JoinSet<Result<Tally>>, length: Duration) -> Result<Tally> {
+/// Waits for all workers of a run of the given length and adds up their statistics.
+pub(crate) async fn gather(mut workers: JoinSet<Result<Stats>>, length: Duration) -> Result<Stats> {
     let all = async {
-        let mut sum = Tally::default();
-        while let Some(tally) = workers.join_next().await {
-            sum.add(tally.map_err(|failed| anyhow!("a worker failed: {failed}"))??);
+        let mut sum = Stats::default();
+        while let Some(stats) = workers.join_next().await {
+            sum.add(stats.map_err(|failed| anyhow!("a worker failed: {failed}"))??);
         }
         Ok(sum)
     };
-    timeout(length + GRACE, all).await.context("some requests were never answered")?
+    timeout(length + GRACE, all).await.context("some requests got no response")?
 }
 
 #[cfg(test)]
@@ -126,10 +126,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tallies_add_up_by_operation_and_status() {
-        let mut sum = Tally::default();
+    fn statistics_are_added_by_operation_and_status() {
+        let mut sum = Stats::default();
         for millis in 1..=100 {
-            let mut one = Tally::default();
+            let mut one = Stats::default();
             one.record(Op::Post, 10, Duration::from_millis(millis));
             one.error(Op::Claim, 503);
             sum.add(one);
