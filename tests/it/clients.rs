@@ -6,7 +6,7 @@ use std::process::Command;
 use tests::TestApp;
 
 /// Runs a script of `tests/python` against a server with the default configuration.
-fn tour(script: &str) {
+fn run_script(script: &str) {
     let mut command = Command::new(python());
     command.arg(scripts().join(script)).arg(format!("http://{}", TestApp::shared().address()));
     assert_succeeds(command, script);
@@ -38,10 +38,10 @@ pub(crate) fn assert_succeeds(mut command: Command, what: &str) {
 
 #[test]
 fn python_zaqarclient_works() {
-    tour("zaqarclient_tour.py");
+    run_script("zaqarclient_client.py");
 }
 
 #[test]
 fn openstacksdk_works() {
-    tour("openstacksdk_tour.py");
+    run_script("openstacksdk_client.py");
 }

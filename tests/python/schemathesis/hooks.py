@@ -1,10 +1,10 @@
-"""What has to be told about this API to those who test it by its description."""
+"""Hooks for schemathesis: the media types and the data types of this API."""
 
 import json
 
 import schemathesis
 
-# The contract's dialect of JSON Patch, and the home document: their types do not say +json.
+# The media types of the JSON Patch dialect and the home document have no suffix +json.
 schemathesis.serializer.alias(
     "application/openstack-messaging-v2.0-json-patch", "application/json"
 )
@@ -17,7 +17,7 @@ def json_home(ctx, response):
 
 @schemathesis.hook
 def map_body(ctx, body):
-    """Writes numbers as the contract has them: an integer without a point, and within 64 bits."""
+    """Makes numbers conform to the contract: integers have no decimal point and fit into 64 bits."""
     if isinstance(body, float) and body.is_integer() and abs(body) < 2**63:
         return int(body)
     if isinstance(body, int) and not -(2**63) <= body < 2**63:
@@ -31,7 +31,7 @@ def map_body(ctx, body):
 
 @schemathesis.hook
 def filter_query(ctx, query):
-    """To the contract a parameter without a name or a value is not there, which breaks no rule."""
+    """Drops queries with blank names or values, which the service ignores."""
     return query is None or not is_blank(query)
 
 

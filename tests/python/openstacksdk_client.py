@@ -1,6 +1,7 @@
-"""A tour through the API with openstacksdk, against the server whose URL is given."""
+"""Calls the API with openstacksdk. The argument is the URL of the server."""
 
 import sys
+import time
 import uuid
 
 from keystoneauth1 import noauth
@@ -13,7 +14,7 @@ PATCH_TYPE = "application/openstack-messaging-v2.0-json-patch"
 
 
 class Project(noauth.NoAuth):
-    """No identity service, but a project: the message proxy asks the plugin for it."""
+    """A plugin without an identity service. The message proxy asks it for the project."""
 
     def __init__(self, endpoint, project):
         super().__init__(endpoint=endpoint)
@@ -24,13 +25,13 @@ class Project(noauth.NoAuth):
 
 
 def connect(url, project):
-    """The API is found through the version document at the URL."""
+    """Connects to the API, which the version document at the URL describes."""
     auth = session.Session(auth=Project(url, project))
     return connection.Connection(session=auth, message_endpoint_override=url).message
 
 
 class Plain:
-    """Calls which the proxy has no method for, over its own connection."""
+    """Sends requests for which the proxy has no method, over its connection."""
 
     def __init__(self, proxy):
         self.proxy = proxy
@@ -39,13 +40,13 @@ class Plain:
 
     def call(self, method, path, status, kind="application/json", **kwargs):
         headers = self.headers | {"Content-Type": kind}
-        answer = self.proxy.request(path, method, headers=headers, **kwargs)
-        assert answer.status_code == status, (method, path, answer.status_code, answer.text)
-        return answer.json() if answer.text else None
+        response = self.proxy.request(path, method, headers=headers, **kwargs)
+        assert response.status_code == status, (method, path, response.status_code, response.text)
+        return response.json() if response.text else None
 
 
 def refused(error, call, *args, **kwargs):
-    """Calls, and expects this error."""
+    """Calls a function and expects this error."""
     try:
         call(*args, **kwargs)
     except error as caught:
@@ -53,13 +54,13 @@ def refused(error, call, *args, **kwargs):
     raise AssertionError(f"no {error.__name__} from {call.__name__}{args}")
 
 
-def tour_queues(message, plain):
+def check_queues(message, plain):
     names = [f"queue-{n}" for n in range(5)]
     for name in names:
-        message.create_queue(name=name, _default_message_ttl=300, description="a tour")
+        message.create_queue(name=name, _default_message_ttl=300, description="a test")
     assert [queue.name for queue in message.queues(limit=2)] == names
     shown = message.get_queue("queue-0")
-    assert (shown.default_message_ttl, shown.description) == (300, "a tour"), shown
+    assert (shown.default_message_ttl, shown.description) == (300, "a test"), shown
     assert shown.max_messages_post_size == 262144
     missing = message.get_queue("missing")
     assert missing.default_message_ttl == 3600
@@ -77,15 +78,17 @@ def tour_queues(message, plain):
     refused(exceptions.BadRequestException, message.create_queue, name="a queue")
 
 
-def tour_messages(message, plain):
+def check_messages(message, plain):
     message.create_queue(name="messages")
+    begun = time.monotonic()
     posted = message.post_message("messages", [{"body": {"n": n}, "ttl": 300} for n in range(7)])
     ids = [path.split("/")[-1] for path in posted]
     listed = list(message.messages("messages", limit=3, echo=True))
     assert [found.id for found in listed] == ids, listed
     assert [found.body["n"] for found in listed] == list(range(7))
     shown = message.get_message("messages", ids[3])
-    assert (shown.body, shown.ttl, shown.age < 60) == ({"n": 3}, 300, True), shown
+    assert (shown.body, shown.ttl) == ({"n": 3}, 300), shown
+    assert shown.age <= time.monotonic() - begun + 1, shown
     message.delete_message("messages", ids[3])
     message.delete_message("messages", ids[3])
     refused(exceptions.NotFoundException, message.get_message, "messages", ids[3])
@@ -100,21 +103,21 @@ def tour_messages(message, plain):
 
 
 def create_claim(message, queue, **attrs):
-    """What `message.create_claim` does, but that it trips over its own connection.
+    """Creates a claim. `message.create_claim` fails because of a bug in openstacksdk 4.22.0.
 
-    With a connection, openstacksdk 4.22.0 replaces the location of the answer, a header from
-    which it then takes the claim's id, by a description of the cloud.
+    It replaces the Location header of the response, from which it then reads the id of the claim,
+    with a description of the cloud.
     """
     return Claim.new(queue_name=queue, **attrs).create(message)
 
 
-def tour_claims(message):
+def check_claims(message):
     message.create_queue(name="work")
     message.post_message("work", [{"body": n, "ttl": 300} for n in range(3)])
     claim = create_claim(message, "work", ttl=100, grace=60)
     assert [found["body"] for found in claim.messages] == [0, 1, 2], claim
     again = create_claim(message, "work", ttl=100, grace=60)
-    assert again.messages is None, "nothing is left to claim"
+    assert again.messages is None, "no message is free"
 
     shown = message.get_claim("work", claim.id)
     assert (shown.ttl, len(shown.messages)) == (100, 3), shown
@@ -135,9 +138,9 @@ def tour_claims(message):
 def main(url):
     message = connect(url, f"openstacksdk {uuid.uuid4()}")
     plain = Plain(message)
-    tour_queues(message, plain)
-    tour_messages(message, plain)
-    tour_claims(message)
+    check_queues(message, plain)
+    check_messages(message, plain)
+    check_claims(message)
 
 
 if __name__ == "__main__":
