@@ -76,8 +76,8 @@ async fn post(
 async fn consume(mut worker: Worker, start: Instant) -> Result<Stats> {
     while worker.has_time() {
         let Some(claimed) = worker.claim().await? else { continue };
-        for moment in claimed.stamps() {
-            let taken = claimed.at.saturating_duration_since(start + moment);
+        for time in claimed.stamps() {
+            let taken = claimed.at.saturating_duration_since(start + time);
             worker.stats().record(Op::EndToEnd, 1, taken);
         }
         worker.delete(&claimed).await?;
@@ -101,8 +101,8 @@ impl PostTemplate {
         Ok(Self { before: post.slice(..at), after: post.slice(at + space.len()..) })
     }
 
-    fn at(&self, moment: Duration) -> Bytes {
-        let stamp = stamp(moment);
+    fn at(&self, time: Duration) -> Bytes {
+        let stamp = stamp(time);
         let length = self.before.len() + stamp.len() + self.after.len();
         let mut post = BytesMut::with_capacity(length);
         post.put(&self.before[..]);
@@ -119,10 +119,10 @@ mod tests {
 
     #[test]
     fn a_post_is_json_of_the_requested_size_with_its_time() {
-        let moment = Duration::from_millis(1500);
-        let post = PostTemplate::new(1024).unwrap().at(moment);
+        let time = Duration::from_millis(1500);
+        let post = PostTemplate::new(1024).unwrap().at(time);
         let json: serde_json::Value = serde_json::from_slice(&post).unwrap();
         assert_eq!(json["messages"][0]["body"].as_str().unwrap().len(), 1022);
-        assert_eq!(stamps(&post).collect::<Vec<_>>(), [moment]);
+        assert_eq!(stamps(&post).collect::<Vec<_>>(), [time]);
     }
 }

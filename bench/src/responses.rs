@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn a_stamp_survives_a_round_trip() {
         assert_eq!(stamps(PAGE.as_bytes()).collect::<Vec<_>>(), [Duration::from_nanos(42)]);
-        let moment = Duration::from_micros(123_456_789);
-        assert_eq!(stamps(stamp(moment).as_bytes()).next(), Some(moment));
+        let time = Duration::from_micros(123_456_789);
+        assert_eq!(stamps(stamp(time).as_bytes()).next(), Some(time));
         assert_eq!(stamps(b"at=12").next(), None);
     }
 }

@@ -121,7 +121,7 @@ async fn a_killed_primary_costs_time_but_no_message() {
             }
         });
     }
-    // The posters are in the middle of their work, and stand still until the primary is gone.
+    // The next line blocks the only thread of the runtime: no poster continues before the kill.
     acknowledged.wait_for(40).await;
     server.kill(server.primary());
     posters.join_all().await;

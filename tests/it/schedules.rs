@@ -142,9 +142,9 @@ async fn rescheduling_requires_a_valid_time() {
     let far = json!({"deliver_at": "2999-01-31T08:00:00Z"});
     let refused = client.send(post(&path).json(&far)).await;
     refused.expect_error(400, "Invalid API request", "too far ahead");
-    let gone = json!({"deliver_at": ahead(60)});
+    let body = json!({"deliver_at": ahead(60)});
     for queue in ["q", "none"] {
         let path = format!("/v2/queues/{queue}/messages/none/reschedule");
-        client.post(path, &gone).await.expect_error(404, "Not found", queue);
+        client.post(path, &body).await.expect_error(404, "Not found", queue);
     }
 }

@@ -108,23 +108,28 @@ impl Outcome {
     /// Checks that acknowledged deletions are kept and that no other message is missing.
     pub(super) async fn verify(&self, client: &Client) {
         let queue = &self.queue;
-        let left = client.list_all(queue).await;
-        let left: HashSet<_> = left.iter().map(|message| message["id"].as_str().unwrap()).collect();
-        let gone: Vec<_> =
+        let remaining = client.list_all(queue).await;
+        let remaining: HashSet<_> =
+            remaining.iter().map(|message| message["id"].as_str().unwrap()).collect();
+        let deleted: Vec<_> =
             self.consumed.iter().flat_map(|consumed| &consumed.acknowledged).collect();
-        let unique: HashSet<_> = gone.iter().collect();
-        assert_eq!(unique.len(), gone.len(), "{queue}: two consumers got the same message");
-        for id in &gone {
-            assert!(!left.contains(id.as_str()), "{queue}: {id} exists again");
+        let unique: HashSet<_> = deleted.iter().collect();
+        assert_eq!(unique.len(), deleted.len(), "{queue}: two consumers got the same message");
+        for id in &deleted {
+            assert!(!remaining.contains(id.as_str()), "{queue}: {id} exists again");
         }
-        for ids in gone.chunks(20) {
+        for ids in deleted.chunks(20) {
             let ids: Vec<_> = ids.iter().map(|id| id.as_str()).collect();
             let path = format!("/v2/queues/{queue}/messages?ids={}", ids.join(","));
             client.get(path).await.expect_error(404, "Not found", "deleted messages");
         }
         let in_doubt: usize = self.consumed.iter().map(|consumed| consumed.in_doubt).sum();
-        let most = MESSAGES - gone.len();
+        let most = MESSAGES - deleted.len();
         let range = most.saturating_sub(in_doubt)..=most;
-        assert!(range.contains(&left.len()), "{queue}: {} are left, not {range:?}", left.len());
+        assert!(
+            range.contains(&remaining.len()),
+            "{queue}: {} are remaining, not {range:?}",
+            remaining.len()
+        );
     }
 }
