@@ -9,6 +9,7 @@ use tests::{
     Client, Connection, DEADLINE, TestApp, begin_post, connect_and_send, eventually, get, head,
 };
 use tokio::net::TcpSocket;
+use tokio::task::JoinSet;
 
 /// The longest timeout that the configuration allows, longer than any test waits.
 const TOO_LONG: &str = "10m";
@@ -111,14 +112,20 @@ async fn a_partial_head_on_a_used_connection_is_cut_off() {
 #[tokio::test]
 async fn endless_chunks_are_cut_off() {
     let client = TestApp::shared().client();
-    for line in ["GET /v2/queues", "POST /v2/queues/q/messages"] {
-        let start = head(&client, line, "Transfer-Encoding: chunked\r\n");
-        let mut connection = connect_and_send(&client, &start).await;
-        let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
-        let begun = Instant::now();
-        while connection.send(&chunk).await.is_ok() {
-            assert!(begun.elapsed() < DEADLINE, "{line}: the server still reads");
-        }
+    let lines = ["GET /v2/queues", "POST /v2/queues/q/messages"];
+    let cut_off: JoinSet<_> =
+        lines.into_iter().map(|line| send_endless_chunks(client.clone(), line)).collect();
+    cut_off.join_all().await;
+}
+
+/// Sends chunks until the server closes the connection.
+async fn send_endless_chunks(client: Client, line: &str) {
+    let start = head(&client, line, "Transfer-Encoding: chunked\r\n");
+    let mut connection = connect_and_send(&client, &start).await;
+    let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+    let begun = Instant::now();
+    while connection.send(&chunk).await.is_ok() {
+        assert!(begun.elapsed() < DEADLINE, "{line}: the server still reads");
     }
 }
 
