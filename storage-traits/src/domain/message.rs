@@ -206,9 +206,8 @@ pub struct Message {
     pub client: ClientId,
     /// Ordering key as posted.
     pub ordering_key: Option<OrderingKey>,
-    /// Source of the message if it is a dead letter; `None` for other messages, and for a dead
-    /// letter whose source no longer exists
-    /// ([`Redriven::orphaned`](crate::pool::Redriven::orphaned)).
+    /// Source of the message if it is a dead letter; `None` for other messages, and once its source
+    /// no longer exists ([`Redriven::orphaned`](crate::pool::Redriven::orphaned)).
     pub origin: Option<Origin>,
     /// Checksum as posted.
     pub checksum: Option<String>,

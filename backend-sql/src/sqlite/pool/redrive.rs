@@ -62,13 +62,13 @@ fn redrive(
     redriven.more = found.more;
     let next_free = Timestamp::from_millis(row.next_redrive_at);
     let schedule = RedriveSchedule::new(spec.rate, next_free, now);
-    for letter in found.items {
+    for dead_letter in found.items {
         let visible_at = schedule.visible_at(redriven.moved);
-        if move_back(tx, &mut row, &letter, visible_at, now)? {
+        if move_back(tx, &mut row, &dead_letter, visible_at, now)? {
             redriven.moved += 1;
             redriven.last_visible_at = visible_at;
         } else {
-            mark_orphaned(tx, &mut row, &letter.row)?;
+            mark_orphaned(tx, &mut row, &dead_letter.row)?;
             redriven.orphaned += 1;
         }
     }
@@ -123,17 +123,17 @@ fn ready_dead_letters(tx: &Tx<'_>, queue: &QueueRow, limit: Limit) -> Result<Pag
     )?;
     let more_behind_window = may_skip && queue.dead_letters > i64::from(window);
     let mut available = HashMap::new();
-    for letter in keyed {
-        let Some(key) = &letter.row.ordering_key else { continue };
+    for dead_letter in keyed {
+        let Some(key) = &dead_letter.row.ordering_key else { continue };
         let is_available = match available.get(key) {
             Some(is_available) => *is_available,
             None => *available.entry(key.clone()).or_insert(is_available(tx, queue, key)?),
         };
         if is_available {
-            found.push(letter);
+            found.push(dead_letter);
         }
     }
-    found.sort_by_key(|letter| letter.row.sequence);
+    found.sort_by_key(|dead_letter| dead_letter.row.sequence);
     let mut page = Page::cut(found, limit);
     page.more |= more_behind_window;
     Ok(page)
@@ -144,13 +144,13 @@ fn ready_dead_letters(tx: &Tx<'_>, queue: &QueueRow, limit: Limit) -> Result<Pag
 fn move_back(
     tx: &mut Tx<'_>,
     queue: &mut QueueRow,
-    letter: &DeadLetterRow,
+    dead_letter: &DeadLetterRow,
     visible_at: Timestamp,
     now: Timestamp,
 ) -> Result<bool> {
-    let Some(origin) = &letter.origin else { return Ok(false) };
+    let Some(origin) = &dead_letter.origin else { return Ok(false) };
     let Some((mut source, mut target)) = origin_rows(tx, origin)? else { return Ok(false) };
-    let row = &letter.row;
+    let row = &dead_letter.row;
     // The message keeps its reference to the body.
     detach(tx, queue, row)?;
     // The queue assigns the sequence, for its groups too.
@@ -161,7 +161,7 @@ fn move_back(
         visible_at: visible_at.as_millis(),
         posted_at: now.as_millis(),
         ttl_seconds: whole_seconds(origin.ttl),
-        client: &letter.client,
+        client: &dead_letter.client,
         ordering_key: row.ordering_key.as_deref(),
         origin: None,
         body_id: row.body_id,
