@@ -21,7 +21,7 @@ const WAIT: u64 = 30;
 /// Interval between groups of ten claims.
 const GAP: Duration = Duration::from_millis(5);
 /// How long the service may take to accept all claims.
-const SETTLE: Duration = Duration::from_secs(6);
+const ACCEPT_TIME: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
@@ -61,10 +61,10 @@ pub(crate) async fn run(args: &Args) -> Result<()> {
             connection.send(Method::POST, path, Bytes::from_static(b"{}")).await
         });
     }
-    sleep_until(begun + SETTLE).await;
+    sleep_until(begun + ACCEPT_TIME).await;
     ensure!(waiting.try_join_next().is_none(), "a claim returned too early");
     let start = server.usage()?;
-    sleep_until(begun + SETTLE + Duration::from_secs(args.seconds)).await;
+    sleep_until(begun + ACCEPT_TIME + Duration::from_secs(args.seconds)).await;
     let end = server.usage()?;
     while let Some(response) = waiting.join_next().await {
         let response = response.context("the task of a claim failed")??;

@@ -6,7 +6,7 @@ use tests::{TestApp, call, get, put};
 #[tokio::test]
 async fn the_title_comes_before_the_description() {
     let client = TestApp::shared().client();
-    let refused = client.send(get("/v2/queues").header("client-id", "nobody")).await;
+    let refused = client.send(get("/v2/queues").header("client-id", "not-a-uuid")).await;
     refused.expect_error(400, "Wrong UUID value", "an invalid client id");
     let text = refused.text();
     let start = "{\"title\":\"Wrong UUID value\",\"description\":\"";

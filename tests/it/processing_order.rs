@@ -124,7 +124,7 @@ async fn a_client_id_is_a_uuid() {
         ("braces", id("{3381af92-de4a-4e61-a8d2-dcf9bafa9427}"), 200, ""),
         ("a URN", id("urn:uuid:3381af92-de4a-4e61-a8d2-dcf9bafa9427"), 200, ""),
         ("any version", id("00000000000000000000000000000000"), 200, ""),
-        ("a word", id("nobody"), 400, BAD_UUID),
+        ("a word", id("not-a-uuid"), 400, BAD_UUID),
         ("31 digits", id("3381af92de4a4e61a8d2dcf9bafa942"), 400, BAD_UUID),
         ("33 digits", id("3381af92de4a4e61a8d2dcf9bafa94271"), 400, BAD_UUID),
         ("no hex digit", id("g381af92de4a4e61a8d2dcf9bafa9427"), 400, BAD_UUID),
@@ -135,7 +135,7 @@ async fn a_client_id_is_a_uuid() {
             400,
             BAD_UUID,
         ),
-        ("before the project", id("nobody").without("x-project-id"), 400, BAD_UUID),
+        ("before the project", id("not-a-uuid").without("x-project-id"), 400, BAD_UUID),
     ];
     check(&client, rows).await;
 }

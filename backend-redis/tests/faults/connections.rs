@@ -103,7 +103,7 @@ async fn a_user_of_the_sentinels_needs_to_ask_for_the_master() {
 async fn a_wrong_password_is_a_server_that_cannot_be_reached() {
     let server = Redis::start(&[]);
     server.command(&["CONFIG", "SET", "requirepass", "secret"]);
-    for user in ["", ":wrong@", "nobody:secret@"] {
+    for user in ["", ":wrong@", "stranger:secret@"] {
         let pool = open(&server.uri().replace("://", &format!("://{user}"))).await;
         let refused = pool.pool.check().await;
         assert!(matches!(refused, Err(StoreError::Unavailable { .. })), "{user}: {refused:?}");
