@@ -7,7 +7,11 @@
 use std::{
     any::Any,
     collections::HashMap,
+    future::pending,
+    io::ErrorKind,
+    mem::MaybeUninit,
     net::Shutdown,
+    os::fd::{AsRawFd, RawFd},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -17,7 +21,10 @@ use std::{
 
 use actix_web::{dev::Extensions, rt::net::TcpStream};
 use socket2::{SockRef, Socket};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
 /// How often the connections are looked at.
@@ -26,6 +33,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LINGER: u64 = 2_000;
 /// Stands for "a request is being answered".
 const BUSY: u64 = u64::MAX;
+
+/// The client's end of a connection, as far as a waiting request must know it.
+#[derive(Clone)]
+pub(crate) struct Peer(Arc<Connection>);
 
 /// All connections of a node.
 pub(crate) struct Connections {
@@ -114,6 +125,47 @@ impl Tracked {
     pub(crate) fn close_soon(&self) {
         let (now, limit) = (self.connections.now(), self.connections.limit);
         self.connection.idle_since.store(now + LINGER - limit.max(LINGER), Ordering::Relaxed);
+    }
+}
+
+impl Tracked {
+    /// Returns the client's end of the connection.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer(Arc::clone(&self.connection))
+    }
+}
+
+impl Peer {
+    /// Completes when the client has closed its side of the connection, or all of it.
+    ///
+    /// The socket is registered with the runtime of this thread for as long as this is awaited.
+    pub(crate) async fn closed(&self) {
+        #[expect(deprecated, reason = "the new form is unsafe; this socket stays open meanwhile")]
+        let registered = AsyncFd::with_interest(self, Interest::READABLE);
+        // A socket that cannot be registered is not observed: the wait then ends by its deadline.
+        let Ok(socket) = registered else { return pending().await };
+        while let Ok(mut readiness) = socket.ready(Interest::READABLE).await {
+            if readiness.ready().is_read_closed() {
+                return;
+            }
+            // A further request of the same client has arrived.
+            readiness.clear_ready();
+        }
+        pending::<()>().await;
+    }
+
+    /// Returns whether the client has closed its side, as the kernel knows it now.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self.0.socket.peek(&mut [MaybeUninit::uninit()]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
+    }
+}
+
+impl AsRawFd for &Peer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.socket.as_raw_fd()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Requests that wait for something to happen.
 
 use std::{
+    future::pending,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -8,6 +9,7 @@ use std::{
 use storage_traits::pool::Watch;
 
 use crate::{
+    connections::Peer,
     error::ApiError,
     extract::Query,
     front::{InFlight, Place},
@@ -23,6 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Patience {
     deadline: Option<Instant>,
     place: Rc<Place>,
+    peer: Option<Peer>,
 }
 
 impl Patience {
@@ -30,7 +33,11 @@ impl Patience {
     ///
     /// # Errors
     /// [`ApiError::Parameter`] if it is no integer, [`ApiError::Invalid`] if it is out of bounds.
-    pub(crate) fn of(query: &Query, place: Rc<Place>) -> Result<Self, ApiError> {
+    pub(crate) fn of(
+        query: &Query,
+        place: Rc<Place>,
+        peer: Option<Peer>,
+    ) -> Result<Self, ApiError> {
         let deadline = match query.integer("wait")? {
             None | Some(0) => None,
             Some(seconds @ 1..=MAX_WAIT) => {
@@ -40,7 +47,7 @@ impl Patience {
                 return Err(ApiError::Invalid(format!("\"wait\" must be 0 to {MAX_WAIT} seconds")));
             }
         };
-        Ok(Self { deadline, place })
+        Ok(Self { deadline, place, peer })
     }
 
     /// How long to wait; `None` if the answer is due.
@@ -79,11 +86,25 @@ impl Patience {
         .await
     }
 
+    /// Waits without a place among the requests that are worked on. Ends early, with `false`, when
+    /// the node stops or the client closes its connection: a consumer that is gone must claim
+    /// nothing. No store call is under way meanwhile, so none is torn down.
     async fn aside(&self, wait: impl AsyncFnOnce(Duration) -> bool) -> Result<bool, ApiError> {
         let Some(left) = self.left() else { return Ok(false) };
         self.place.wait();
-        let stopping = self.in_flight().stopping();
-        let happened = stopping.run_until_cancelled(wait(left)).await;
-        if self.place.work() { Ok(happened == Some(true)) } else { Err(ApiError::Overloaded) }
+        let happened = tokio::select! {
+            biased;
+            () = self.in_flight().stopping().cancelled() => false,
+            () = self.peer_closed() => false,
+            happened = wait(left) => happened && !self.peer.as_ref().is_some_and(Peer::is_closed),
+        };
+        if self.place.work() { Ok(happened) } else { Err(ApiError::Overloaded) }
+    }
+
+    async fn peer_closed(&self) {
+        match &self.peer {
+            Some(peer) => peer.closed().await,
+            None => pending().await,
+        }
     }
 }

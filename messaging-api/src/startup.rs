@@ -149,8 +149,9 @@ impl Application {
             .client_request_timeout(http.header_timeout)
             .client_disconnect_timeout(http.write_timeout)
             .keep_alive(http.keep_alive)
-            // Whoever hangs up while a request waits gives its place back at once.
-            .h1_allow_half_closed(false)
+            // A client may close its side once its request is sent: the request is answered all the
+            // same. Only a request that waits takes that as a sign that its client is gone.
+            .h1_allow_half_closed(true)
             .shutdown_timeout(LINGER.as_secs())
             .disable_signals()
             .listen(self.api.try_clone()?)?

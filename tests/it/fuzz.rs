@@ -87,15 +87,17 @@ fn no_request_however_odd_breaks_the_server() {
     let (runtime, app) = (runtime(), impatient_server());
     let client = app.client();
     let known = runtime.block_on(requests::known_ids(&client));
-    let (sent, answered) = (Cell::new(0), Cell::new(0));
     for_a_while(&requests::odd_requests(&client, known), |bytes| {
         let status = runtime.block_on(status_of(&client, &bytes))?;
-        sent.set(sent.get() + 1);
-        answered.set(answered.get() + usize::from(status.is_some()));
-        prop_assert!(status.is_none_or(|status| status < 500), "{:?}", status);
+        // The request is complete, so it is answered, though its client has stopped sending.
+        prop_assert!(
+            status.is_some_and(|status| status < 500),
+            "{:?} to {}",
+            status,
+            bytes.escape_ascii()
+        );
         Ok(())
     });
-    assert!(answered.get() * 10 > sent.get() * 9, "{} of {}", answered.get(), sent.get());
     assert_sound(&runtime, &app);
 }
 

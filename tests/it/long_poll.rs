@@ -163,6 +163,80 @@ async fn who_hangs_up_gives_up_its_slot() {
 }
 
 #[tokio::test]
+async fn a_complete_request_is_answered_though_its_client_stopped_sending() {
+    let app = TestApp::start();
+    let client = app.client();
+    client.post_bodies("q", (0..4).map(|n| json!(n))).await;
+    let body = json!({"messages": [{"body": "x".repeat(200_000)}]}).to_string();
+    for (line, body, status) in [
+        ("GET /v2/queues/q/messages?echo=true", "", 200),
+        ("POST /v2/queues/q/messages", body.as_str(), 201),
+        ("POST /v2/queues/new/messages", body.as_str(), 201),
+        ("DELETE /v2/queues/q/messages?pop=1", "", 200),
+        ("POST /v2/queues/q/claims?limit=1", "", 201),
+        ("POST /v2/queues/q/claims?limit=1&wait=30", "{}", 201),
+        ("GET /v2/queues/q/messages?echo=true&wait=30", "", 200),
+    ] {
+        let length = format!("Content-Length: {}\r\n", body.len());
+        let request = head(&client, line, &length) + body;
+        let mut connection = connect_and_send(&client, request).await;
+        connection.finish().await.unwrap();
+        let answer = connection.answer().await.expect(line);
+        assert_eq!(answer.status, status, "{line}: {}", answer.text());
+        assert_eq!(connection.until_closed().await, b"", "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_claim_that_waits_ends_when_its_client_stops_sending() {
+    let app = TestApp::start();
+    let client = app.client();
+    client.create_queue("q", &json!({})).await;
+    for queue in ["q", "missing"] {
+        let line = format!("POST /v2/queues/{queue}/claims?wait=30");
+        let request = head(&client, &line, "Content-Length: 0\r\n");
+        let mut connection = connect_and_send(&client, &request).await;
+        await_in_flight(&app, 1).await;
+        let start = Instant::now();
+        connection.finish().await.unwrap();
+        assert_eq!(connection.answer().await.expect("an answer").status, 204, "{queue}");
+        assert!(start.elapsed() < Duration::from_secs(10), "{queue}: it waited in vain");
+    }
+}
+
+#[tokio::test]
+async fn a_request_behind_one_that_waits_does_not_end_the_wait() {
+    let app = TestApp::start();
+    let client = app.client();
+    client.create_queue("q", &json!({})).await;
+    let request = head(&client, "POST /v2/queues/q/claims?wait=30", "Content-Length: 0\r\n");
+    let mut connection = connect_and_send(&client, &request).await;
+    await_in_flight(&app, 1).await;
+    connection.send(head(&client, "GET /v2/queues/q", "")).await.unwrap();
+    client.post_bodies("q", [json!(1)]).await;
+    assert_eq!(connection.answer().await.expect("the claim").status, 201);
+    assert_eq!(connection.answer().await.expect("the queue").status, 200);
+}
+
+#[tokio::test]
+async fn a_message_goes_to_those_who_still_wait() {
+    let app = TestApp::start();
+    let client = app.client();
+    client.create_queue("q", &json!({})).await;
+    let request = head(&client, "POST /v2/queues/q/claims?wait=30", "Content-Length: 0\r\n");
+    for _ in 0..20 {
+        let connection = connect_and_send(&client, &request).await;
+        await_in_flight(&app, 1).await;
+        let claim = waiting_claim(&app, &client, 30).await;
+        // The message may arrive before the node has noticed that the first client is gone.
+        drop(connection);
+        client.post_bodies("q", [json!(1)]).await;
+        assert_eq!(claim.await.unwrap(), (201, 1));
+        await_in_flight(&app, 0).await;
+    }
+}
+
+#[tokio::test]
 async fn a_node_that_stops_lets_nobody_wait() {
     let mut app = TestApp::start();
     let client = app.client();

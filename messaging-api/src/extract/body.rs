@@ -1,5 +1,6 @@
 use std::{
     future::{Ready, ready},
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
@@ -13,7 +14,13 @@ use actix_web::{
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
-use crate::{config::Config, error::ApiError, front::Place, json};
+use crate::{
+    config::Config,
+    connections::{Peer, Tracked},
+    error::ApiError,
+    front::Place,
+    json,
+};
 
 /// The body of a request, not yet read: a handler checks its size first.
 pub(crate) struct BodyReader {
@@ -23,6 +30,10 @@ pub(crate) struct BodyReader {
     max_receiving: usize,
     place: Rc<Place>,
     payload: Payload,
+    /// The bytes that arrived before the body was asked for.
+    early: BytesMut,
+    /// Why no more of them were taken in.
+    refusal: Option<ApiError>,
 }
 
 impl FromRequest for BodyReader {
@@ -44,19 +55,21 @@ impl FromRequest for BodyReader {
             max_receiving: usize::try_from(max_receiving).unwrap_or(usize::MAX),
             place: place(request),
             payload: payload.take(),
+            early: BytesMut::new(),
+            refusal: None,
         }))
     }
 }
 
-/// The place of the request among those under way.
-pub(crate) struct PlaceTaken(pub Rc<Place>);
+/// The place of the request among those under way, and the client's end of its connection.
+pub(crate) struct PlaceTaken(pub Rc<Place>, pub Option<Peer>);
 
 impl FromRequest for PlaceTaken {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self(place(request))))
+        ready(Ok(Self(place(request), request.conn_data::<Tracked>().map(Tracked::peer))))
     }
 }
 
@@ -68,6 +81,30 @@ impl BodyReader {
     /// How long the client says that the body is.
     pub(crate) const fn length(&self) -> usize {
         self.length
+    }
+
+    /// Awaits `work` and takes in the body meanwhile, unless it is longer than `max`.
+    ///
+    /// The HTTP library drops what it has not handed over when the client closes its side, which a
+    /// client may do as soon as all of its request is sent.
+    pub(crate) async fn during<T>(&mut self, max: usize, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let wanted = if self.length <= max { self.length } else { 0 };
+        loop {
+            let piece = tokio::select! {
+                biased;
+                done = &mut work => return done,
+                piece = self.payload.next(),
+                    if self.early.len() < wanted && self.refusal.is_none() => piece,
+            };
+            match piece {
+                Some(Ok(piece)) if self.place.receive(piece.len(), self.max_receiving) => {
+                    self.early.extend_from_slice(&piece);
+                }
+                Some(Ok(_)) => self.refusal = Some(ApiError::Overloaded),
+                Some(Err(_)) | None => self.refusal = Some(cut_short()),
+            }
+        }
     }
 
     /// Reads the body, if there is one.
@@ -118,17 +155,20 @@ impl BodyReader {
     }
 
     async fn collect(self) -> Result<Bytes, ApiError> {
-        let Self { length, max_receiving, place, mut payload, .. } = self;
-        let cut_short = |_| ApiError::Body("the body is shorter than its Content-Length".into());
-        let mut next = async || payload.next().await.transpose().map_err(cut_short);
+        let Self { length, max_receiving, place, mut payload, early: mut body, .. } = self;
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        if body.len() >= length {
+            return Ok(body.freeze());
+        }
+        let mut next = async || payload.next().await.transpose().map_err(|_| cut_short());
+        let mut piece = next().await?.unwrap_or_default();
         // Most bodies come in one piece, which then is not copied.
-        let first = next().await?.unwrap_or_default();
-        if first.len() >= length {
-            return Ok(first);
+        if piece.len() >= length {
+            return Ok(piece);
         }
         // The others grow with what arrives, whatever length they claim.
-        let mut body = BytesMut::new();
-        let mut piece = first;
         loop {
             if !place.receive(piece.len(), max_receiving) {
                 return Err(ApiError::Overloaded);
@@ -140,4 +180,8 @@ impl BodyReader {
             }
         }
     }
+}
+
+fn cut_short() -> ApiError {
+    ApiError::Body("the body is shorter than its Content-Length".into())
 }

@@ -167,7 +167,7 @@ pub(super) async fn claim(
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
-    let patience = Patience::of(&query, place.0)?;
+    let patience = Patience::of(&query, place.0, place.1)?;
     let document = body.read_terms(config.limits.max_queue_metadata).await?;
     let (ttl, grace) = terms(&document)?;
     let name = segment(&request, "group");

@@ -34,7 +34,7 @@ pub(super) async fn list(
     let include_claimed = query.flag("include_claimed")?;
     let include_delayed = query.flag("include_delayed")?;
     let scheduled = query.flag("scheduled")?;
-    let patience = Patience::of(&query, place.0)?;
+    let patience = Patience::of(&query, place.0, place.1)?;
     let listing = Listing {
         marker: marker.map(ToOwned::to_owned),
         limit,

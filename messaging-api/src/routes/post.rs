@@ -16,6 +16,7 @@ use storage_traits::domain::{Body, InvalidName, Posted, Timestamp};
 
 use super::render::message_path;
 use crate::{
+    config::Config,
     error::ApiError,
     extract::{BodyReader, InQueue},
     json,
@@ -29,10 +30,12 @@ const MAX_LOCATION: usize = 8000;
 /// Posts messages: 201 with their paths, in the order of the request.
 pub(super) async fn post(
     queue: InQueue,
-    body: BodyReader,
+    mut body: BodyReader,
+    config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let (target, limit) = services.post_target(&queue.key).await?;
+    let max = config.limits.max_messages_post_size;
+    let (target, limit) = body.during(max, services.post_target(&queue.key)).await?;
     if body.length() > limit {
         let text = format!("the messages must not be larger than {limit} bytes together");
         return Err(ApiError::Invalid(text));
