@@ -1,4 +1,4 @@
-//! Whatever is sent, the server answers, never with a 5xx, and lives on.
+//! Random requests: the server answers each complete one, never with a 5xx, and keeps serving.
 
 mod json;
 mod requests;
@@ -14,10 +14,10 @@ use serde_json::Value;
 use tests::{Client, Connection, TestApp};
 use tokio::runtime::{Builder, Runtime};
 
-/// How long each of the three tests goes on.
+/// How long each of the three tests runs.
 const BUDGET: Duration = Duration::from_secs(5);
 
-/// Tries values until the time is up.
+/// Tests random values until the time budget is used up.
 fn for_a_while<T: std::fmt::Debug>(
     strategy: &impl Strategy<Value = T>,
     test: impl Fn(T) -> Result<(), TestCaseError>,
@@ -39,22 +39,22 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime can be built")
 }
 
-/// A server that does not wait long for what never comes.
-fn impatient_server() -> TestApp {
+/// Starts a server with short timeouts for incomplete requests.
+fn server_with_short_timeouts() -> TestApp {
     TestApp::builder().set("HTTP__HEADER_TIMEOUT", "2s").set("HTTP__BODY_TIMEOUT", "2s").start()
 }
 
-/// Sends bytes and reads the first answer, if there is one.
+/// Sends bytes, half-closes the connection and returns the status of the first answer, if any.
 async fn status_of(client: &Client, bytes: &[u8]) -> Result<Option<u16>, TestCaseError> {
     let connection = Connection::open(client.address()).await;
     let mut connection = connection.map_err(|error| TestCaseError::fail(error.to_string()))?;
-    // The server may hang up before it has read everything.
+    // The server may close the connection before it has read everything.
     let _ = connection.send(bytes).await;
     let _ = connection.finish().await;
     Ok(connection.response().await.map(|response| response.status))
 }
 
-/// The server is alive, serves, and never panicked.
+/// Asserts that the server still serves requests and never panicked.
 fn assert_sound(runtime: &Runtime, app: &TestApp) {
     runtime.block_on(async {
         let client = app.client();
@@ -68,7 +68,7 @@ fn assert_sound(runtime: &Runtime, app: &TestApp) {
 fn any_json_comes_back_as_it_was_posted() {
     let (runtime, client, round) = (runtime(), TestApp::shared().client(), Cell::new(0));
     for_a_while(&vec(json::any_json(), 1..5), |bodies| {
-        // The text is what comes back; reading it may change the last digit of a float.
+        // The server returns the text; parsing it may change the last digit of a float.
         let reread = |body: &Value| serde_json::from_str::<Value>(&body.to_string()).unwrap();
         let expected: Vec<_> = bodies.iter().map(reread).collect();
         round.set(round.get() + 1);
@@ -83,13 +83,13 @@ fn any_json_comes_back_as_it_was_posted() {
 }
 
 #[test]
-fn no_request_however_odd_breaks_the_server() {
-    let (runtime, app) = (runtime(), impatient_server());
+fn every_odd_request_is_answered() {
+    let (runtime, app) = (runtime(), server_with_short_timeouts());
     let client = app.client();
     let known = runtime.block_on(requests::known_ids(&client));
     for_a_while(&requests::odd_requests(&client, known), |bytes| {
         let status = runtime.block_on(status_of(&client, &bytes))?;
-        // The request is complete, so it is answered, though its client has stopped sending.
+        // The request is complete, so it is answered, also to a client that half-closed.
         prop_assert!(
             status.is_some_and(|status| status < 500),
             "{:?} to {}",
@@ -102,14 +102,14 @@ fn no_request_however_odd_breaks_the_server() {
 }
 
 #[test]
-fn no_bytes_whatever_break_the_server() {
-    let (runtime, app) = (runtime(), impatient_server());
+fn broken_requests_do_not_break_the_server() {
+    let (runtime, app) = (runtime(), server_with_short_timeouts());
     let client = app.client();
     let noise = vec(any::<u8>(), 0..2000);
     let strategy = prop_oneof![9 => broken_requests(&client), 1 => noise];
     for_a_while(&strategy, |bytes| {
         let status = runtime.block_on(status_of(&client, &bytes))?;
-        // Two refusals of the protocol itself are in the range of server errors.
+        // Two errors of the protocol itself are in the range of server errors.
         let fine = |status| status < 500 || matches!(status, 501 | 505);
         prop_assert!(status.is_none_or(fine), "{:?}", status);
         Ok(())
@@ -117,7 +117,7 @@ fn no_bytes_whatever_break_the_server() {
     assert_sound(&runtime, &app);
 }
 
-/// Good requests in which some bytes were changed, added or left out.
+/// Valid requests in which some bytes are changed, added or removed.
 fn broken_requests(client: &Client) -> impl Strategy<Value = Vec<u8>> + use<> {
     let seeds = requests::good_requests(client);
     let changes = vec((any::<Index>(), 0..3u8, any::<u8>()), 1..8);

@@ -1,4 +1,4 @@
-//! `wait`: a claim or a listing that comes when there is something.
+//! `wait`: claims and listings that wait for messages.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde_json::json;
 use tests::{Client, DEADLINE, TestApp, connect_and_send, get, head, post};
 use tokio::{task::JoinHandle, time::interval};
 
-/// Begins a claim that waits, and returns once the server has it.
+/// Starts a claim that waits. Returns when the server has received it.
 async fn waiting_claim(app: &TestApp, client: &Client, wait: u32) -> JoinHandle<(u16, usize)> {
     let waiting = in_flight(app).await;
     let client = client.clone();
@@ -54,7 +54,7 @@ async fn a_claim_waits_for_a_message() {
 }
 
 #[tokio::test]
-async fn a_claim_waits_for_a_queue_that_is_made_later() {
+async fn a_claim_waits_for_a_queue_that_is_created_later() {
     let app = TestApp::start();
     let client = app.client();
     let claim = waiting_claim(&app, &client, 30).await;
@@ -63,7 +63,7 @@ async fn a_claim_waits_for_a_queue_that_is_made_later() {
 }
 
 #[tokio::test]
-async fn a_claim_waits_for_a_queue_that_is_deleted_and_made_again() {
+async fn a_claim_waits_for_a_queue_that_is_deleted_and_created_again() {
     let app = TestApp::start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
@@ -74,7 +74,7 @@ async fn a_claim_waits_for_a_queue_that_is_deleted_and_made_again() {
 }
 
 #[tokio::test]
-async fn a_claim_that_waits_in_vain_says_that_there_is_nothing() {
+async fn a_claim_returns_204_when_its_wait_ends() {
     let client = TestApp::shared().client();
     client.create_queue("q", &json!({})).await;
     for queue in ["q", "missing"] {
@@ -82,12 +82,12 @@ async fn a_claim_that_waits_in_vain_says_that_there_is_nothing() {
         client.send(post(format!("/v2/queues/{queue}/claims?wait=1"))).await.expect(204, queue);
         assert!(start.elapsed() >= Duration::from_secs(1), "{queue}: it did not wait");
     }
-    // Without patience it does not.
+    // `wait=0` does not wait.
     client.send(post("/v2/queues/q/claims?wait=0")).await.expect(204, "no wait");
 }
 
 #[tokio::test]
-async fn what_is_there_is_claimed_at_once() {
+async fn available_messages_are_claimed_without_waiting() {
     let client = TestApp::shared().client();
     client.post_bodies("q", [json!(1), json!(2)]).await;
     let claim = client.send(post("/v2/queues/q/claims?wait=30&limit=1")).await;
@@ -95,7 +95,7 @@ async fn what_is_there_is_claimed_at_once() {
 }
 
 #[tokio::test]
-async fn each_message_goes_to_one_of_those_who_wait() {
+async fn each_message_goes_to_one_waiting_consumer() {
     let app = TestApp::start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
@@ -114,7 +114,7 @@ async fn each_message_goes_to_one_of_those_who_wait() {
 }
 
 #[tokio::test]
-async fn a_listing_waits_for_what_it_does_not_have() {
+async fn a_listing_waits_for_messages_after_its_marker() {
     let client = TestApp::shared().client();
     let ids = client.post_messages("q", [json!({"body": "old"})]).await;
     let listing = {
@@ -126,28 +126,40 @@ async fn a_listing_waits_for_what_it_does_not_have() {
     };
     client.post_bodies("q", [json!("new")]).await;
     assert_eq!(listing.await.unwrap()["messages"][0]["body"], "new");
-    // Its own messages are none to somebody who does not want an echo.
+    // Without `echo` a client does not see its own messages.
     let start = Instant::now();
     let listed = client.get("/v2/queues/q/messages?wait=1").await.expect(200, "own").json();
     assert_eq!(listed["messages"], json!([]));
     assert!(start.elapsed() >= Duration::from_secs(1), "it did not wait");
 }
 
+/// Waits until the node, which works on one request at a time, has suspended all others.
+async fn await_suspended(client: &Client) {
+    let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(5)));
+    while client.get("/v2/queues/q/stats").await.status != 200 {
+        assert!(start.elapsed() < DEADLINE, "a waiting claim keeps its permit");
+        ticks.tick().await;
+    }
+}
+
 #[tokio::test]
-async fn who_waits_keeps_nobody_from_being_served() {
-    let app = TestApp::builder().set("HTTP__MAX_IN_FLIGHT", "2").start();
+async fn a_waiting_claim_does_not_count_as_being_worked_on() {
+    let app = TestApp::builder().set("HTTP__MAX_IN_FLIGHT", "1").start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
     let mut claims = Vec::new();
     for _ in 0..6 {
         claims.push(waiting_claim(&app, &client, 30).await);
+        // The claim is in flight before it waits; until then it has the only permit.
+        await_suspended(&client).await;
     }
+    assert!(claims.iter().all(|claim| !claim.is_finished()), "a claim did not wait");
     client.get("/v2/queues/q/stats").await.expect(200, "others are served");
     claims.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]
-async fn who_hangs_up_gives_up_its_slot() {
+async fn a_waiting_claim_ends_when_its_client_disconnects() {
     let app = TestApp::start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
@@ -157,13 +169,13 @@ async fn who_hangs_up_gives_up_its_slot() {
     await_in_flight(&app, 2).await;
     drop(connections);
     await_in_flight(&app, 0).await;
-    // Nor does it take a message with it.
+    // The ended claim holds no message.
     client.post_bodies("q", [json!(1)]).await;
     assert!(client.claim("q", 1).await.is_some());
 }
 
 #[tokio::test]
-async fn a_complete_request_is_answered_though_its_client_stopped_sending() {
+async fn a_complete_request_is_answered_after_its_client_half_closed() {
     let app = TestApp::start();
     let client = app.client();
     client.post_bodies("q", (0..4).map(|n| json!(n))).await;
@@ -188,7 +200,7 @@ async fn a_complete_request_is_answered_though_its_client_stopped_sending() {
 }
 
 #[tokio::test]
-async fn a_claim_that_waits_ends_when_its_client_stops_sending() {
+async fn a_waiting_claim_ends_when_its_client_half_closes() {
     let app = TestApp::start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
@@ -205,7 +217,7 @@ async fn a_claim_that_waits_ends_when_its_client_stops_sending() {
 }
 
 #[tokio::test]
-async fn a_request_behind_one_that_waits_does_not_end_the_wait() {
+async fn a_pipelined_request_does_not_end_a_wait() {
     let app = TestApp::start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
@@ -219,7 +231,7 @@ async fn a_request_behind_one_that_waits_does_not_end_the_wait() {
 }
 
 #[tokio::test]
-async fn a_message_goes_to_those_who_still_wait() {
+async fn a_message_goes_to_a_consumer_that_is_still_connected() {
     let app = TestApp::start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
@@ -228,7 +240,7 @@ async fn a_message_goes_to_those_who_still_wait() {
         let connection = connect_and_send(&client, &request).await;
         await_in_flight(&app, 1).await;
         let claim = waiting_claim(&app, &client, 30).await;
-        // The message may arrive before the node has noticed that the first client is gone.
+        // The message may arrive before the node has observed the first client's close.
         drop(connection);
         client.post_bodies("q", [json!(1)]).await;
         assert_eq!(claim.await.unwrap(), (201, 1));
@@ -237,7 +249,7 @@ async fn a_message_goes_to_those_who_still_wait() {
 }
 
 #[tokio::test]
-async fn a_node_that_stops_lets_nobody_wait() {
+async fn a_stopping_node_ends_all_waits() {
     let mut app = TestApp::start();
     let client = app.client();
     client.create_queue("q", &json!({})).await;
@@ -245,12 +257,12 @@ async fn a_node_that_stops_lets_nobody_wait() {
     let start = Instant::now();
     app.terminate();
     assert!(app.wait().success());
-    assert!(start.elapsed() < Duration::from_secs(10), "it waited for those who wait");
+    assert!(start.elapsed() < Duration::from_secs(10), "the node waited for waiting claims");
     assert_eq!(claim.await.unwrap(), (204, 0));
 }
 
 #[tokio::test]
-async fn a_wait_has_bounds() {
+async fn wait_is_bounded() {
     let client = TestApp::shared().client();
     for path in ["/v2/queues/q/messages?wait=", "/v2/queues/q/claims?wait="] {
         let call = |wait: &str| {

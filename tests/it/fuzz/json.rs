@@ -1,4 +1,4 @@
-//! Any JSON, and JSON that nearly is what the API wants.
+//! Random JSON, and JSON that resembles valid request bodies.
 
 use proptest::collection::{hash_map, vec};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ pub(super) fn any_json() -> BoxedStrategy<Value> {
     leaf.prop_recursive(5, 40, 5, nested).boxed()
 }
 
-/// Values at and around the limits of the API, and anything else.
+/// Values at and around the limits of the API, and random values.
 fn odd_value() -> BoxedStrategy<Value> {
     let edges = vec![
         json!(null),
@@ -72,7 +72,7 @@ fn odd_key() -> impl Strategy<Value = String> {
     select(keys.map(str::to_owned).to_vec())
 }
 
-/// Bodies in the shape of what some call expects, with odd values in them.
+/// Bodies of the shape that some call expects, with odd values.
 pub(super) fn odd_body() -> BoxedStrategy<Vec<u8>> {
     let message = (odd_value(), odd_value(), odd_value())
         .prop_map(|(body, ttl, delay)| json!({"body": body, "ttl": ttl, "delay": delay}));

@@ -1,4 +1,4 @@
-//! Requests with odd paths, queries, headers and bodies, well framed.
+//! Complete requests with odd paths, queries, headers and bodies.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use tests::{Client, PATCH_TYPE};
 
 use super::json::odd_body;
 
-/// Ids of a queue, a message and a claim that exist, so that requests reach far.
+/// Creates a queue, messages and a claim, and returns their ids, so that requests reach the store.
 pub(super) async fn known_ids(client: &Client) -> Vec<String> {
     let mut ids = client.post_bodies("q", (0..20).map(|n| json!(n))).await;
     ids.truncate(3);
@@ -17,7 +17,7 @@ pub(super) async fn known_ids(client: &Client) -> Vec<String> {
     ids
 }
 
-/// A request with the identity of a client, these further headers and this body.
+/// Returns a request with the client's identity, the given headers and the given body.
 fn request(client: &Client, line: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nClient-ID: {}\r\nX-Project-ID: {}\r\n\
@@ -63,7 +63,7 @@ pub(super) fn odd_requests(
     })
 }
 
-/// A segment of a path or a value of a query: what exists, what is odd, and what is random.
+/// A path segment or query value: an existing id, an odd text or a random one.
 fn odd_text(known: Vec<String>) -> BoxedStrategy<String> {
     let odd = [
         "",
