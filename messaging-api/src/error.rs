@@ -6,6 +6,8 @@ use actix_web::{
 };
 use storage_traits::StoreError;
 
+use crate::services;
+
 /// Why a request was refused or failed. The text says what was wrong with what.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
@@ -30,18 +32,9 @@ pub(crate) enum ApiError {
     /// The queue name or the project id breaks its rule.
     #[error("{0}")]
     QueueName(String),
-    /// A message is claimed, and the right claim was not named.
-    #[error("{0}")]
-    Claimed(String),
-    /// The claim that was named for a deletion does not fit.
-    #[error("{0}")]
-    WrongClaim(String),
     /// What the path names does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The change contradicts what is there.
-    #[error("{0}")]
-    Conflict(String),
     /// The caller may not do this.
     #[error("{0}")]
     Forbidden(String),
@@ -63,18 +56,14 @@ pub(crate) enum ApiError {
     /// Too many requests are under way.
     #[error("too many requests are under way")]
     Overloaded,
-    /// A step failed that this route does not answer with 503 (Zaqar v2 API, posting messages).
-    #[error("the queue's metadata could not be read")]
-    Metadata(#[source] StoreError),
-    /// A store refused or failed.
+    /// A service refused or failed the call.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Service(#[from] services::Error),
 }
 
 impl ApiError {
-    /// Status and title of each error.
+    /// Returns the status and the title of each error.
     fn kind(&self) -> (StatusCode, &'static str) {
-        use StoreError as E;
         match self {
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "Invalid API request"),
             Self::Body(_) => (StatusCode::BAD_REQUEST, "Invalid request body"),
@@ -83,14 +72,7 @@ impl ApiError {
             Self::Form => (StatusCode::BAD_REQUEST, "Invalid Content-Type"),
             Self::NotAcceptable => (StatusCode::NOT_ACCEPTABLE, "406 Not Acceptable"),
             Self::QueueName(_) => (StatusCode::BAD_REQUEST, "Invalid queue identification"),
-            Self::Claimed(_) => (StatusCode::FORBIDDEN, "Unable to delete"),
-            Self::WrongClaim(_) => (StatusCode::BAD_REQUEST, "Unable to delete"),
-            Self::NotFound(_) | Self::Store(E::NotFound { .. }) => {
-                (StatusCode::NOT_FOUND, "Not found")
-            }
-            Self::Conflict(_) | Self::Store(E::Conflict { .. }) => {
-                (StatusCode::CONFLICT, "Resource conflict")
-            }
+            Self::NotFound(_) => (StatusCode::NOT_FOUND, "Not found"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "Not authorized"),
             Self::MediaType(_) => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "415 Unsupported Media Type")
@@ -101,37 +83,37 @@ impl ApiError {
             Self::HeadersTooLarge(_) => {
                 (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "431 Request Header Fields Too Large")
             }
-            Self::Metadata(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
-            Self::Overloaded
-            | Self::Store(E::Overloaded { .. } | E::Unavailable { .. } | E::Unexpected { .. }) => {
-                (StatusCode::SERVICE_UNAVAILABLE, "Service temporarily unavailable")
-            }
+            Self::Overloaded => UNAVAILABLE,
+            Self::Service(error) => service_kind(error),
         }
     }
 
-    /// The text for the client; none where the framework answers. A store's own words are for the
-    /// log.
+    /// Returns the text for the client; `None` where the framework answers. The text of a store's
+    /// failure is for the log only.
     fn description(&self) -> Option<String> {
-        use StoreError as E;
+        use services::Error as S;
         match self {
             Self::NoRoute | Self::Method(_) => None,
-            Self::Overloaded | Self::Store(E::Overloaded { .. }) => {
+            Self::Overloaded
+            | Self::Service(S::Overloaded | S::Store(StoreError::Overloaded { .. })) => {
                 Some("The service has too much to do. Please try again in a few seconds.".into())
             }
-            Self::Store(E::Unavailable { .. } | E::Unexpected { .. }) => {
-                Some("The message store failed. Please try again in a few seconds.".into())
-            }
+            Self::Service(S::Store(
+                StoreError::Unavailable { .. } | StoreError::Unexpected { .. },
+            )) => Some("The message store failed. Please try again in a few seconds.".into()),
             _ => Some(sentence(&self.to_string())),
         }
     }
 
-    /// The failure that an operator has to hear of.
+    /// Returns the failure of a store, which an operator must see.
     pub(crate) fn failure(&self) -> Option<&StoreError> {
-        match self {
-            Self::Metadata(error)
-            | Self::Store(
-                error @ (StoreError::Unavailable { .. } | StoreError::Unexpected { .. }),
-            ) => Some(error),
+        use services::Error as S;
+        let Self::Service(error) = self else { return None };
+        match error {
+            S::QueueLookup(error)
+            | S::Store(error @ (StoreError::Unavailable { .. } | StoreError::Unexpected { .. })) => {
+                Some(error)
+            }
             _ => None,
         }
     }
@@ -171,12 +153,40 @@ impl ApiError {
     }
 }
 
+const UNAVAILABLE: (StatusCode, &str) =
+    (StatusCode::SERVICE_UNAVAILABLE, "Service temporarily unavailable");
+
+/// Returns the status and the title of each error of a service.
+fn service_kind(error: &services::Error) -> (StatusCode, &'static str) {
+    use services::Error as S;
+    match error {
+        S::InvalidValue(_) => (StatusCode::BAD_REQUEST, "Invalid API request"),
+        S::WrongType(_) | S::InvalidPatch(_) => (StatusCode::BAD_REQUEST, "Invalid request body"),
+        S::MessageClaimed(_) => (StatusCode::FORBIDDEN, "Unable to delete"),
+        S::ClaimMismatch(_) => (StatusCode::BAD_REQUEST, "Unable to delete"),
+        S::NotFound(_) | S::Store(StoreError::NotFound { .. }) => {
+            (StatusCode::NOT_FOUND, "Not found")
+        }
+        S::Conflict(_) | S::Store(StoreError::Conflict { .. }) => {
+            (StatusCode::CONFLICT, "Resource conflict")
+        }
+        // Zaqar v2 API, posting messages: this failure is not answered with 503.
+        S::QueueLookup(_) => (StatusCode::INTERNAL_SERVER_ERROR, "Internal server error"),
+        S::Overloaded
+        | S::Store(
+            StoreError::Overloaded { .. }
+            | StoreError::Unavailable { .. }
+            | StoreError::Unexpected { .. },
+        ) => UNAVAILABLE,
+    }
+}
+
 impl ResponseError for ApiError {
     fn status_code(&self) -> StatusCode {
         self.kind().0
     }
 
-    /// In JSON; [`front`](crate::front) renders it anew for a client that prefers another form.
+    /// Renders JSON. The middleware renders the error again for a client that prefers another form.
     fn error_response(&self) -> HttpResponse {
         self.render(Form::Json)
     }

@@ -2,8 +2,10 @@
 
 mod body;
 mod caller;
+mod long_poll;
 mod query;
 
-pub(crate) use body::{BodyReader, PlaceTaken};
-pub(crate) use caller::{Accepted, Caller, InQueue, accept_header, segment};
+pub(crate) use body::BodyReader;
+pub(crate) use caller::{AcceptsJson, Caller, InQueue, accept_header, segment};
+pub(crate) use long_poll::LongPoll;
 pub(crate) use query::{Query, parse_integer};

@@ -1,19 +1,20 @@
 //! The messaging service: transports over services over stores.
 
 mod accept;
+mod admin_server;
 pub mod backends;
 pub mod cli;
+mod coerce;
 pub mod config;
 mod connections;
 mod error;
 mod extract;
-mod front;
+mod in_flight;
+mod instrumented;
 mod json;
-mod long_poll;
-mod metered;
 mod metrics;
+mod middleware;
 mod openapi;
-mod operator;
 mod routes;
 mod services;
 pub mod startup;

@@ -10,6 +10,13 @@ use prometheus_client::{
 };
 use storage_traits::pool::EventCounts;
 
+/// The route that a request is counted under: the pattern of its path. There are few patterns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteLabel(pub &'static str);
+
+/// The label of requests that match no route.
+pub(crate) const NO_ROUTE: RouteLabel = RouteLabel("none");
+
 /// The upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 14] =
     [0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];

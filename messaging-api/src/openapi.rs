@@ -5,10 +5,10 @@
 //! types, because its bounds are those of the configuration.
 
 pub(crate) mod claims;
+mod components;
 pub(crate) mod groups;
 pub(crate) mod messages;
 mod page;
-mod parts;
 pub(crate) mod queues;
 mod schemas;
 pub(crate) mod service;
@@ -23,6 +23,7 @@ use utoipa::openapi::{
 use crate::config::Config;
 
 pub(crate) use page::{NONCE, page};
+pub(crate) use queues::PATCH_TYPE;
 
 const ABOUT: &str = "A messaging service that speaks the OpenStack Zaqar v2 API.
 
@@ -64,7 +65,9 @@ pub(crate) fn document(
         tag.description = Some(text.to_owned());
         tag
     });
-    let components = parts::add(schemas::add(ComponentsBuilder::new(), config), config);
+    let schemas = schemas::add(ComponentsBuilder::new(), config);
+    let schemas = groups::schemas(schemas, &config.limits);
+    let components = components::add(schemas, config);
     let document = OpenApiBuilder::new()
         .info(info)
         .tags(Some(tags))

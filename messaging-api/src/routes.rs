@@ -7,6 +7,7 @@ mod health;
 mod home;
 mod links;
 mod messages;
+mod patch;
 mod post;
 mod queues;
 mod redrive;
@@ -23,15 +24,10 @@ use actix_web::{
 };
 use utoipa::openapi::path::Operation;
 
-use self::resource::{Asks, Resource, refused};
-use crate::{config::Config, error::ApiError, openapi as about};
+use self::resource::{Requires, Resource, refused};
+use crate::{config::Config, error::ApiError, openapi as operation};
 
 pub(crate) use docs::Documents;
-pub(crate) use queues::PATCH_TYPE;
-pub(crate) use resource::Label;
-
-/// Requests without a route.
-pub(crate) const NO_ROUTE: Label = Label("none");
 
 /// Registers every route.
 pub(crate) fn configure(app: &mut ServiceConfig, admin: bool) {
@@ -41,11 +37,11 @@ pub(crate) fn configure(app: &mut ServiceConfig, admin: bool) {
     app.default_service(web::to(no_route));
 }
 
-/// Every route with what is said of it.
-pub(crate) fn described(
+/// Returns every route with its OpenAPI operation.
+pub(crate) fn documented(
     config: &Config,
 ) -> impl Iterator<Item = (&'static str, Method, Operation)> {
-    resources(config.admin.enabled).into_iter().flat_map(|resource| resource.described(config))
+    resources(config.admin.enabled).into_iter().flat_map(|resource| resource.documented(config))
 }
 
 /// What is served. Routes are tried in this order: those of the hot path come first.
@@ -55,106 +51,108 @@ fn resources(admin: bool) -> Vec<Resource> {
     const PATCH: Method = Method::PATCH;
     const POST: Method = Method::POST;
     let mut resources = vec![
-        Resource::new("/v2/queues/{queue}/messages", Asks::Queue)
-            .on(POST, post::post, about::messages::post)
-            .on(GET, messages::list, about::messages::list)
-            .on(DELETE, messages::delete_many, about::messages::delete_many),
-        Resource::new("/v2/queues/{queue}/claims", Asks::Queue).on(
+        Resource::new("/v2/queues/{queue}/messages", Requires::Queue)
+            .on(POST, post::post, operation::messages::post)
+            .on(GET, messages::list, operation::messages::list)
+            .on(DELETE, messages::delete_many, operation::messages::delete_many),
+        Resource::new("/v2/queues/{queue}/claims", Requires::Queue).on(
             POST,
             claims::create,
-            about::claims::create,
+            operation::claims::create,
         ),
-        Resource::new("/v2/queues/{queue}/messages/{message}", Asks::Queue)
-            .on(GET, messages::get, about::messages::get)
-            .on(DELETE, messages::delete, about::messages::delete),
-        Resource::new("/v2/queues/{queue}/claims/{claim}", Asks::Queue)
-            .on(GET, claims::get, about::claims::get)
-            .on(PATCH, claims::renew, about::claims::renew)
-            .on(DELETE, claims::release, about::claims::release),
-        Resource::new("/v2/queues/{queue}", Asks::Queue)
-            .on(GET, queues::get, about::queues::get)
-            .on(Method::PUT, queues::create, about::queues::create)
-            .on(PATCH, queues::patch, about::queues::patch)
-            .on(DELETE, queues::delete, about::queues::delete),
-        Resource::new("/v2/queues/{queue}/stats", Asks::Queue).on(
+        Resource::new("/v2/queues/{queue}/messages/{message}", Requires::Queue)
+            .on(GET, messages::get, operation::messages::get)
+            .on(DELETE, messages::delete, operation::messages::delete),
+        Resource::new("/v2/queues/{queue}/claims/{claim}", Requires::Queue)
+            .on(GET, claims::get, operation::claims::get)
+            .on(PATCH, claims::renew, operation::claims::renew)
+            .on(DELETE, claims::release, operation::claims::release),
+        Resource::new("/v2/queues/{queue}", Requires::Queue)
+            .on(GET, queues::get, operation::queues::get)
+            .on(Method::PUT, queues::create, operation::queues::create)
+            .on(PATCH, queues::update, operation::queues::patch)
+            .on(DELETE, queues::delete, operation::queues::delete),
+        Resource::new("/v2/queues/{queue}/stats", Requires::Queue).on(
             GET,
             stats::stats,
-            about::queues::stats,
+            operation::queues::stats,
         ),
-        Resource::new("/v2/queues/{queue}/purge", Asks::Queue).on(
+        Resource::new("/v2/queues/{queue}/purge", Requires::Queue).on(
             POST,
             stats::purge,
-            about::queues::purge,
+            operation::queues::purge,
         ),
-        Resource::new("/v2/queues/{queue}/messages/{message}/reschedule", Asks::Queue).on(
+        Resource::new("/v2/queues/{queue}/messages/{message}/reschedule", Requires::Queue).on(
             POST,
             messages::reschedule,
-            about::messages::reschedule,
+            operation::messages::reschedule,
         ),
-        Resource::new("/v2/queues/{queue}/redrive", Asks::Queue).on(
+        Resource::new("/v2/queues/{queue}/redrive", Requires::Queue).on(
             POST,
             redrive::redrive,
-            about::queues::redrive,
+            operation::queues::redrive,
         ),
-        Resource::new("/v2/queues", Asks::Caller).on(GET, queues::list, about::queues::list),
-        Resource::new("/v2/ping", Asks::Caller).on(GET, health::ping, about::service::ping).on(
-            Method::HEAD,
-            health::head,
-            about::service::head,
+        Resource::new("/v2/queues", Requires::Caller).on(
+            GET,
+            queues::list,
+            operation::queues::list,
         ),
-        Resource::new("/v2/", Asks::Caller).on(GET, home::home, about::service::home),
-        Resource::new("/", Asks::Accept).on(GET, root::versions, about::service::versions),
+        Resource::new("/v2/ping", Requires::Caller)
+            .on(GET, health::ping, operation::service::ping)
+            .on(Method::HEAD, health::head, operation::service::head),
+        Resource::new("/v2/", Requires::Caller).on(GET, home::home, operation::service::home),
+        Resource::new("/", Requires::Accept).on(GET, root::versions, operation::service::versions),
     ];
-    resources.extend(of_groups());
+    resources.extend(group_resources());
     if admin {
-        resources.push(Resource::new("/v2/health", Asks::Caller).on(
+        resources.push(Resource::new("/v2/health", Requires::Caller).on(
             GET,
             health::health,
-            about::service::health,
+            operation::service::health,
         ));
     }
     resources.extend([
-        Resource::new("/v2/openapi.json", Asks::Accept).on(
+        Resource::new("/v2/openapi.json", Requires::Accept).on(
             GET,
             docs::openapi,
-            about::service::openapi,
+            operation::service::openapi,
         ),
-        Resource::new("/docs", Asks::Nothing).on(GET, docs::page, about::service::docs),
+        Resource::new("/docs", Requires::Nothing).on(GET, docs::page, operation::service::docs),
     ]);
     resources
 }
 
 /// The resources of consumer groups.
-fn of_groups() -> [Resource; 6] {
+fn group_resources() -> [Resource; 6] {
     const DELETE: Method = Method::DELETE;
     const GET: Method = Method::GET;
     const POST: Method = Method::POST;
-    let resource = |path| Resource::new(path, Asks::Queue);
+    let resource = |path| Resource::new(path, Requires::Queue);
     [
         resource("/v2/queues/{queue}/groups/{group}/claims").on(
             POST,
             groups::claim,
-            about::groups::claim,
+            operation::groups::claim,
         ),
         resource("/v2/queues/{queue}/groups/{group}/acknowledge").on(
             POST,
             groups::acknowledge,
-            about::groups::acknowledge,
+            operation::groups::acknowledge,
         ),
         resource("/v2/queues/{queue}/groups/{group}/claims/{claim}")
-            .on(GET, groups::get_claim, about::groups::get_claim)
-            .on(Method::PATCH, groups::renew, about::groups::renew)
-            .on(DELETE, groups::release, about::groups::release),
+            .on(GET, groups::get_claim, operation::groups::get_claim)
+            .on(Method::PATCH, groups::renew, operation::groups::renew)
+            .on(DELETE, groups::release, operation::groups::release),
         resource("/v2/queues/{queue}/groups/{group}/seek").on(
             POST,
             groups::seek,
-            about::groups::seek,
+            operation::groups::seek,
         ),
         resource("/v2/queues/{queue}/groups/{group}")
-            .on(GET, groups::get, about::groups::get)
-            .on(Method::PUT, groups::create, about::groups::create)
-            .on(DELETE, groups::delete, about::groups::delete),
-        resource("/v2/queues/{queue}/groups").on(GET, groups::list, about::groups::list),
+            .on(GET, groups::get, operation::groups::get)
+            .on(Method::PUT, groups::create, operation::groups::create)
+            .on(DELETE, groups::delete, operation::groups::delete),
+        resource("/v2/queues/{queue}/groups").on(GET, groups::list, operation::groups::list),
     ]
 }
 

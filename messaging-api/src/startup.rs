@@ -21,13 +21,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    backends,
+    admin_server, backends,
     config::{Config, without_secrets},
     connections::Connections,
-    front::{InFlight, front},
-    metered::Metered,
+    in_flight::InFlight,
+    instrumented::Instrumented,
     metrics::Metrics,
-    operator,
+    middleware::middleware,
+    openapi,
     routes::{self, Documents},
     services::Services,
 };
@@ -40,7 +41,7 @@ const BACKLOG: i32 = 1024;
 /// A node: its sockets are bound and its stores are open, but it does not serve yet.
 pub struct Application {
     api: TcpListener,
-    operator: Option<TcpListener>,
+    admin: Option<TcpListener>,
     config: Arc<Config>,
     services: Services,
     metrics: Arc<Metrics>,
@@ -58,7 +59,7 @@ impl Application {
         raise_file_limit(config.http.max_connections);
         let api = listen(config.http.listen, config.http.write_timeout)
             .with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
-        let operator = bind_operator(&config)?;
+        let admin = bind_admin(&config)?;
         let stores = backends::open(&config.catalog.uri, &config.pool.uri).await?;
         tracing::info!(
             catalog = without_secrets(&config.catalog.uri),
@@ -68,9 +69,9 @@ impl Application {
         );
         let metrics = Arc::new(Metrics::new());
         let catalog: Arc<dyn Catalog> =
-            Arc::new(Metered::new(stores.catalog, "catalog", Arc::clone(&metrics)));
+            Arc::new(Instrumented::new(stores.catalog, "catalog", Arc::clone(&metrics)));
         let pool: Arc<dyn MessagePool> =
-            Arc::new(Metered::new(stores.pool, "pool", Arc::clone(&metrics)));
+            Arc::new(Instrumented::new(stores.pool, "pool", Arc::clone(&metrics)));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let services = Services::new(Arc::clone(&config), clock, catalog, pool);
         let in_flight = Arc::new(InFlight::default());
@@ -78,7 +79,7 @@ impl Application {
         // By then an idle connection is closed, and a request that was begun should have come.
         let patience = http.keep_alive + http.header_timeout + http.write_timeout;
         let connections = Arc::new(Connections::new(patience));
-        Ok(Self { api, operator, config, services, metrics, in_flight, connections })
+        Ok(Self { api, admin, config, services, metrics, in_flight, connections })
     }
 
     /// Serves until `stop` is cancelled; then finishes what is under way, closes the stores and
@@ -88,13 +89,13 @@ impl Application {
     /// If a server cannot be started, or fails.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let api = self.api_server()?;
-        let operator = self.operator_server()?;
+        let admin = self.admin_server()?;
         let (api_handle, background) = (api.handle(), CancellationToken::new());
         let workers = self.start_workers(&background);
-        self.say_where()?;
+        self.log_addresses()?;
 
-        let operator_handle = operator.as_ref().map(Server::handle);
-        let operator = operator.map(tokio::spawn);
+        let admin_handle = admin.as_ref().map(Server::handle);
+        let admin = admin.map(tokio::spawn);
         let mut api = tokio::spawn(api);
         let ended = tokio::select! {
             ended = &mut api => Some(ended),
@@ -109,7 +110,7 @@ impl Application {
             worker.await?;
         }
         self.services.close().await;
-        if let (Some(handle), Some(server)) = (operator_handle, operator) {
+        if let (Some(handle), Some(server)) = (admin_handle, admin) {
             handle.stop(false).await;
             server.await??;
         }
@@ -123,10 +124,12 @@ impl Application {
         let services = Data::new(self.services.clone());
         let metrics = Data::from(Arc::clone(&self.metrics));
         let in_flight = Data::new(Arc::clone(&self.in_flight));
-        let documents = Data::new(Documents::default());
+        let documents = Data::new(Documents::new(|config| {
+            openapi::document(config, routes::documented(config))
+        }));
         let connections = Arc::clone(&self.connections);
         let origins = Arc::new(self.config.cors.allowed_origins.clone());
-        let admin = self.config.admin.enabled;
+        let admin_routes = self.config.admin.enabled;
         let workers = match http.workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
@@ -138,9 +141,9 @@ impl Application {
                 .app_data(metrics.clone())
                 .app_data(in_flight.clone())
                 .app_data(documents.clone())
-                .configure(|app| routes::configure(app, admin))
+                .configure(|app| routes::configure(app, admin_routes))
                 .wrap(Condition::new(!origins.is_empty(), cors(&origins)))
-                .wrap(from_fn(front))
+                .wrap(from_fn(middleware))
         });
         Ok(server
             .workers(workers)
@@ -158,8 +161,8 @@ impl Application {
             .run())
     }
 
-    fn operator_server(&self) -> anyhow::Result<Option<Server>> {
-        let Some(listener) = &self.operator else { return Ok(None) };
+    fn admin_server(&self) -> anyhow::Result<Option<Server>> {
+        let Some(listener) = &self.admin else { return Ok(None) };
         let services = Data::new(self.services.clone());
         let metrics = Data::from(Arc::clone(&self.metrics));
         let in_flight = Data::new(Arc::clone(&self.in_flight));
@@ -168,7 +171,7 @@ impl Application {
                 .app_data(services.clone())
                 .app_data(metrics.clone())
                 .app_data(in_flight.clone())
-                .configure(operator::configure)
+                .configure(admin_server::configure)
         });
         let server = server.workers(1).max_connections(64).disable_signals();
         Ok(Some(server.shutdown_timeout(LINGER.as_secs()).listen(listener.try_clone()?)?.run()))
@@ -182,12 +185,12 @@ impl Application {
         ]
     }
 
-    fn say_where(&self) -> anyhow::Result<()> {
+    fn log_addresses(&self) -> anyhow::Result<()> {
         tracing::warn!(
             "no identity provider is configured: the headers that say who is calling are trusted"
         );
-        if let Some(operator) = &self.operator {
-            let address = operator.local_addr()?;
+        if let Some(admin) = &self.admin {
+            let address = admin.local_addr()?;
             tracing::info!("metrics, liveness and readiness on http://{address}");
         }
         tracing::info!("listening on http://{}", self.api.local_addr()?);
@@ -235,9 +238,9 @@ fn raise_file_limit(max_connections: usize) {
     }
 }
 
-/// The operator's socket. Where its address was not chosen, another node that has it is no reason
+/// The admin's socket. Where its address was not chosen, another node that has it is no reason
 /// not to serve.
-fn bind_operator(config: &Config) -> anyhow::Result<Option<TcpListener>> {
+fn bind_admin(config: &Config) -> anyhow::Result<Option<TcpListener>> {
     if config.metrics.listen.is_empty() {
         return Ok(None);
     }

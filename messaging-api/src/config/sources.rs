@@ -6,7 +6,7 @@ use figment::{
     value::{Dict, Value},
 };
 
-use super::{Config, check::faults_of};
+use super::{sections::Config, validate::validate};
 
 const DEFAULTS: &str = include_str!("../config.default.toml");
 
@@ -57,7 +57,7 @@ pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
     }
     let mut config: Config = merged.extract().map_err(in_sentences)?;
     config.metrics_listen_is_set = set.find_value("metrics.listen").is_ok();
-    faults.extend(faults_of(&config));
+    faults.extend(validate(&config));
     if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 

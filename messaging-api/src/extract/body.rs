@@ -14,13 +14,7 @@ use actix_web::{
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
-use crate::{
-    config::Config,
-    connections::{Peer, Tracked},
-    error::ApiError,
-    front::Place,
-    json,
-};
+use crate::{config::Config, error::ApiError, in_flight::RequestPermit, json};
 
 /// The body of a request, not yet read: a handler checks its size first.
 pub(crate) struct BodyReader {
@@ -28,7 +22,7 @@ pub(crate) struct BodyReader {
     length: usize,
     timeout: Duration,
     max_receiving: usize,
-    place: Rc<Place>,
+    permit: Rc<RequestPermit>,
     payload: Payload,
     /// The bytes that arrived before the body was asked for.
     early: BytesMut,
@@ -53,7 +47,7 @@ impl FromRequest for BodyReader {
             length,
             timeout: config.http.body_timeout,
             max_receiving: usize::try_from(max_receiving).unwrap_or(usize::MAX),
-            place: place(request),
+            permit: permit(request),
             payload: payload.take(),
             early: BytesMut::new(),
             refusal: None,
@@ -61,20 +55,13 @@ impl FromRequest for BodyReader {
     }
 }
 
-/// The place of the request among those under way, and the client's end of its connection.
-pub(crate) struct PlaceTaken(pub Rc<Place>, pub Option<Peer>);
-
-impl FromRequest for PlaceTaken {
-    type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(Ok(Self(place(request), request.conn_data::<Tracked>().map(Tracked::peer))))
-    }
-}
-
-fn place(request: &HttpRequest) -> Rc<Place> {
-    request.extensions().get::<Rc<Place>>().cloned().expect("every request has its place")
+/// Returns the permit of a request.
+pub(super) fn permit(request: &HttpRequest) -> Rc<RequestPermit> {
+    request
+        .extensions()
+        .get::<Rc<RequestPermit>>()
+        .cloned()
+        .expect("the middleware gives every request a permit")
 }
 
 impl BodyReader {
@@ -98,7 +85,9 @@ impl BodyReader {
                     if self.early.len() < wanted && self.refusal.is_none() => piece,
             };
             match piece {
-                Some(Ok(piece)) if self.place.receive(piece.len(), self.max_receiving) => {
+                Some(Ok(piece))
+                    if self.permit.reserve_body_bytes(piece.len(), self.max_receiving) =>
+                {
                     self.early.extend_from_slice(&piece);
                 }
                 Some(Ok(_)) => self.refusal = Some(ApiError::Overloaded),
@@ -116,12 +105,12 @@ impl BodyReader {
         if self.length == 0 {
             return Ok(None);
         }
-        self.place.wait();
-        let (place, timeout) = (Rc::clone(&self.place), self.timeout);
+        self.permit.suspend();
+        let (permit, timeout) = (Rc::clone(&self.permit), self.timeout);
         let body = tokio::time::timeout(timeout, self.collect())
             .await
             .map_err(|_| ApiError::Timeout)??;
-        if place.work() { Ok(Some(body)) } else { Err(ApiError::Overloaded) }
+        if permit.acquire() { Ok(Some(body)) } else { Err(ApiError::Overloaded) }
     }
 
     /// Reads the body of a route that takes small ones only.
@@ -155,7 +144,7 @@ impl BodyReader {
     }
 
     async fn collect(self) -> Result<Bytes, ApiError> {
-        let Self { length, max_receiving, place, mut payload, early: mut body, .. } = self;
+        let Self { length, max_receiving, permit, mut payload, early: mut body, .. } = self;
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
@@ -170,7 +159,7 @@ impl BodyReader {
         }
         // The others grow with what arrives, whatever length they claim.
         loop {
-            if !place.receive(piece.len(), max_receiving) {
+            if !permit.reserve_body_bytes(piece.len(), max_receiving) {
                 return Err(ApiError::Overloaded);
             }
             body.extend_from_slice(&piece);

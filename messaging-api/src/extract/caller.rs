@@ -12,7 +12,7 @@ use crate::{
 
 /// A request whose client can read the answer and does not post a form.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Accepted;
+pub(crate) struct AcceptsJson;
 
 /// Who is calling, and for whom.
 #[derive(Debug, Clone)]
@@ -32,12 +32,12 @@ pub(crate) struct InQueue {
     pub key: QueueKey,
 }
 
-impl FromRequest for Accepted {
+impl FromRequest for AcceptsJson {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(accepted(request))
+        ready(accepts_json(request))
     }
 }
 
@@ -62,7 +62,7 @@ impl FromRequest for InQueue {
     }
 }
 
-fn accepted(request: &HttpRequest) -> Result<Accepted, ApiError> {
+fn accepts_json(request: &HttpRequest) -> Result<AcceptsJson, ApiError> {
     const FORM: &str = "application/x-www-form-urlencoded";
     let headers = request.headers();
     // No signature can be valid yet; a request that relies on one must not pass without it.
@@ -77,7 +77,7 @@ fn accepted(request: &HttpRequest) -> Result<Accepted, ApiError> {
         return Err(ApiError::Form);
     }
     if accept::admits_json(accept_header(request).as_deref()) {
-        Ok(Accepted)
+        Ok(AcceptsJson)
     } else {
         Err(ApiError::NotAcceptable)
     }
@@ -94,7 +94,7 @@ pub(crate) fn accept_header(request: &HttpRequest) -> Option<String> {
 }
 
 fn caller(request: &HttpRequest) -> Result<Caller, ApiError> {
-    accepted(request)?;
+    accepts_json(request)?;
     let config = request.app_data::<Data<Config>>().expect("the application carries its config");
     let client = client_id(request, config)?;
     let project = project(request)?;

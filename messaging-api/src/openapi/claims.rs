@@ -3,7 +3,7 @@
 use serde_json::json;
 use utoipa::openapi::path::Operation;
 
-use super::parts::{JSON, about, count, in_json, location};
+use super::components::{JSON, count, in_json, location, operation};
 use crate::config::Config;
 
 const TAG: &str = "claims";
@@ -11,7 +11,7 @@ const TAG: &str = "claims";
 pub(crate) fn create(config: &Config) -> Operation {
     let claimed = in_json("The messages that are claimed.", "ClaimedMessages")
         .header("Location", location("The path of the claim."));
-    about(
+    operation(
         TAG,
         "create_claim",
         "Claim messages",
@@ -32,16 +32,21 @@ pub(crate) fn create(config: &Config) -> Operation {
 }
 
 pub(crate) fn get(_: &Config) -> Operation {
-    about(TAG, "get_claim", "Get a claim", "Reads a claim and the messages that it still holds.")
-        .in_queue()
-        .shared("Claim")
-        .json("200", "Claim", "The claim.")
-        .fails(["404"])
-        .done()
+    operation(
+        TAG,
+        "get_claim",
+        "Get a claim",
+        "Reads a claim and the messages that it still holds.",
+    )
+    .in_queue()
+    .shared("Claim")
+    .json("200", "Claim", "The claim.")
+    .fails(["404"])
+    .done()
 }
 
 pub(crate) fn renew(_: &Config) -> Operation {
-    about(TAG, "renew_claim", "Renew a claim", "Lets a claim start anew, with these terms.")
+    operation(TAG, "renew_claim", "Renew a claim", "Lets a claim start anew, with these terms.")
         .in_queue()
         .shared("Claim")
         .body(JSON, "ClaimTerms", true, json!({"ttl": 60, "grace": 60}))
@@ -51,9 +56,14 @@ pub(crate) fn renew(_: &Config) -> Operation {
 }
 
 pub(crate) fn release(_: &Config) -> Operation {
-    about(TAG, "release_claim", "Release a claim", "Ends a claim: its messages are free at once.")
-        .in_queue()
-        .shared("Claim")
-        .empty("204", "There is no such claim, or no longer.")
-        .done()
+    operation(
+        TAG,
+        "release_claim",
+        "Release a claim",
+        "Ends a claim: its messages are free at once.",
+    )
+    .in_queue()
+    .shared("Claim")
+    .empty("204", "There is no such claim, or no longer.")
+    .done()
 }

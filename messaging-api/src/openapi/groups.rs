@@ -8,16 +8,16 @@ use utoipa::openapi::{
 };
 
 use super::{
-    parts::{JSON, about, count, in_json, location, response},
+    components::{JSON, count, in_json, location, operation, response},
     schemas::{any, array, format, integer, object, one_of, text},
 };
-use crate::config::{Config, Limits, check::MIN_TTL};
+use crate::config::{Config, Limits, MIN_TTL};
 
 const TAG: &str = "groups";
 const NAME: &str = "^[A-Za-z0-9_.-]{1,64}$";
 
 pub(crate) fn list(config: &Config) -> Operation {
-    about(TAG, "list_groups", "List groups", "A page of the queue's consumer groups, by name.")
+    operation(TAG, "list_groups", "List groups", "A page of the queue's consumer groups, by name.")
         .in_queue()
         .query(
             "marker",
@@ -35,7 +35,7 @@ pub(crate) fn list(config: &Config) -> Operation {
 }
 
 pub(crate) fn create(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "create_group",
         "Create a group",
@@ -55,7 +55,7 @@ pub(crate) fn create(_: &Config) -> Operation {
 }
 
 pub(crate) fn get(_: &Config) -> Operation {
-    about(TAG, "get_group", "Get a group", "Reads a group, and how much it has still to do.")
+    operation(TAG, "get_group", "Get a group", "Reads a group, and how much it has still to do.")
         .in_queue()
         .shared("Group")
         .json("200", "GroupState", "The group.")
@@ -64,7 +64,7 @@ pub(crate) fn get(_: &Config) -> Operation {
 }
 
 pub(crate) fn delete(_: &Config) -> Operation {
-    about(TAG, "delete_group", "Delete a group", "Deletes a group with all that it has.")
+    operation(TAG, "delete_group", "Delete a group", "Deletes a group with all that it has.")
         .in_queue()
         .shared("Group")
         .empty("204", "There is no such group, or no longer.")
@@ -72,7 +72,7 @@ pub(crate) fn delete(_: &Config) -> Operation {
 }
 
 pub(crate) fn seek(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "seek_group",
         "Move a group",
@@ -90,7 +90,7 @@ pub(crate) fn seek(_: &Config) -> Operation {
 pub(crate) fn claim(config: &Config) -> Operation {
     let claimed = in_json("The messages that are claimed.", "GroupClaim")
         .header("Location", location("The path of the claim."));
-    about(
+    operation(
         TAG,
         "claim_for_group",
         "Claim messages for a group",
@@ -113,7 +113,7 @@ pub(crate) fn claim(config: &Config) -> Operation {
 }
 
 pub(crate) fn get_claim(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "get_group_claim",
         "Get a claim of a group",
@@ -128,7 +128,7 @@ pub(crate) fn get_claim(_: &Config) -> Operation {
 }
 
 pub(crate) fn renew(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "renew_group_claim",
         "Renew a claim of a group",
@@ -144,7 +144,7 @@ pub(crate) fn renew(_: &Config) -> Operation {
 }
 
 pub(crate) fn release(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "release_group_claim",
         "Release a claim of a group",
@@ -164,7 +164,7 @@ pub(crate) fn acknowledge(_: &Config) -> Operation {
         "acknowledged": ["00001978b7d3c1a50000000000000001"],
         "failed": [{"id": "00001978b7d3c1a50000000000000002", "delay": 30}],
     });
-    about(
+    operation(
         TAG,
         "acknowledge_messages",
         "Acknowledge messages",

@@ -3,7 +3,7 @@
 use serde_json::json;
 use utoipa::openapi::path::Operation;
 
-use super::parts::{About, JSON, about, count, in_json, location};
+use super::components::{JSON, OperationDoc, count, in_json, location, operation};
 use crate::config::Config;
 
 const TAG: &str = "messages";
@@ -20,7 +20,7 @@ pub(crate) fn post(config: &Config) -> Operation {
     ]});
     let posted = in_json("They are stored.", "PostedMessages")
         .header("Location", location("The path that lists the messages, or the first of many."));
-    about(TAG, "post_messages", "Post messages", &text)
+    operation(TAG, "post_messages", "Post messages", &text)
         .in_queue()
         .body(JSON, "PostMessages", true, example)
         .answer("201", posted)
@@ -30,7 +30,7 @@ pub(crate) fn post(config: &Config) -> Operation {
 
 pub(crate) fn list(config: &Config) -> Operation {
     let max = config.limits.max_messages_per_page;
-    about(
+    operation(
         TAG,
         "list_messages",
         "List messages",
@@ -60,7 +60,7 @@ pub(crate) fn delete_many(config: &Config) -> Operation {
     let max = limits.max_messages_per_page;
     let pop = super::schemas::integer(1, i64::from(limits.max_messages_per_claim_or_pop));
     let with_claims = config.compat.message_delete_with_claim_id;
-    let about = about(
+    let about = operation(
         TAG,
         "delete_messages",
         "Delete or pop messages",
@@ -71,7 +71,7 @@ pub(crate) fn delete_many(config: &Config) -> Operation {
     .list("ids", max, "The messages to delete, claimed or not; those that are gone do not matter.")
     .query("pop", pop, "How many messages to take at most.")
     .example_query("pop=1");
-    let about: About = if with_claims {
+    let about: OperationDoc = if with_claims {
         about.list("claim_ids", max, "The claims that hold the messages; needed with `ids`.")
     } else {
         about
@@ -83,7 +83,7 @@ pub(crate) fn delete_many(config: &Config) -> Operation {
 }
 
 pub(crate) fn get(_: &Config) -> Operation {
-    about(TAG, "get_message", "Get a message", "Reads a message, claimed or not.")
+    operation(TAG, "get_message", "Get a message", "Reads a message, claimed or not.")
         .in_queue()
         .shared("Message")
         .json("200", "Message", "The message.")
@@ -93,7 +93,7 @@ pub(crate) fn get(_: &Config) -> Operation {
 
 pub(crate) fn reschedule(_: &Config) -> Operation {
     let example = json!({"deliver_at": "2030-01-31T08:00:00Z"});
-    about(
+    operation(
         TAG,
         "reschedule_message",
         "Reschedule a message",
@@ -110,7 +110,7 @@ pub(crate) fn reschedule(_: &Config) -> Operation {
 
 pub(crate) fn delete(_: &Config) -> Operation {
     let claim = super::schemas::text();
-    about(
+    operation(
         TAG,
         "delete_message",
         "Delete a message",

@@ -3,13 +3,16 @@
 use serde_json::json;
 use utoipa::openapi::path::Operation;
 
-use super::parts::{JSON, about, count, in_json, location, response};
-use crate::{config::Config, routes::PATCH_TYPE};
+use super::components::{JSON, count, in_json, location, operation, response};
+use crate::config::Config;
+
+/// The media type of a metadata patch.
+pub(crate) const PATCH_TYPE: &str = "application/openstack-messaging-v2.0-json-patch";
 
 const TAG: &str = "queues";
 
 pub(crate) fn list(config: &Config) -> Operation {
-    about(TAG, "list_queues", "List queues", "A page of the project's queues, by name.")
+    operation(TAG, "list_queues", "List queues", "A page of the project's queues, by name.")
         .by_caller()
         .shared("Marker")
         .query(
@@ -29,7 +32,7 @@ pub(crate) fn list(config: &Config) -> Operation {
 }
 
 pub(crate) fn get(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "get_queue",
         "Get a queue's metadata",
@@ -47,7 +50,7 @@ pub(crate) fn create(config: &Config) -> Operation {
     );
     let path = || location("The path of the queue.");
     let example = json!({"_default_message_ttl": 600, "team": "shipping"});
-    about(TAG, "create_queue", "Create a queue", &text)
+    operation(TAG, "create_queue", "Create a queue", &text)
         .in_queue()
         .body(JSON, "Metadata", false, example)
         .answer("201", response("The queue is made.").header("Location", path()))
@@ -57,7 +60,7 @@ pub(crate) fn create(config: &Config) -> Operation {
 
 pub(crate) fn patch(_: &Config) -> Operation {
     let example = json!([{"op": "add", "path": "/metadata/team", "value": "billing"}]);
-    about(
+    operation(
         TAG,
         "patch_queue",
         "Change a queue's metadata",
@@ -71,14 +74,19 @@ pub(crate) fn patch(_: &Config) -> Operation {
 }
 
 pub(crate) fn delete(_: &Config) -> Operation {
-    about(TAG, "delete_queue", "Delete a queue", "Deletes a queue with its messages and claims.")
-        .in_queue()
-        .empty("204", "There is no such queue, or no longer.")
-        .done()
+    operation(
+        TAG,
+        "delete_queue",
+        "Delete a queue",
+        "Deletes a queue with its messages and claims.",
+    )
+    .in_queue()
+    .empty("204", "There is no such queue, or no longer.")
+    .done()
 }
 
 pub(crate) fn stats(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "get_queue_stats",
         "Count a queue's messages",
@@ -90,7 +98,7 @@ pub(crate) fn stats(_: &Config) -> Operation {
 }
 
 pub(crate) fn redrive(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "redrive_queue",
         "Redrive dead letters",
@@ -107,7 +115,7 @@ pub(crate) fn redrive(_: &Config) -> Operation {
 }
 
 pub(crate) fn purge(_: &Config) -> Operation {
-    about(
+    operation(
         TAG,
         "purge_queue",
         "Purge a queue",

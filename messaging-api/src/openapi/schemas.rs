@@ -8,7 +8,7 @@ use utoipa::openapi::{
 };
 
 use crate::{
-    config::{Config, Limits, check::MIN_TTL},
+    config::{Config, Limits, MIN_TTL},
     services::{DEFAULT_REDRIVEN, MAX_RATE, MAX_REDRIVEN},
 };
 
@@ -70,7 +70,6 @@ fn seconds(text: &str, min: i64, max: i64, default: i64) -> ObjectBuilder {
 pub(super) fn add(components: ComponentsBuilder, config: &Config) -> ComponentsBuilder {
     let components = messages(components, &config.limits);
     let components = claims(components, &config.limits);
-    let components = super::groups::schemas(components, &config.limits);
     let components = metadata(components, &config.limits);
     service(queues(components))
 }

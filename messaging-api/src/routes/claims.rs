@@ -7,11 +7,10 @@ use serde_json::{Map, Value};
 
 use super::render::{self, Shape, age, claim_path};
 use crate::{
+    coerce::integer,
     config::Config,
     error::ApiError,
-    extract::{BodyReader, InQueue, PlaceTaken, Query, segment},
-    json,
-    long_poll::Patience,
+    extract::{BodyReader, InQueue, LongPoll, Query, segment},
     services::Services,
 };
 
@@ -20,16 +19,16 @@ use crate::{
 pub(super) async fn create(
     queue: InQueue,
     query: Query,
-    place: PlaceTaken,
+    long_poll: LongPoll,
     body: BodyReader,
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
-    let patience = Patience::of(&query, place.0, place.1)?;
+    let budget = long_poll.budget(&query)?;
     let document = body.read_terms(config.limits.max_queue_metadata).await?;
     let (ttl, grace) = terms(&document)?;
-    let Some(claim) = services.create_claim(&queue.key, ttl, grace, limit, &patience).await? else {
+    let Some(claim) = services.create_claim(&queue.key, ttl, grace, limit, &budget).await? else {
         return Ok(HttpResponse::NoContent().finish());
     };
     let name = &queue.key.name;
@@ -51,7 +50,7 @@ pub(super) fn terms(document: &Map<String, Value>) -> Result<(Option<i64>, Optio
 fn seconds(document: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
     match document.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => json::integer(value)
+        Some(value) => integer(value)
             .map(Some)
             .ok_or_else(|| ApiError::Body(format!("\"{key}\" must be an integer"))),
     }

@@ -7,26 +7,35 @@ use actix_web::{
     http::header,
     web::{Bytes, Data},
 };
+use serde_json::Value;
 
-use crate::{config::Config, extract::Accepted, openapi};
+use crate::{config::Config, extract::AcceptsJson, openapi};
 
 /// Neither changes while the service runs; a new version of it is seen soon.
 const CACHE: &str = "max-age=300";
 
-/// Both documents, rendered when they are first asked for.
-#[derive(Debug, Default)]
+/// Both documents, rendered at their first request.
+#[derive(Debug)]
 pub(crate) struct Documents {
+    build: fn(&Config) -> Value,
     description: OnceLock<Bytes>,
     page: OnceLock<String>,
 }
 
+impl Documents {
+    /// Takes the function that builds the OpenAPI document.
+    pub(crate) const fn new(build: fn(&Config) -> Value) -> Self {
+        Self { build, description: OnceLock::new(), page: OnceLock::new() }
+    }
+}
+
 /// `GET /v2/openapi.json`: 200 with the OpenAPI description.
 pub(super) async fn openapi(
-    _: Accepted,
+    _: AcceptsJson,
     config: Data<Config>,
     documents: Data<Documents>,
 ) -> HttpResponse {
-    let render = || openapi::document(&config, super::described(&config)).to_string().into();
+    let render = || (documents.build)(&config).to_string().into();
     HttpResponse::Ok()
         .content_type("application/json")
         .insert_header((header::CACHE_CONTROL, CACHE))
@@ -35,7 +44,7 @@ pub(super) async fn openapi(
 
 /// `GET /docs`: 200 with the page, which loads nothing and runs nothing.
 pub(super) async fn page(config: Data<Config>, documents: Data<Documents>) -> HttpResponse {
-    let render = || openapi::page(&openapi::document(&config, super::described(&config)));
+    let render = || openapi::page(&(documents.build)(&config));
     let page = documents.page.get_or_init(render);
     // The style belongs to this answer, and no other would be applied.
     let nonce = uuid::Uuid::new_v4().simple().to_string();

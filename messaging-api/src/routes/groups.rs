@@ -18,8 +18,7 @@ use super::{
 use crate::{
     config::Config,
     error::ApiError,
-    extract::{BodyReader, InQueue, PlaceTaken, Query, segment},
-    long_poll::Patience,
+    extract::{BodyReader, InQueue, LongPoll, Query, segment},
     services::{GroupState, Services},
 };
 
@@ -44,7 +43,7 @@ pub(super) async fn list(
     let (limit, marker) = (query.integer("limit")?, query.text("marker"));
     let page = services.list_groups(&queue.key, marker, limit).await?;
     let name = &queue.key.name;
-    let groups: Vec<_> = page.items.iter().map(|group| described(name, group)).collect();
+    let groups: Vec<_> = page.items.iter().map(|group| group_out(name, group)).collect();
     let mut links = Vec::new();
     if let Some(last) = page.items.last() {
         let link = NextLink::default().with("limit", limit);
@@ -54,7 +53,7 @@ pub(super) async fn list(
     Ok(ok(json!({"groups": groups, "links": links}).to_string()))
 }
 
-fn described(queue: &QueueName, group: &Group) -> Map<String, Value> {
+fn group_out(queue: &QueueName, group: &Group) -> Map<String, Value> {
     let mut out = Map::new();
     out.insert("name".into(), group.name.as_str().into());
     out.insert("href".into(), format!("{}/{}", groups_path(queue), group.name).into());
@@ -119,7 +118,7 @@ pub(super) async fn get(
 ) -> Result<HttpResponse, ApiError> {
     let name = segment(&request, "group");
     let GroupState { group, stats } = services.describe_group(&queue.key, &name).await?;
-    let mut out = described(&queue.key.name, &group);
+    let mut out = group_out(&queue.key.name, &group);
     out.insert("backlog".into(), stats.free.into());
     out.insert("in_flight".into(), stats.claimed.into());
     let oldest = stats.oldest.map(|mark| age(mark.posted_at, services.now()));
@@ -161,17 +160,17 @@ pub(super) async fn claim(
     queue: InQueue,
     request: HttpRequest,
     query: Query,
-    place: PlaceTaken,
+    long_poll: LongPoll,
     body: BodyReader,
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
-    let patience = Patience::of(&query, place.0, place.1)?;
+    let budget = long_poll.budget(&query)?;
     let document = body.read_terms(config.limits.max_queue_metadata).await?;
     let (ttl, grace) = terms(&document)?;
     let name = segment(&request, "group");
-    let claimed = services.claim_for_group(&queue.key, &name, ttl, grace, limit, &patience).await?;
+    let claimed = services.claim_for_group(&queue.key, &name, ttl, grace, limit, &budget).await?;
     let Some(claim) = claimed else {
         return Ok(HttpResponse::NoContent().finish());
     };

@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_variable_of_a_template_is_described() {
+    fn every_variable_of_a_template_is_documented() {
         let document: Value = serde_json::from_str(&HOME).unwrap();
         assert_eq!(
             document["resources"]["rel/message_delete"],

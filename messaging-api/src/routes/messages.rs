@@ -13,8 +13,7 @@ use super::{
 use crate::{
     config::Config,
     error::ApiError,
-    extract::{BodyReader, InQueue, PlaceTaken, Query, segment},
-    long_poll::Patience,
+    extract::{BodyReader, InQueue, LongPoll, Query, segment},
     services::{Delayed, Listing, PopOrIds, Services},
 };
 
@@ -22,7 +21,7 @@ use crate::{
 pub(super) async fn list(
     queue: InQueue,
     query: Query,
-    place: PlaceTaken,
+    long_poll: LongPoll,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
     if let Some(ids) = query.list("ids") {
@@ -34,7 +33,7 @@ pub(super) async fn list(
     let include_claimed = query.flag("include_claimed")?;
     let include_delayed = query.flag("include_delayed")?;
     let scheduled = query.flag("scheduled")?;
-    let patience = Patience::of(&query, place.0, place.1)?;
+    let budget = long_poll.budget(&query)?;
     let listing = Listing {
         marker: marker.map(ToOwned::to_owned),
         limit,
@@ -47,7 +46,7 @@ pub(super) async fn list(
         },
     };
     let (page, delays) =
-        services.list_messages(&queue.key, &queue.caller.client, &listing, &patience).await?;
+        services.list_messages(&queue.key, &queue.caller.client, &listing, &budget).await?;
     let mut out = r#"{"messages":"#.to_owned();
     render::messages(&mut out, &queue.key.name, &page.items, Shape::Linked, services.now());
     out.push_str(r#","links":["#);

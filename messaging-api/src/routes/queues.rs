@@ -4,16 +4,15 @@ use actix_web::{HttpRequest, HttpResponse, http::header, web::Data};
 use serde_json::{Map, Value, json};
 use storage_traits::{Page, catalog::MetadataFilter};
 
-use super::links::NextLink;
+use super::{links::NextLink, patch};
 use crate::{
     config::Config,
     error::ApiError,
     extract::{BodyReader, Caller, InQueue, Query, parse_integer},
     json,
-    services::{QueueListing, Services, parse_patch},
+    openapi::PATCH_TYPE,
+    services::{QueueListing, Services},
 };
-
-pub(crate) const PATCH_TYPE: &str = "application/openstack-messaging-v2.0-json-patch";
 
 /// `GET /v2/queues`: 200 with a page of the project's queues.
 pub(super) async fn list(
@@ -120,7 +119,7 @@ pub(super) async fn get(
 }
 
 /// `PATCH /v2/queues/{queue}`: 200 with the metadata as they are now.
-pub(super) async fn patch(
+pub(super) async fn update(
     queue: InQueue,
     request: HttpRequest,
     body: BodyReader,
@@ -137,7 +136,7 @@ pub(super) async fn patch(
         return Err(ApiError::MediaType(format!("the content type must be {PATCH_TYPE}")));
     }
     let bytes = body.read().await?.unwrap_or_default();
-    let operations = parse_patch(json::value(&bytes)?)?;
+    let operations = patch::parse(json::value(&bytes)?)?;
     Ok(HttpResponse::Ok().json(services.patch_queue(&queue.key, &operations).await?))
 }
 

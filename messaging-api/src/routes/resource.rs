@@ -12,16 +12,13 @@ use utoipa::openapi::path::Operation;
 use crate::{
     config::Config,
     error::ApiError,
-    extract::{Accepted, Caller, InQueue},
+    extract::{AcceptsJson, Caller, InQueue},
+    metrics::RouteLabel,
 };
-
-/// What a request is counted under: the path's pattern, of which there are few.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Label(pub &'static str);
 
 /// What a resource asks of every request, whatever its method.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Asks {
+pub(super) enum Requires {
     Nothing,
     Accept,
     Caller,
@@ -34,13 +31,13 @@ pub(crate) type Describe = fn(&Config) -> Operation;
 /// What is served at a path.
 pub(super) struct Resource {
     path: &'static str,
-    asks: Asks,
+    requires: Requires,
     methods: Vec<(Method, Route, Describe)>,
 }
 
 impl Resource {
-    pub(super) const fn new(path: &'static str, asks: Asks) -> Self {
-        Self { path, asks, methods: Vec::new() }
+    pub(super) const fn new(path: &'static str, requires: Requires) -> Self {
+        Self { path, requires, methods: Vec::new() }
     }
 
     /// Adds a method: who serves it, and what is said of it.
@@ -56,7 +53,7 @@ impl Resource {
     }
 
     /// What is said of each method.
-    pub(super) fn described(
+    pub(super) fn documented(
         self,
         config: &Config,
     ) -> impl Iterator<Item = (&'static str, Method, Operation)> {
@@ -69,15 +66,15 @@ impl Resource {
         let allow = self.allow();
         let refuse = move || refused(ApiError::Method(allow));
         let pattern = self.path.replace('}', ":[^/]*}");
-        let mut resource = web::resource(pattern).app_data(Label(self.path));
+        let mut resource = web::resource(pattern).app_data(RouteLabel(self.path));
         for (_, route, _) in self.methods {
             resource = resource.route(route);
         }
-        app.service(match self.asks {
-            Asks::Nothing => resource.default_service(web::to(refuse)),
-            Asks::Accept => resource.default_service(web::to(move |_: Accepted| refuse())),
-            Asks::Caller => resource.default_service(web::to(move |_: Caller| refuse())),
-            Asks::Queue => resource.default_service(web::to(move |_: InQueue| refuse())),
+        app.service(match self.requires {
+            Requires::Nothing => resource.default_service(web::to(refuse)),
+            Requires::Accept => resource.default_service(web::to(move |_: AcceptsJson| refuse())),
+            Requires::Caller => resource.default_service(web::to(move |_: Caller| refuse())),
+            Requires::Queue => resource.default_service(web::to(move |_: InQueue| refuse())),
         });
     }
 

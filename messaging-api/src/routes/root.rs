@@ -2,7 +2,7 @@
 
 use actix_web::{HttpResponse, http::StatusCode};
 
-use crate::extract::Accepted;
+use crate::extract::AcceptsJson;
 
 const VERSIONS: &str = concat!(
     r#"{"versions":[{"id":"2","status":"CURRENT","updated":"2014-9-24T04:06:47Z","#,
@@ -12,7 +12,7 @@ const VERSIONS: &str = concat!(
 );
 
 /// `GET /`: 300 with the one version that there is.
-pub(super) async fn versions(_: Accepted) -> HttpResponse {
+pub(super) async fn versions(_: AcceptsJson) -> HttpResponse {
     HttpResponse::build(StatusCode::MULTIPLE_CHOICES)
         .content_type("application/json")
         .body(VERSIONS)

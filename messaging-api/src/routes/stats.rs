@@ -25,19 +25,19 @@ pub(super) async fn stats(
         "free": stats.free,
         "total": stats.claimed + stats.free,
     });
-    for (name, mark) in [("oldest", stats.oldest), ("newest", stats.newest)] {
-        if let Some(mark) = mark {
-            messages[name] = mark_out(&queue, mark, now);
+    for (name, position) in [("oldest", stats.oldest), ("newest", stats.newest)] {
+        if let Some(position) = position {
+            messages[name] = position_out(&queue, position, now);
         }
     }
     Ok(HttpResponse::Ok().json(json!({ "messages": messages })))
 }
 
-fn mark_out(queue: &InQueue, mark: MessagePosition, now: Timestamp) -> Value {
+fn position_out(queue: &InQueue, position: MessagePosition, now: Timestamp) -> Value {
     json!({
-        "href": message_path(&queue.key.name, mark.id),
-        "age": age(mark.posted_at, now),
-        "created": utc(mark.posted_at),
+        "href": message_path(&queue.key.name, position.id),
+        "age": age(position.posted_at, now),
+        "created": utc(position.posted_at),
     })
 }
 

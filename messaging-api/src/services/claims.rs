@@ -8,8 +8,15 @@ use storage_traits::{
     pool::WatchFor,
 };
 
-use super::{Services, directory::Known, metadata::DeadLetters, queues::page_limit};
-use crate::{config::check::MIN_TTL, error::ApiError, long_poll::Patience};
+use super::{
+    context::Services,
+    error::{Error, Result},
+    long_poll::WaitBudget,
+    metadata::DeadLetters,
+    queue_cache::CachedQueue,
+    queues::page_limit,
+};
+use crate::config::MIN_TTL;
 
 impl Services {
     /// Claims messages, and waits for some if there are none; `None` if there are none to claim.
@@ -19,20 +26,20 @@ impl Services {
         ttl: Option<i64>,
         grace: Option<i64>,
         limit: Option<i64>,
-        patience: &Patience,
-    ) -> Result<Option<Claim>, ApiError> {
+        budget: &WaitBudget,
+    ) -> Result<Option<Claim>> {
         let terms = self.claim_terms(ttl, grace)?;
         let limit = page_limit(limit, self.config.limits.max_messages_per_claim_or_pop)?;
         let mut watched = None;
         loop {
-            let known = self.directory.find(key).await?;
-            if let Some(known) = &known
-                && let Some(claim) = self.claim_now(known, terms, limit).await?
+            let cached = self.queues.find(key).await?;
+            if let Some(cached) = &cached
+                && let Some(claim) = self.claim_now(cached, terms, limit).await?
             {
                 return Ok(Some(claim));
             }
             let what = WatchFor::Claimable;
-            if !self.wait_for(known.as_deref(), what, &mut watched, patience).await? {
+            if !self.wait_for(cached.as_deref(), what, &mut watched, budget).await? {
                 return Ok(None);
             }
         }
@@ -40,20 +47,20 @@ impl Services {
 
     async fn claim_now(
         &self,
-        known: &Known,
+        cached: &CachedQueue,
         terms: ClaimTerms,
         limit: Limit,
-    ) -> Result<Option<Claim>, ApiError> {
+    ) -> Result<Option<Claim>> {
         let now = self.now();
         let (id, mut tries) = (ClaimId::random(), 3);
         loop {
             // The dead-letter queue may be deleted again and again; then nothing is moved to it.
             tries -= 1;
-            let dead_letter = if tries > 0 { self.dead_letter(known, now).await? } else { None };
+            let dead_letter = if tries > 0 { self.dead_letter(cached, now).await? } else { None };
             let spec = ClaimSpec { id, terms, limit, dead_letter };
-            match self.pool.claim(known.queue(), &spec, now).await {
+            match self.pool.claim(cached.queue(), &spec, now).await {
                 Err(StoreError::NotFound { .. }) if tries > 0 => {
-                    self.reopen_dead_letters(known).await?;
+                    self.reopen_dead_letters(cached).await?;
                 }
                 result => return Ok(result?),
             }
@@ -61,12 +68,12 @@ impl Services {
     }
 
     /// The pool does not know the dead-letter queue: a crash or a deletion came between.
-    async fn reopen_dead_letters(&self, known: &Known) -> Result<(), ApiError> {
-        if let Some(rule) = &known.settings.dead_letters {
-            let project = known.queue().key.project.clone();
+    async fn reopen_dead_letters(&self, cached: &CachedQueue) -> Result<()> {
+        if let Some(rule) = &cached.settings.dead_letters {
+            let project = cached.queue().key.project.clone();
             let key = QueueKey { project, name: rule.queue.clone() };
-            if let Some(target) = self.directory.find(&key).await? {
-                self.directory.reopen(&target).await?;
+            if let Some(target) = self.queues.find(&key).await? {
+                self.queues.reopen(&target).await?;
             }
         }
         Ok(())
@@ -75,11 +82,11 @@ impl Services {
     /// The dead-letter rule of a queue; its target is created if it is missing.
     async fn dead_letter(
         &self,
-        known: &Known,
+        cached: &CachedQueue,
         now: Timestamp,
-    ) -> Result<Option<DeadLetter>, ApiError> {
-        match &known.settings.dead_letters {
-            Some(rule) => self.resolve_rule(known, rule, now).await.map(Some),
+    ) -> Result<Option<DeadLetter>> {
+        match &cached.settings.dead_letters {
+            Some(rule) => self.resolve_rule(cached, rule, now).await.map(Some),
             None => Ok(None),
         }
     }
@@ -87,13 +94,13 @@ impl Services {
     /// Finds the queue that a dead-letter rule names, or creates it.
     pub(super) async fn resolve_rule(
         &self,
-        known: &Known,
+        cached: &CachedQueue,
         rule: &DeadLetters,
         now: Timestamp,
-    ) -> Result<DeadLetter, ApiError> {
-        let project = known.queue().key.project.clone();
+    ) -> Result<DeadLetter> {
+        let project = cached.queue().key.project.clone();
         let key = QueueKey { project, name: rule.queue.clone() };
-        let (target, _) = self.directory.find_or_create(&key, &Metadata::default(), now).await?;
+        let (target, _) = self.queues.find_or_create(&key, &Metadata::default(), now).await?;
         Ok(DeadLetter {
             queue: target.queue().clone(),
             max_claim_count: rule.max_claim_count,
@@ -102,18 +109,14 @@ impl Services {
         })
     }
 
-    pub(super) fn claim_terms(
-        &self,
-        ttl: Option<i64>,
-        grace: Option<i64>,
-    ) -> Result<ClaimTerms, ApiError> {
+    pub(super) fn claim_terms(&self, ttl: Option<i64>, grace: Option<i64>) -> Result<ClaimTerms> {
         let limits = &self.config.limits;
         let bounded = |name: &str, given: Option<i64>, default: i64, max: i64| {
             let seconds = given.unwrap_or(default);
             if (MIN_TTL..=max).contains(&seconds) {
                 Ok(Duration::from_secs(seconds.unsigned_abs()))
             } else {
-                Err(ApiError::Invalid(format!("\"{name}\" must be {MIN_TTL} to {max} seconds")))
+                Err(Error::InvalidValue(format!("\"{name}\" must be {MIN_TTL} to {max} seconds")))
             }
         };
         Ok(ClaimTerms {
@@ -127,12 +130,12 @@ impl Services {
         &self,
         key: &QueueKey,
         id: &str,
-    ) -> Result<Option<(Claim, Timestamp)>, ApiError> {
-        let (Ok(id), Some(known)) = (id.parse(), self.directory.find(key).await?) else {
+    ) -> Result<Option<(Claim, Timestamp)>> {
+        let (Ok(id), Some(cached)) = (id.parse(), self.queues.find(key).await?) else {
             return Ok(None);
         };
         let now = self.now();
-        let claim = self.pool.get_claim(known.queue(), id, now).await?;
+        let claim = self.pool.get_claim(cached.queue(), id, now).await?;
         Ok(claim.map(|claim| (claim, now)))
     }
 
@@ -143,21 +146,21 @@ impl Services {
         id: &str,
         ttl: Option<i64>,
         grace: Option<i64>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<()> {
         let terms = self.claim_terms(ttl, grace)?;
-        let missing = || ApiError::NotFound(format!("the claim {id} does not exist or is over"));
-        let known = self.directory.find(key).await?.ok_or_else(missing)?;
+        let missing = || Error::NotFound(format!("the claim {id} does not exist or is over"));
+        let cached = self.queues.find(key).await?.ok_or_else(missing)?;
         let id = id.parse().map_err(|_| missing())?;
-        match self.pool.renew(known.queue(), id, terms, self.now()).await {
+        match self.pool.renew(cached.queue(), id, terms, self.now()).await {
             Err(StoreError::NotFound { .. }) => Err(missing()),
             result => Ok(result?),
         }
     }
 
     /// Frees what a claim holds; succeeds if there is no such claim.
-    pub(crate) async fn release_claim(&self, key: &QueueKey, id: &str) -> Result<(), ApiError> {
-        if let (Ok(id), Some(known)) = (id.parse(), self.directory.find(key).await?) {
-            self.pool.release(known.queue(), id, self.now()).await?;
+    pub(crate) async fn release_claim(&self, key: &QueueKey, id: &str) -> Result<()> {
+        if let (Ok(id), Some(cached)) = (id.parse(), self.queues.find(key).await?) {
+            self.pool.release(cached.queue(), id, self.now()).await?;
         }
         Ok(())
     }

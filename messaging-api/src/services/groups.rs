@@ -12,8 +12,15 @@ use storage_traits::{
     pool::{Stats, WatchFor},
 };
 
-use super::{Services, directory::Known, metadata::DeadLetters, queues::page_limit};
-use crate::{error::ApiError, long_poll::Patience};
+use super::{
+    context::Services,
+    error::{Error, Result},
+    long_poll::WaitBudget,
+    metadata::DeadLetters,
+    queue_cache::CachedQueue,
+    queues::page_limit,
+};
+use crate::config::MIN_TTL;
 
 /// How many groups a queue may have: each post costs work for each of them.
 const MAX_GROUPS: u32 = 100;
@@ -40,62 +47,58 @@ impl Services {
         name: &str,
         start: StartPoint,
         settings: Map<String, Value>,
-    ) -> Result<bool, ApiError> {
+    ) -> Result<bool> {
         let name = group_name(name)?;
         check_settings(&settings, self.config.limits.max_message_ttl)?;
         let (settings, now) = (Metadata::from(settings), self.now());
-        if let Some(known) = self.directory.find(key).await? {
-            let groups = self.all_groups(&known).await?;
+        if let Some(cached) = self.queues.find(key).await? {
+            let groups = self.all_groups(&cached).await?;
             let is_known = groups.iter().any(|group| group.name == name);
             if !is_known && groups.len() >= MAX_GROUPS as usize {
                 let text = format!("a queue has at most {MAX_GROUPS} groups");
-                return Err(ApiError::Conflict(text));
+                return Err(Error::Conflict(text));
             }
         }
-        let create = async |known: Arc<Known>| {
-            self.pool.create_group(known.queue(), &name, start, &settings, now).await
+        let create = async |cached: Arc<CachedQueue>| {
+            self.pool.create_group(cached.queue(), &name, start, &settings, now).await
         };
-        let (_, new) = self.directory.with_queue(key, now, create).await?;
+        let (_, new) = self.queues.with_queue(key, now, create).await?;
         Ok(new)
     }
 
     /// Refuses a post that would make too much work at once, of which the groups have a share.
     pub(super) async fn check_post_to_groups(
         &self,
-        known: &Known,
+        cached: &CachedQueue,
         messages: usize,
-    ) -> Result<(), ApiError> {
+    ) -> Result<()> {
         if messages <= MAX_COPIES / (MAX_GROUPS as usize + 2) {
             return Ok(());
         }
-        let retained = known.settings.retained;
-        let groups = self.all_groups(known).await?.len();
+        let retained = cached.settings.retained;
+        let groups = self.all_groups(cached).await?.len();
         let copies = 1 + groups + usize::from(retained);
         let max = MAX_COPIES / copies;
         if copies == 1 || messages <= max {
             return Ok(());
         }
         let kept = if retained { " and \"_retention\"" } else { "" };
-        Err(ApiError::Invalid(format!(
+        Err(Error::InvalidValue(format!(
             "a post to a queue with {groups} groups{kept} has at most {max} messages"
         )))
     }
 
     /// The groups of a queue.
-    pub(super) async fn all_groups(&self, known: &Known) -> Result<Vec<Group>, ApiError> {
+    pub(super) async fn all_groups(&self, cached: &CachedQueue) -> Result<Vec<Group>> {
         // Of those that come at the same time a few more may get in.
         match Limit::new(2 * MAX_GROUPS) {
-            Some(limit) => Ok(self.pool.list_groups(known.queue(), None, limit).await?.items),
+            Some(limit) => Ok(self.pool.list_groups(cached.queue(), None, limit).await?.items),
             None => Ok(Vec::new()),
         }
     }
 
     /// Looks a group up, and what it has.
-    pub(crate) async fn describe_group(
-        &self,
-        key: &QueueKey,
-        name: &str,
-    ) -> Result<GroupState, ApiError> {
+    pub(crate) async fn describe_group(&self, key: &QueueKey, name: &str) -> Result<GroupState> {
         let (_, group) = self.find_group(key, name).await?;
         let stats = self.pool.stats(&group.as_queue, self.now()).await?;
         Ok(GroupState { group, stats })
@@ -107,20 +110,22 @@ impl Services {
         key: &QueueKey,
         marker: Option<&str>,
         limit: Option<i64>,
-    ) -> Result<Page<Group>, ApiError> {
+    ) -> Result<Page<Group>> {
         let limit = page_limit(limit, self.config.limits.max_queues_per_page)?;
         let marker = marker.map(group_name).transpose()?;
-        match self.directory.find(key).await? {
-            Some(known) => Ok(self.pool.list_groups(known.queue(), marker.as_ref(), limit).await?),
+        match self.queues.find(key).await? {
+            Some(cached) => {
+                Ok(self.pool.list_groups(cached.queue(), marker.as_ref(), limit).await?)
+            }
             None => Ok(Page::empty()),
         }
     }
 
     /// Deletes a group; succeeds if there is none.
-    pub(crate) async fn delete_group(&self, key: &QueueKey, name: &str) -> Result<(), ApiError> {
+    pub(crate) async fn delete_group(&self, key: &QueueKey, name: &str) -> Result<()> {
         let name = group_name(name)?;
-        if let Some(known) = self.directory.find(key).await? {
-            self.pool.delete_group(known.queue(), &name).await?;
+        if let Some(cached) = self.queues.find(key).await? {
+            self.pool.delete_group(cached.queue(), &name).await?;
         }
         Ok(())
     }
@@ -131,10 +136,10 @@ impl Services {
         key: &QueueKey,
         name: &str,
         to: StartPoint,
-    ) -> Result<(), ApiError> {
+    ) -> Result<()> {
         let group = group_name(name)?;
-        let known = self.directory.find(key).await?.ok_or_else(|| missing(name))?;
-        let moved = self.pool.seek_group(known.queue(), &group, to, self.now()).await?;
+        let cached = self.queues.find(key).await?.ok_or_else(|| missing(name))?;
+        let moved = self.pool.seek_group(cached.queue(), &group, to, self.now()).await?;
         moved.map(drop).ok_or_else(|| missing(name))
     }
 
@@ -146,16 +151,17 @@ impl Services {
         ttl: Option<i64>,
         grace: Option<i64>,
         limit: Option<i64>,
-        patience: &Patience,
-    ) -> Result<Option<Claim>, ApiError> {
+        budget: &WaitBudget,
+    ) -> Result<Option<Claim>> {
         let terms = self.claim_terms(ttl, grace)?;
         let limit = page_limit(limit, self.config.limits.max_messages_per_claim_or_pop)?;
         let (mut watched, mut tries) = (None, 3);
         loop {
             // Looked up each time: a group that is moved gets another reading.
-            let (known, group) = self.find_group(key, name).await?;
+            let (cached, group) = self.find_group(key, name).await?;
             // The dead-letter queue may be deleted again and again; then nothing is moved to it.
-            let dead_letter = if tries > 0 { self.group_rule(&known, &group).await? } else { None };
+            let dead_letter =
+                if tries > 0 { self.group_rule(&cached, &group).await? } else { None };
             let id = ClaimId::random();
             let spec = ClaimSpec { id, terms, limit, dead_letter };
             match self.pool.claim(&group.as_queue, &spec, self.now()).await {
@@ -164,16 +170,16 @@ impl Services {
                 Err(StoreError::NotFound { .. }) if tries > 0 => {
                     tries -= 1;
                     if let Some(rule) = &spec.dead_letter
-                        && let Some(target) = self.directory.find(&rule.queue.key).await?
+                        && let Some(target) = self.queues.find(&rule.queue.key).await?
                     {
-                        self.directory.reopen(&target).await?;
+                        self.queues.reopen(&target).await?;
                     }
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             }
             let what = WatchFor::Claimable;
-            if !self.wait_for_reading(&group.as_queue, what, &mut watched, patience).await? {
+            if !self.wait_for_group(&group.as_queue, what, &mut watched, budget).await? {
                 return Ok(None);
             }
         }
@@ -185,7 +191,7 @@ impl Services {
         key: &QueueKey,
         name: &str,
         id: &str,
-    ) -> Result<Option<(Claim, Timestamp)>, ApiError> {
+    ) -> Result<Option<(Claim, Timestamp)>> {
         let (_, group) = self.find_group(key, name).await?;
         let Ok(id) = id.parse() else { return Ok(None) };
         let now = self.now();
@@ -200,10 +206,10 @@ impl Services {
         id: &str,
         ttl: Option<i64>,
         grace: Option<i64>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<()> {
         let terms = self.claim_terms(ttl, grace)?;
         let (_, group) = self.find_group(key, name).await?;
-        let over = || ApiError::NotFound(format!("the claim {id} does not exist or is over"));
+        let over = || Error::NotFound(format!("the claim {id} does not exist or is over"));
         let claim = id.parse().map_err(|_| over())?;
         match self.pool.renew(&group.as_queue, claim, terms, self.now()).await {
             Err(StoreError::NotFound { .. }) => Err(over()),
@@ -217,7 +223,7 @@ impl Services {
         key: &QueueKey,
         name: &str,
         id: &str,
-    ) -> Result<(), ApiError> {
+    ) -> Result<()> {
         let (_, group) = self.find_group(key, name).await?;
         if let Ok(id) = id.parse() {
             self.pool.release(&group.as_queue, id, self.now()).await?;
@@ -232,29 +238,21 @@ impl Services {
         name: &str,
         claim: &str,
         said: &[Acknowledgement],
-    ) -> Result<Vec<AckResult>, ApiError> {
+    ) -> Result<Vec<AckResult>> {
         let (_, group) = self.find_group(key, name).await?;
         let Ok(claim) = claim.parse() else { return Ok(vec![AckResult::NotHeld; said.len()]) };
         Ok(self.pool.acknowledge(&group.as_queue, claim, said, self.now()).await?)
     }
 
-    async fn find_group(
-        &self,
-        key: &QueueKey,
-        name: &str,
-    ) -> Result<(Arc<Known>, Group), ApiError> {
+    async fn find_group(&self, key: &QueueKey, name: &str) -> Result<(Arc<CachedQueue>, Group)> {
         let group = group_name(name)?;
-        let known = self.directory.find(key).await?.ok_or_else(|| missing(name))?;
-        let group = self.pool.get_group(known.queue(), &group).await?;
-        group.map(|group| (known, group)).ok_or_else(|| missing(name))
+        let cached = self.queues.find(key).await?.ok_or_else(|| missing(name))?;
+        let group = self.pool.get_group(cached.queue(), &group).await?;
+        group.map(|group| (cached, group)).ok_or_else(|| missing(name))
     }
 
     /// The dead-letter rule of a group.
-    async fn group_rule(
-        &self,
-        known: &Known,
-        group: &Group,
-    ) -> Result<Option<DeadLetter>, ApiError> {
+    async fn group_rule(&self, cached: &CachedQueue, group: &Group) -> Result<Option<DeadLetter>> {
         let number = |key| group.settings.get(key).and_then(Value::as_u64);
         let queue = group.settings.get(DEAD_LETTER_QUEUE).and_then(Value::as_str);
         let Some((queue, count)) =
@@ -267,21 +265,21 @@ impl Services {
             max_claim_count: u32::try_from(count).unwrap_or(u32::MAX),
             ttl: number(DEAD_LETTER_TTL).map(Duration::from_secs),
         };
-        self.resolve_rule(known, &rule, self.now()).await.map(Some)
+        self.resolve_rule(cached, &rule, self.now()).await.map(Some)
     }
 }
 
-fn group_name(name: &str) -> Result<GroupName, ApiError> {
-    name.parse().map_err(|error| ApiError::Invalid(format!("{error}, not {name:?}")))
+fn group_name(name: &str) -> Result<GroupName> {
+    name.parse().map_err(|error| Error::InvalidValue(format!("{error}, not {name:?}")))
 }
 
-fn missing(name: &str) -> ApiError {
-    ApiError::NotFound(format!("the group {name} does not exist"))
+fn missing(name: &str) -> Error {
+    Error::NotFound(format!("the group {name} does not exist"))
 }
 
 /// Checks what an owner sets for a group.
-fn check_settings(settings: &Map<String, Value>, max_ttl: i64) -> Result<(), ApiError> {
-    let text = |text: String| Err(ApiError::Invalid(text));
+fn check_settings(settings: &Map<String, Value>, max_ttl: i64) -> Result<()> {
+    let text = |text: String| Err(Error::InvalidValue(text));
     for (key, value) in settings {
         let range = match key.as_str() {
             DEAD_LETTER_QUEUE => {
@@ -289,16 +287,16 @@ fn check_settings(settings: &Map<String, Value>, max_ttl: i64) -> Result<(), Api
                 match name {
                     Some(Ok(_)) => continue,
                     Some(Err(error)) => return text(format!("\"{key}\": {error}")),
-                    None => return Err(ApiError::Body(format!("\"{key}\" must be a string"))),
+                    None => return Err(Error::WrongType(format!("\"{key}\" must be a string"))),
                 }
             }
             MAX_CLAIM_COUNT => 1..=i64::from(u32::MAX),
-            DEAD_LETTER_TTL => crate::config::check::MIN_TTL..=max_ttl,
+            DEAD_LETTER_TTL => MIN_TTL..=max_ttl,
             _ => return text(format!("a group has no setting \"{key}\"")),
         };
         let number = value
             .as_i64()
-            .ok_or_else(|| ApiError::Body(format!("\"{key}\" must be an integer")))?;
+            .ok_or_else(|| Error::WrongType(format!("\"{key}\" must be an integer")))?;
         if !range.contains(&number) {
             return text(format!("\"{key}\" must be {} to {}", range.start(), range.end()));
         }

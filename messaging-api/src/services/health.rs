@@ -11,13 +11,12 @@ use storage_traits::{
     pool::{DeleteOutcome, ListSpec},
 };
 
-use super::Services;
-use crate::error::ApiError;
+use super::{context::Services, error::Result};
 
-/// How many messages the trial posts.
+/// How many messages the probe posts.
 const MESSAGES: u32 = 100;
 
-/// One operation of the trial.
+/// One operation of the probe.
 #[derive(Debug, Clone)]
 pub(crate) struct Operation {
     pub name: &'static str,
@@ -34,9 +33,9 @@ pub(crate) struct Health {
 }
 
 #[derive(Default)]
-struct Trial(Vec<Operation>);
+struct HealthProbe(Vec<Operation>);
 
-impl Trial {
+impl HealthProbe {
     /// Runs an operation and notes how it went; `None` if it failed.
     async fn run<T>(
         &mut self,
@@ -65,33 +64,33 @@ impl Services {
     ///
     /// # Errors
     /// If the stores do not answer at all.
-    pub(crate) async fn health(&self) -> Result<Health, ApiError> {
+    pub(crate) async fn health(&self) -> Result<Health> {
         self.check().await?;
-        let mut trial = Trial::default();
+        let mut probe = HealthProbe::default();
         let name = uuid::Uuid::new_v4().simple().to_string();
         let Ok(name) = name.parse::<QueueName>() else {
             unreachable!("a UUID is a queue name");
         };
         let key = QueueKey { project: ProjectId::reserved(), name };
-        let created = trial.run("create_queue", self.open_for_trial(&key)).await;
+        let created = probe.run("create_queue", self.open_for_probe(&key)).await;
         if let Some(queue) = created {
-            self.try_messages(&queue, &mut trial).await;
+            self.try_messages(&queue, &mut probe).await;
             let delete = async {
                 self.catalog.delete(&key, self.now()).await?;
                 self.pool.drop_queue(&queue).await
             };
-            trial.run("delete_queue", delete).await;
+            probe.run("delete_queue", delete).await;
         }
-        Ok(Health { operations: trial.0 })
+        Ok(Health { operations: probe.0 })
     }
 
-    async fn open_for_trial(&self, key: &QueueKey) -> StoreResult<QueueRef> {
+    async fn open_for_probe(&self, key: &QueueKey) -> StoreResult<QueueRef> {
         let created = self.catalog.create(key, &Metadata::default(), self.now()).await?;
         self.pool.open_queue(&created.record.queue).await?;
         Ok(created.record.queue)
     }
 
-    async fn try_messages(&self, queue: &QueueRef, trial: &mut Trial) {
+    async fn try_messages(&self, queue: &QueueRef, probe: &mut HealthProbe) {
         let client = ClientId::new("health");
         let message = NewMessage {
             body: Body::from_json("\"health\"".into()),
@@ -104,13 +103,13 @@ impl Services {
         };
         let messages = vec![message; MESSAGES as usize];
         let post = self.pool.post(queue, &client, messages, self.now());
-        let posted = trial.run("post_messages", post).await.unwrap_or_default();
+        let posted = probe.run("post_messages", post).await.unwrap_or_default();
         let ids: Vec<MessageId> = posted.into_iter().map(|posted| posted.id).collect();
 
         let terms = ClaimTerms { ttl: Duration::from_mins(1), grace: Duration::from_mins(5) };
         let Some(limit) = Limit::new(DEFAULT_LIMIT) else { return };
         let spec = ClaimSpec { id: ClaimId::random(), terms, limit, dead_letter: None };
-        trial.run("claim_messages", self.pool.claim(queue, &spec, self.now())).await;
+        probe.run("claim_messages", self.pool.claim(queue, &spec, self.now())).await;
 
         let list = ListSpec {
             after: None,
@@ -120,7 +119,7 @@ impl Services {
             include_claimed: true,
             include_delayed: true,
         };
-        trial.run("list_messages", self.pool.list(queue, &list, self.now())).await;
+        probe.run("list_messages", self.pool.list(queue, &list, self.now())).await;
 
         // Those that the claim holds, one by one; the first failure ends it.
         let delete = async {
@@ -133,10 +132,10 @@ impl Services {
             }
             Ok(())
         };
-        trial.run("delete_messages", delete).await;
-        trial.run("delete_claim", self.pool.release(queue, spec.id, self.now())).await;
+        probe.run("delete_messages", delete).await;
+        probe.run("delete_claim", self.pool.release(queue, spec.id, self.now())).await;
         let rest = self.pool.delete_many(queue, &ids, &[], self.now());
-        trial.run("bulk_delete_messages", rest).await;
+        probe.run("bulk_delete_messages", rest).await;
     }
 }
 

@@ -6,17 +6,16 @@ use storage_traits::pool::EventCounts;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::Services;
-use crate::error::ApiError;
+use super::{context::Services, error::Result};
 
 /// How often other nodes' changes are read.
-const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+const CHANGES_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the pool is looked at for work that is due.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Services {
     /// Answers if the stores do.
-    pub(crate) async fn check(&self) -> Result<(), ApiError> {
+    pub(crate) async fn check(&self) -> Result<()> {
         self.catalog.check().await?;
         Ok(self.pool.check().await?)
     }
@@ -35,9 +34,9 @@ impl Services {
     /// Forgets what other nodes change, until it is stopped.
     pub(crate) async fn follow_changes(self, stop: CancellationToken) {
         let mut position = None;
-        let mut ticks = ticks(FOLLOW_EVERY);
+        let mut ticks = ticks(CHANGES_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            match self.directory.follow(position).await {
+            match self.queues.apply_changes(position).await {
                 Ok(next) => position = Some(next),
                 Err(error) => tracing::warn!(%error, "the catalog's changes cannot be read"),
             }
@@ -46,7 +45,7 @@ impl Services {
 
     /// Removes what is over, until it is stopped.
     pub(crate) async fn sweep(self, stop: CancellationToken) {
-        let mut ticks = ticks(SWEEP_EVERY);
+        let mut ticks = ticks(SWEEP_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             loop {
                 match self.pool.sweep(self.now()).await {

@@ -12,12 +12,14 @@ use storage_traits::{
     pool::{DeleteOutcome, DeleteRefusal, ListSpec, Rescheduled, WatchFor},
 };
 
-use super::{Services, directory::Known, queues::page_limit};
-use crate::{
-    config::{Compat, Limits, check::MIN_TTL},
-    error::ApiError,
-    long_poll::Patience,
+use super::{
+    context::Services,
+    error::{Error, Result},
+    long_poll::WaitBudget,
+    queue_cache::CachedQueue,
+    queues::page_limit,
 };
+use crate::config::{Compat, Limits, MIN_TTL};
 
 /// A message as a client wrote it.
 #[derive(Debug, Clone)]
@@ -27,7 +29,7 @@ pub(crate) struct MessageDraft {
     pub ttl: Option<i64>,
     /// What was written for the delay, which counts only in queues that delay: an error if it is
     /// no integer.
-    pub delay: Option<Result<i64, ()>>,
+    pub delay: Option<std::result::Result<i64, ()>>,
     pub ordering_key: Option<OrderingKey>,
     pub deduplication_id: Option<DeduplicationId>,
     /// When it is to be delivered, unchecked.
@@ -64,28 +66,25 @@ pub(crate) struct PopOrIds<'q> {
 }
 
 /// A queue that is to be posted to, looked up before the request is read.
-pub(crate) struct PostTarget(Arc<Known>);
+pub(crate) struct PostTarget(Arc<CachedQueue>);
 
 impl Services {
     /// Looks up the queue of a post and creates it if it is missing; with the bytes that a post to
     /// it may have.
-    pub(crate) async fn post_target(
-        &self,
-        key: &QueueKey,
-    ) -> Result<(PostTarget, usize), ApiError> {
+    pub(crate) async fn post_target(&self, key: &QueueKey) -> Result<(PostTarget, usize)> {
         let empty = Metadata::default();
-        let known = match self.directory.find_or_create(key, &empty, self.now()).await {
-            Ok((known, _)) => known,
+        let cached = match self.queues.find_or_create(key, &empty, self.now()).await {
+            Ok((cached, _)) => cached,
             Err(error @ StoreError::Overloaded { .. }) => return Err(error.into()),
             // If the catalog can be read, it is the pool in which the queue cannot be opened.
             Err(error @ StoreError::Unavailable { .. }) if self.catalog.get(key).await.is_ok() => {
                 return Err(error.into());
             }
-            Err(error) => return Err(ApiError::Metadata(error)),
+            Err(error) => return Err(Error::QueueLookup(error)),
         };
         let limit = self.config.limits.max_messages_post_size;
-        let limit = known.settings.max_post_size.map_or(limit, |own| own.min(limit));
-        Ok((PostTarget(known), limit))
+        let limit = cached.settings.max_post_size.map_or(limit, |own| own.min(limit));
+        Ok((PostTarget(cached), limit))
     }
 
     /// Posts messages; answers what became of them, in the same order.
@@ -94,20 +93,21 @@ impl Services {
         target: PostTarget,
         client: &ClientId,
         drafts: Vec<MessageDraft>,
-    ) -> Result<Vec<Posted>, ApiError> {
-        let PostTarget(known) = target;
+    ) -> Result<Vec<Posted>> {
+        let PostTarget(cached) = target;
         let now = self.now();
-        let messages = new_messages(&known, drafts, &self.config.limits, &self.config.compat, now)?;
-        self.check_post_to_groups(&known, messages.len()).await?;
-        let posted = self.pool.post(known.queue(), client, messages.clone(), now).await;
+        let messages =
+            new_messages(&cached, drafts, &self.config.limits, &self.config.compat, now)?;
+        self.check_post_to_groups(&cached, messages.len()).await?;
+        let posted = self.pool.post(cached.queue(), client, messages.clone(), now).await;
         match posted {
             // The pool does not know the queue (any more).
             Err(StoreError::NotFound { .. }) => {
-                self.directory.reopen(&known).await?;
-                let again = async |known: Arc<Known>| {
-                    self.pool.post(known.queue(), client, messages.clone(), now).await
+                self.queues.reopen(&cached).await?;
+                let again = async |cached: Arc<CachedQueue>| {
+                    self.pool.post(cached.queue(), client, messages.clone(), now).await
                 };
-                Ok(self.directory.with_queue(&known.queue().key, now, again).await?)
+                Ok(self.queues.with_queue(&cached.queue().key, now, again).await?)
             }
             result => Ok(result?),
         }
@@ -120,16 +120,16 @@ impl Services {
         key: &QueueKey,
         client: &ClientId,
         listing: &Listing,
-        patience: &Patience,
-    ) -> Result<(Page<Message>, bool), ApiError> {
+        budget: &WaitBudget,
+    ) -> Result<(Page<Message>, bool)> {
         let mut watched = None;
         loop {
-            let known = self.directory.find(key).await?;
-            let (page, delays) = self.page_of_messages(known.as_deref(), client, listing).await?;
-            if !page.items.is_empty() || !patience.is_left() {
+            let cached = self.queues.find(key).await?;
+            let (page, delays) = self.page_of_messages(cached.as_deref(), client, listing).await?;
+            if !page.items.is_empty() || !budget.has_time() {
                 return Ok((page, delays));
             }
-            if !self.wait_for(known.as_deref(), WatchFor::Posts, &mut watched, patience).await? {
+            if !self.wait_for(cached.as_deref(), WatchFor::Posts, &mut watched, budget).await? {
                 return Ok((page, delays));
             }
         }
@@ -137,16 +137,16 @@ impl Services {
 
     async fn page_of_messages(
         &self,
-        known: Option<&Known>,
+        cached: Option<&CachedQueue>,
         client: &ClientId,
         listing: &Listing,
-    ) -> Result<(Page<Message>, bool), ApiError> {
+    ) -> Result<(Page<Message>, bool)> {
         let limit = page_limit(listing.limit, self.config.limits.max_messages_per_page)?;
-        let Some(known) = known else { return Ok((Page::empty(), false)) };
-        let delays = known.settings.default_delay.is_some();
+        let Some(cached) = cached else { return Ok((Page::empty(), false)) };
+        let delays = cached.settings.default_delay.is_some();
         let after = match &listing.marker {
             None => None,
-            Some(marker) => match own_id(known, marker) {
+            Some(marker) => match own_id(cached, marker) {
                 Some(id) => Some(id.sequence),
                 None => return Ok((Page::empty(), delays)),
             },
@@ -159,7 +159,7 @@ impl Services {
             include_claimed: listing.include_claimed && listing.delayed != Delayed::Alone,
             include_delayed: listing.delayed != Delayed::Hidden || !delays,
         };
-        Ok((self.pool.list(known.queue(), &spec, self.now()).await?, delays))
+        Ok((self.pool.list(cached.queue(), &spec, self.now()).await?, delays))
     }
 
     /// Reads messages by id; what does not exist is left out.
@@ -167,18 +167,18 @@ impl Services {
         &self,
         key: &QueueKey,
         ids: &[String],
-    ) -> Result<Vec<Message>, ApiError> {
+    ) -> Result<Vec<Message>> {
         let ids = self.bounded_ids(ids)?;
-        match self.directory.find(key).await? {
-            Some(known) => Ok(self.pool.get(known.queue(), &ids, self.now()).await?),
+        match self.queues.find(key).await? {
+            Some(cached) => Ok(self.pool.get(cached.queue(), &ids, self.now()).await?),
             None => Ok(Vec::new()),
         }
     }
 
-    fn bounded_ids(&self, ids: &[String]) -> Result<Vec<MessageId>, ApiError> {
+    fn bounded_ids(&self, ids: &[String]) -> Result<Vec<MessageId>> {
         let max = self.config.limits.max_messages_per_page as usize;
         if !(1..=max).contains(&ids.len()) {
-            return Err(ApiError::Invalid(format!("\"ids\" must name 1 to {max} messages")));
+            return Err(Error::InvalidValue(format!("\"ids\" must name 1 to {max} messages")));
         }
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
@@ -189,17 +189,17 @@ impl Services {
         key: &QueueKey,
         id: &str,
         moment: Timestamp,
-    ) -> Result<(), ApiError> {
-        let missing = || ApiError::NotFound(format!("the message {id:?} does not exist"));
+    ) -> Result<()> {
+        let missing = || Error::NotFound(format!("the message {id:?} does not exist"));
         let now = self.now();
         let moment = scheduled(moment, now, &self.config.limits)?;
-        let known = self.directory.find(key).await?.ok_or_else(missing)?;
+        let cached = self.queues.find(key).await?.ok_or_else(missing)?;
         let message = id.parse().map_err(|_| missing())?;
-        match self.pool.reschedule(known.queue(), message, moment, now).await? {
+        match self.pool.reschedule(cached.queue(), message, moment, now).await? {
             Rescheduled::Moved => Ok(()),
             Rescheduled::Missing => Err(missing()),
             Rescheduled::Visible => {
-                Err(ApiError::Conflict(format!("the message {id} is visible already")))
+                Err(Error::Conflict(format!("the message {id} is visible already")))
             }
         }
     }
@@ -210,14 +210,13 @@ impl Services {
         key: &QueueKey,
         id: &str,
         claim: Option<&str>,
-    ) -> Result<(), ApiError> {
-        let (Ok(id), Some(known)) = (id.parse::<MessageId>(), self.directory.find(key).await?)
-        else {
+    ) -> Result<()> {
+        let (Ok(id), Some(cached)) = (id.parse::<MessageId>(), self.queues.find(key).await?) else {
             return Ok(());
         };
         // A malformed claim id is like one that nobody has.
         let named = claim.map(|claim| claim.parse().unwrap_or_else(|_| ClaimId::random()));
-        match self.pool.delete(known.queue(), id, named, self.now()).await? {
+        match self.pool.delete(cached.queue(), id, named, self.now()).await? {
             DeleteOutcome::Deleted | DeleteOutcome::Missing => Ok(()),
             DeleteOutcome::Refused(refusal) => Err(refused(refusal, id, claim.unwrap_or_default())),
         }
@@ -229,7 +228,7 @@ impl Services {
         &self,
         key: &QueueKey,
         what: &PopOrIds<'_>,
-    ) -> Result<Option<Vec<Message>>, ApiError> {
+    ) -> Result<Option<Vec<Message>>> {
         let with_claims = self.config.compat.message_delete_with_claim_id;
         let claims: Vec<ClaimId> = what
             .claim_ids
@@ -240,17 +239,17 @@ impl Services {
             .collect();
         if with_claims && what.ids.is_some() != what.claim_ids.is_some() {
             let text = "\"ids\" and \"claim_ids\" must be given together";
-            return Err(ApiError::Invalid(text.into()));
+            return Err(Error::InvalidValue(text.into()));
         }
         match (what.ids, what.pop) {
             (Some(ids), None) => {
                 let ids = self.bounded_ids(ids)?;
-                let Some(known) = self.directory.find(key).await? else { return Ok(None) };
+                let Some(cached) = self.queues.find(key).await? else { return Ok(None) };
                 let deleted =
-                    self.pool.delete_many(known.queue(), &ids, &claims, self.now()).await?;
+                    self.pool.delete_many(cached.queue(), &ids, &claims, self.now()).await?;
                 match deleted {
                     Some(_) => Ok(None),
-                    None => Err(ApiError::WrongClaim(
+                    None => Err(Error::ClaimMismatch(
                         "each of \"claim_ids\" must hold one of the messages".into(),
                     )),
                 }
@@ -258,37 +257,37 @@ impl Services {
             (None, Some(pop)) => {
                 let max = self.config.limits.max_messages_per_claim_or_pop;
                 let limit = page_limit(Some(pop), max)
-                    .map_err(|_| ApiError::Invalid(format!("\"pop\" must be 1 to {max}")))?;
-                let Some(known) = self.directory.find(key).await? else {
+                    .map_err(|_| Error::InvalidValue(format!("\"pop\" must be 1 to {max}")))?;
+                let Some(cached) = self.queues.find(key).await? else {
                     return Ok(Some(Vec::new()));
                 };
-                Ok(Some(self.pool.pop(known.queue(), limit, self.now()).await?))
+                Ok(Some(self.pool.pop(cached.queue(), limit, self.now()).await?))
             }
-            _ => Err(ApiError::Invalid("give either \"ids\" or \"pop\"".into())),
+            _ => Err(Error::InvalidValue("give either \"ids\" or \"pop\"".into())),
         }
     }
 }
 
-fn own_id(known: &Known, text: &str) -> Option<MessageId> {
-    text.parse::<MessageId>().ok().filter(|id| id.incarnation == known.queue().incarnation)
+fn own_id(cached: &CachedQueue, text: &str) -> Option<MessageId> {
+    text.parse::<MessageId>().ok().filter(|id| id.incarnation == cached.queue().incarnation)
 }
 
 fn new_messages(
-    known: &Known,
+    cached: &CachedQueue,
     drafts: Vec<MessageDraft>,
     limits: &Limits,
     compat: &Compat,
     now: Timestamp,
-) -> Result<Vec<NewMessage>, ApiError> {
+) -> Result<Vec<NewMessage>> {
     if drafts.is_empty() {
-        return Err(ApiError::Invalid("\"messages\" must hold at least one message".into()));
+        return Err(Error::InvalidValue("\"messages\" must hold at least one message".into()));
     }
-    let delays = known.settings.default_delay;
+    let delays = cached.settings.default_delay;
     // Types come before ranges, for all messages.
     if delays.is_some() && drafts.iter().any(|draft| draft.delay == Some(Err(()))) {
-        return Err(ApiError::Body("\"delay\" must be an integer".into()));
+        return Err(Error::WrongType("\"delay\" must be an integer".into()));
     }
-    let default_ttl = known
+    let default_ttl = cached
         .settings
         .default_ttl
         .unwrap_or(Duration::from_secs(limits.default_message_ttl.unsigned_abs()));
@@ -302,7 +301,7 @@ fn new_messages(
             let delivery = match (draft.deliver_at, delays, draft.delay) {
                 (Some(_), Some(_), Some(_)) => {
                     let text = "give either \"delay\" or \"deliver_at\"".to_owned();
-                    return Err(ApiError::Invalid(text));
+                    return Err(Error::InvalidValue(text));
                 }
                 (Some(moment), ..) => Delivery::At(scheduled(moment, now, limits)?),
                 (None, Some(_), Some(Ok(delay))) => {
@@ -311,16 +310,16 @@ fn new_messages(
                 (None, Some(default), _) => Delivery::After(default),
                 (None, None, _) => Delivery::IMMEDIATE,
             };
-            let window = known.settings.deduplication_window;
+            let window = cached.settings.deduplication_window;
             let deduplication = draft.deduplication_id.map(|id| Deduplication { id, window });
             let checksum = (compat.enable_checksum && draft.body.as_bytes() != b"null")
                 .then(|| checksum(&draft.body));
-            let ordering_key = match (known.settings.fifo, draft.ordering_key) {
+            let ordering_key = match (cached.settings.fifo, draft.ordering_key) {
                 (true, None) => Some(OrderingKey::whole_queue()),
                 (true, Some(_)) => {
                     let text = "\"ordering_key\" cannot be given: all messages of this queue are \
                                 in one order";
-                    return Err(ApiError::Invalid(text.into()));
+                    return Err(Error::InvalidValue(text.into()));
                 }
                 (false, key) => key,
             };
@@ -330,7 +329,7 @@ fn new_messages(
                 delivery,
                 ordering_key,
                 deduplication,
-                retained: known.settings.retained,
+                retained: cached.settings.retained,
                 checksum,
             })
         })
@@ -338,20 +337,20 @@ fn new_messages(
 }
 
 /// A moment that lies no further ahead than a message may live.
-fn scheduled(moment: Timestamp, now: Timestamp, limits: &Limits) -> Result<Timestamp, ApiError> {
+fn scheduled(moment: Timestamp, now: Timestamp, limits: &Limits) -> Result<Timestamp> {
     let max = limits.max_message_ttl;
     if moment <= now.plus(Duration::from_secs(max.unsigned_abs())) {
         Ok(moment)
     } else {
-        Err(ApiError::Invalid(format!("\"deliver_at\" must be at most {max} seconds ahead")))
+        Err(Error::InvalidValue(format!("\"deliver_at\" must be at most {max} seconds ahead")))
     }
 }
 
-fn bounded(name: &str, seconds: i64, min: i64, max: i64) -> Result<Duration, ApiError> {
+fn bounded(name: &str, seconds: i64, min: i64, max: i64) -> Result<Duration> {
     if (min..=max).contains(&seconds) {
         Ok(Duration::from_secs(seconds.unsigned_abs()))
     } else {
-        Err(ApiError::Invalid(format!("\"{name}\" must be {min} to {max} seconds")))
+        Err(Error::InvalidValue(format!("\"{name}\" must be {min} to {max} seconds")))
     }
 }
 
@@ -364,19 +363,19 @@ fn checksum(body: &Body) -> String {
     })
 }
 
-fn refused(refusal: DeleteRefusal, id: MessageId, claim: &str) -> ApiError {
+fn refused(refusal: DeleteRefusal, id: MessageId, claim: &str) -> Error {
     match refusal {
-        DeleteRefusal::Claimed => {
-            ApiError::Claimed(format!("the message {id} is claimed; name its claim to delete it"))
-        }
+        DeleteRefusal::Claimed => Error::MessageClaimed(format!(
+            "the message {id} is claimed; name its claim to delete it"
+        )),
         DeleteRefusal::ClaimedByOther => {
-            ApiError::Claimed(format!("the message {id} is claimed, but not by {claim}"))
+            Error::MessageClaimed(format!("the message {id} is claimed, but not by {claim}"))
         }
         DeleteRefusal::NotClaimed => {
-            ApiError::WrongClaim(format!("the message {id} is not claimed, by {claim} or another"))
+            Error::ClaimMismatch(format!("the message {id} is not claimed, by {claim} or another"))
         }
         DeleteRefusal::UnknownClaim => {
-            ApiError::WrongClaim(format!("the claim {claim} does not exist or is over"))
+            Error::ClaimMismatch(format!("the claim {claim} does not exist or is over"))
         }
     }
 }

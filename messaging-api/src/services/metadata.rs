@@ -7,8 +7,8 @@ use storage_traits::domain::{Metadata, QueueName};
 
 use super::retry_policy;
 use crate::{
-    config::{Limits, check::MIN_TTL},
-    json::{integer, is_falsy},
+    coerce::{integer, is_falsy},
+    config::{Limits, MIN_TTL},
 };
 
 pub(super) const MAX_POST_SIZE: &str = "_max_messages_post_size";

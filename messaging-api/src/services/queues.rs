@@ -9,10 +9,11 @@ use storage_traits::{
 };
 
 use super::{
-    Services, metadata,
+    context::Services,
+    error::{Error, Result},
+    metadata,
     patch::{self, Operation},
 };
-use crate::error::ApiError;
 
 /// How often a change is tried again that others came before.
 const ATTEMPTS: usize = 16;
@@ -32,18 +33,15 @@ impl Services {
         &self,
         key: &QueueKey,
         metadata: Map<String, Value>,
-    ) -> Result<bool, ApiError> {
-        metadata::check(&metadata, &self.config.limits).map_err(ApiError::Invalid)?;
-        self.directory.forget(key);
-        let (_, new) = self.directory.find_or_create(key, &metadata.into(), self.now()).await?;
+    ) -> Result<bool> {
+        metadata::check(&metadata, &self.config.limits).map_err(Error::InvalidValue)?;
+        self.queues.invalidate(key);
+        let (_, new) = self.queues.find_or_create(key, &metadata.into(), self.now()).await?;
         Ok(new)
     }
 
     /// The metadata of a queue with the defaults filled in; of a missing one, just these.
-    pub(crate) async fn queue_metadata(
-        &self,
-        key: &QueueKey,
-    ) -> Result<Map<String, Value>, ApiError> {
+    pub(crate) async fn queue_metadata(&self, key: &QueueKey) -> Result<Map<String, Value>> {
         let stored = self.catalog.get(key).await?.map(|record| record.metadata);
         Ok(self.shown(&stored.unwrap_or_default()))
     }
@@ -57,7 +55,7 @@ impl Services {
         &self,
         project: &ProjectId,
         listing: QueueListing,
-    ) -> Result<Page<(QueueName, Map<String, Value>)>, ApiError> {
+    ) -> Result<Page<(QueueName, Map<String, Value>)>> {
         let limit = page_limit(listing.limit, self.config.limits.max_queues_per_page)?;
         let filter = QueueFilter {
             after: listing.marker,
@@ -70,7 +68,7 @@ impl Services {
     }
 
     /// How many queues a project has.
-    pub(crate) async fn count_queues(&self, project: &ProjectId) -> Result<u64, ApiError> {
+    pub(crate) async fn count_queues(&self, project: &ProjectId) -> Result<u64> {
         Ok(self.catalog.count(project).await?)
     }
 
@@ -79,55 +77,56 @@ impl Services {
         &self,
         key: &QueueKey,
         operations: &[Operation],
-    ) -> Result<Map<String, Value>, ApiError> {
-        let mut beaten = None;
+    ) -> Result<Map<String, Value>> {
+        let mut conflict = None;
         for _ in 0..ATTEMPTS {
-            let record = self.catalog.get(key).await?.ok_or_else(|| {
-                ApiError::NotFound(format!("the queue {} does not exist", key.name))
-            })?;
+            let record =
+                self.catalog.get(key).await?.ok_or_else(|| {
+                    Error::NotFound(format!("the queue {} does not exist", key.name))
+                })?;
             let changed = patch::apply(record.metadata.as_map(), operations)?;
-            metadata::check(&changed, &self.config.limits).map_err(ApiError::Body)?;
+            metadata::check(&changed, &self.config.limits).map_err(Error::InvalidPatch)?;
             match self.catalog.update(&record, &changed.into(), self.now()).await {
                 Ok(record) => {
-                    let known = self.directory.remember(record);
-                    return Ok(self.shown(&known.record.metadata));
+                    let cached = self.queues.insert(record);
+                    return Ok(self.shown(&cached.record.metadata));
                 }
-                Err(error @ StoreError::Conflict { .. }) => beaten = Some(error),
+                Err(error @ StoreError::Conflict { .. }) => conflict = Some(error),
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(beaten.map_or(ApiError::Overloaded, ApiError::Store))
+        Err(conflict.map_or(Error::Overloaded, Error::Store))
     }
 
     /// Deletes a queue with its messages; succeeds if it is gone already.
-    pub(crate) async fn delete_queue(&self, key: &QueueKey) -> Result<(), ApiError> {
+    pub(crate) async fn delete_queue(&self, key: &QueueKey) -> Result<()> {
         let (services, key) = (self.clone(), key.clone());
         // Both steps are done even if the client goes away between them.
         let both = tokio::spawn(async move {
             // The catalog decides: from here on nobody finds the queue, whatever comes between.
             let deleted = services.catalog.delete(&key, services.now()).await;
-            services.directory.forget(&key);
+            services.queues.invalidate(&key);
             match deleted? {
                 Some(queue) => services.pool.drop_queue(&queue).await,
                 None => Ok(()),
             }
         });
-        both.await.map_or(Err(ApiError::Overloaded), |done| Ok(done?))
+        both.await.map_or(Err(Error::Overloaded), |done| Ok(done?))
     }
 
     /// Counts the messages of a queue; a missing one has none.
-    pub(crate) async fn queue_stats(&self, key: &QueueKey) -> Result<Stats, ApiError> {
-        match self.directory.find(key).await? {
-            Some(known) => Ok(self.pool.stats(known.queue(), self.now()).await?),
+    pub(crate) async fn queue_stats(&self, key: &QueueKey) -> Result<Stats> {
+        match self.queues.find(key).await? {
+            Some(cached) => Ok(self.pool.stats(cached.queue(), self.now()).await?),
             None => Ok(Stats::default()),
         }
     }
 
     /// Deletes all messages of a queue but the claimed ones.
-    pub(crate) async fn purge_messages(&self, key: &QueueKey) -> Result<(), ApiError> {
-        if let Some(known) = self.directory.find(key).await? {
-            self.pool.purge(known.queue(), self.now()).await?;
-            for group in self.all_groups(&known).await? {
+    pub(crate) async fn purge_messages(&self, key: &QueueKey) -> Result<()> {
+        if let Some(cached) = self.queues.find(key).await? {
+            self.pool.purge(cached.queue(), self.now()).await?;
+            for group in self.all_groups(&cached).await? {
                 self.pool.purge(&group.as_queue, self.now()).await?;
             }
         }
@@ -139,10 +138,10 @@ impl Services {
 const DEFAULT_PAGE: u32 = 10;
 
 /// A limit within its bounds.
-pub(super) fn page_limit(asked: Option<i64>, max: u32) -> Result<Limit, ApiError> {
+pub(super) fn page_limit(asked: Option<i64>, max: u32) -> Result<Limit> {
     let default = DEFAULT_PAGE.min(max);
     asked
         .map_or(Some(default), |limit| u32::try_from(limit).ok().filter(|limit| *limit <= max))
         .and_then(Limit::new)
-        .ok_or_else(|| ApiError::Invalid(format!("the limit must be 1 to {max}")))
+        .ok_or_else(|| Error::InvalidValue(format!("the limit must be 1 to {max}")))
 }

@@ -8,8 +8,10 @@ use storage_traits::{
     pool::{RedriveSpec, Redriven},
 };
 
-use super::Services;
-use crate::error::ApiError;
+use super::{
+    context::Services,
+    error::{Error, Result},
+};
 
 /// How many messages a call may move.
 pub(crate) const MAX_REDRIVEN: u32 = 10_000;
@@ -18,7 +20,7 @@ pub(crate) const DEFAULT_REDRIVEN: u32 = 1_000;
 /// How many may become visible in a second, if a rate is set.
 pub(crate) const MAX_RATE: u32 = 100_000;
 /// How many the pool moves at a time: others go between.
-const STEP: u32 = 200;
+const MAX_BATCH: u32 = 200;
 
 impl Services {
     /// Moves dead letters back, at most `limit`, so that `rate` of them become visible in a second.
@@ -27,20 +29,21 @@ impl Services {
         key: &QueueKey,
         limit: Option<i64>,
         rate: Option<i64>,
-    ) -> Result<Redriven, ApiError> {
+    ) -> Result<Redriven> {
         let limit =
             bounded("limit", limit, MAX_REDRIVEN)?.map_or(DEFAULT_REDRIVEN, NonZeroU32::get);
         let rate = bounded("rate", rate, MAX_RATE)?;
-        let known =
-            self.directory.find(key).await?.ok_or_else(|| {
-                ApiError::NotFound(format!("the queue {} does not exist", key.name))
-            })?;
+        let cached = self
+            .queues
+            .find(key)
+            .await?
+            .ok_or_else(|| Error::NotFound(format!("the queue {} does not exist", key.name)))?;
         let now = self.now();
         let mut done = Redriven { moved: 0, orphaned: 0, more: true, last_visible_at: now };
         let mut left = limit;
-        while let Some(limit) = Limit::new(left.min(STEP)).filter(|_| done.more) {
+        while let Some(limit) = Limit::new(left.min(MAX_BATCH)).filter(|_| done.more) {
             let spec = RedriveSpec { limit, rate };
-            let step = match self.pool.redrive(known.queue(), spec, now).await {
+            let step = match self.pool.redrive(cached.queue(), spec, now).await {
                 Ok(step) => step,
                 // What has moved must be said; who calls again is told of a fault that lasts.
                 Err(error) if done.moved + done.orphaned > 0 => {
@@ -56,18 +59,18 @@ impl Services {
             if step.moved + step.orphaned == 0 {
                 break; // those that are left are held back by others
             }
-            left -= left.min(STEP);
+            left -= left.min(MAX_BATCH);
         }
         Ok(done)
     }
 }
 
-fn bounded(name: &str, number: Option<i64>, max: u32) -> Result<Option<NonZeroU32>, ApiError> {
+fn bounded(name: &str, number: Option<i64>, max: u32) -> Result<Option<NonZeroU32>> {
     let Some(number) = number else { return Ok(None) };
     u32::try_from(number)
         .ok()
         .filter(|number| *number <= max)
         .and_then(NonZeroU32::new)
         .map(Some)
-        .ok_or_else(|| ApiError::Invalid(format!("\"{name}\" must be 1 to {max}")))
+        .ok_or_else(|| Error::InvalidValue(format!("\"{name}\" must be 1 to {max}")))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::json::{integer, is_falsy};
+use crate::coerce::{integer, is_falsy};
 
 const BACKOFF: [&str; 4] = ["linear", "arithmetic", "geometric", "exponential"];
 /// How far apart the two delays must be at the least.

@@ -13,16 +13,16 @@ use storage_traits::{
 use super::metadata::Settings;
 
 /// How many queues are remembered.
-const REMEMBERED: u64 = 20_000;
+const CACHE_CAPACITY: u64 = 20_000;
 
 /// A queue with its metadata read for use.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+pub(super) struct CachedQueue {
     pub(super) record: QueueRecord,
     pub(super) settings: Settings,
 }
 
-impl Known {
+impl CachedQueue {
     pub(super) const fn queue(&self) -> &QueueRef {
         &self.record.queue
     }
@@ -30,23 +30,23 @@ impl Known {
 
 /// The catalog behind a cache. A queue that is missing is never remembered as missing; one that
 /// was deleted elsewhere is found out by the pool, which does not know its incarnation any more.
-pub(super) struct Directory {
+pub(super) struct QueueCache {
     catalog: Arc<dyn Catalog>,
     pool: Arc<dyn MessagePool>,
-    known: Cache<QueueKey, Arc<Known>>,
+    cached: Cache<QueueKey, Arc<CachedQueue>>,
 }
 
-impl Directory {
+impl QueueCache {
     pub(super) fn new(catalog: Arc<dyn Catalog>, pool: Arc<dyn MessagePool>) -> Self {
-        Self { catalog, pool, known: Cache::new(REMEMBERED) }
+        Self { catalog, pool, cached: Cache::new(CACHE_CAPACITY) }
     }
 
     /// Looks a queue up, in memory if possible.
-    pub(super) async fn find(&self, key: &QueueKey) -> Result<Option<Arc<Known>>> {
-        if let Some(known) = self.known.get(key) {
-            return Ok(Some(known));
+    pub(super) async fn find(&self, key: &QueueKey) -> Result<Option<Arc<CachedQueue>>> {
+        if let Some(cached) = self.cached.get(key) {
+            return Ok(Some(cached));
         }
-        Ok(self.catalog.get(key).await?.map(|record| self.remember(record)))
+        Ok(self.catalog.get(key).await?.map(|record| self.insert(record)))
     }
 
     /// Looks a queue up and creates it if it is missing; says whether it did.
@@ -55,13 +55,13 @@ impl Directory {
         key: &QueueKey,
         metadata: &Metadata,
         now: Timestamp,
-    ) -> Result<(Arc<Known>, bool)> {
-        if let Some(known) = self.find(key).await? {
-            return Ok((known, false));
+    ) -> Result<(Arc<CachedQueue>, bool)> {
+        if let Some(cached) = self.find(key).await? {
+            return Ok((cached, false));
         }
         let created = self.catalog.create(key, metadata, now).await?;
         self.pool.open_queue(&created.record.queue).await?;
-        Ok((self.remember(created.record), created.new))
+        Ok((self.insert(created.record), created.new))
     }
 
     /// Does something with a queue that the pool must know: creates what is missing, and heals
@@ -70,14 +70,14 @@ impl Directory {
         &self,
         key: &QueueKey,
         now: Timestamp,
-        act: impl AsyncFn(Arc<Known>) -> Result<T>,
+        act: impl AsyncFn(Arc<CachedQueue>) -> Result<T>,
     ) -> Result<T> {
         let mut missing = None;
         for _ in 0..3 {
-            let (known, _) = self.find_or_create(key, &Metadata::default(), now).await?;
-            match act(Arc::clone(&known)).await {
+            let (cached, _) = self.find_or_create(key, &Metadata::default(), now).await?;
+            match act(Arc::clone(&cached)).await {
                 Err(error @ StoreError::NotFound { .. }) => {
-                    self.reopen(&known).await?;
+                    self.reopen(&cached).await?;
                     missing = Some(error);
                 }
                 result => return result,
@@ -87,43 +87,44 @@ impl Directory {
     }
 
     /// The pool does not know the queue: opens it if the catalog still has it in this life.
-    pub(super) async fn reopen(&self, known: &Known) -> Result<()> {
-        let key = &known.queue().key;
-        self.forget(key);
+    pub(super) async fn reopen(&self, cached: &CachedQueue) -> Result<()> {
+        let key = &cached.queue().key;
+        self.invalidate(key);
         match self.catalog.get(key).await? {
-            Some(record) if record.queue == *known.queue() => {
+            Some(record) if record.queue == *cached.queue() => {
                 self.pool.open_queue(&record.queue).await
             }
             _ => Ok(()),
         }
     }
 
-    /// Remembers a record, unless a later version of it is known already.
-    pub(super) fn remember(&self, record: QueueRecord) -> Arc<Known> {
+    /// Remembers a record, unless a later version of it is cached already.
+    pub(super) fn insert(&self, record: QueueRecord) -> Arc<CachedQueue> {
         let settings = Settings::of(&record.metadata);
-        let known = Arc::new(Known { record, settings });
-        let stays =
-            |old: &Known| old.queue() == known.queue() && old.record.version > known.record.version;
-        self.known
-            .entry_by_ref(&known.queue().key)
+        let cached = Arc::new(CachedQueue { record, settings });
+        let stays = |old: &CachedQueue| {
+            old.queue() == cached.queue() && old.record.version > cached.record.version
+        };
+        self.cached
+            .entry_by_ref(&cached.queue().key)
             .and_compute_with(|old| match old {
                 Some(entry) if stays(entry.value()) => Op::Nop,
-                _ => Op::Put(Arc::clone(&known)),
+                _ => Op::Put(Arc::clone(&cached)),
             })
             .into_entry()
-            .map_or_else(|| Arc::clone(&known), moka::Entry::into_value)
+            .map_or_else(|| Arc::clone(&cached), moka::Entry::into_value)
     }
 
-    pub(super) fn forget(&self, key: &QueueKey) {
-        self.known.invalidate(key);
+    pub(super) fn invalidate(&self, key: &QueueKey) {
+        self.cached.invalidate(key);
     }
 
     /// Forgets what other nodes changed since `after`; answers where to go on.
-    pub(super) async fn follow(&self, after: Option<ChangeToken>) -> Result<ChangeToken> {
+    pub(super) async fn apply_changes(&self, after: Option<ChangeToken>) -> Result<ChangeToken> {
         let changes = self.catalog.changes(after).await?;
         match changes.changed {
-            Changed::Queues(keys) => keys.iter().for_each(|key| self.forget(key)),
-            Changed::Everything => self.known.invalidate_all(),
+            Changed::Queues(keys) => keys.iter().for_each(|key| self.invalidate(key)),
+            Changed::Everything => self.cached.invalidate_all(),
         }
         Ok(changes.next)
     }

@@ -21,13 +21,13 @@ use storage_traits::{
 use crate::metrics::Metrics;
 
 /// A store with the metrics of what it does.
-pub(crate) struct Metered<S: ?Sized> {
+pub(crate) struct Instrumented<S: ?Sized> {
     store: Arc<S>,
     name: &'static str,
     metrics: Arc<Metrics>,
 }
 
-impl<S: ?Sized> Metered<S> {
+impl<S: ?Sized> Instrumented<S> {
     pub(crate) fn new(store: Arc<S>, name: &'static str, metrics: Arc<Metrics>) -> Self {
         Self { store, name, metrics }
     }
@@ -45,7 +45,7 @@ impl<S: ?Sized> Metered<S> {
 }
 
 #[async_trait]
-impl MessageStore for Metered<dyn MessagePool> {
+impl MessageStore for Instrumented<dyn MessagePool> {
     async fn post(
         &self,
         queue: &QueueRef,
@@ -116,7 +116,7 @@ impl MessageStore for Metered<dyn MessagePool> {
 }
 
 #[async_trait]
-impl ClaimStore for Metered<dyn MessagePool> {
+impl ClaimStore for Instrumented<dyn MessagePool> {
     async fn claim(
         &self,
         queue: &QueueRef,
@@ -176,7 +176,7 @@ impl ClaimStore for Metered<dyn MessagePool> {
 }
 
 #[async_trait]
-impl DeadLetterStore for Metered<dyn MessagePool> {
+impl DeadLetterStore for Instrumented<dyn MessagePool> {
     async fn redrive(
         &self,
         queue: &QueueRef,
@@ -190,7 +190,7 @@ impl DeadLetterStore for Metered<dyn MessagePool> {
 }
 
 #[async_trait]
-impl GroupStore for Metered<dyn MessagePool> {
+impl GroupStore for Instrumented<dyn MessagePool> {
     async fn create_group(
         &self,
         queue: &QueueRef,
@@ -232,14 +232,14 @@ impl GroupStore for Metered<dyn MessagePool> {
 }
 
 #[async_trait]
-impl Watchable for Metered<dyn MessagePool> {
+impl Watchable for Instrumented<dyn MessagePool> {
     async fn watch(&self, queue: &QueueRef, what: WatchFor, now: Timestamp) -> Result<Watch> {
         self.time("watch", self.store.watch(queue, what, now)).await
     }
 }
 
 #[async_trait]
-impl PoolMaintenance for Metered<dyn MessagePool> {
+impl PoolMaintenance for Instrumented<dyn MessagePool> {
     async fn open_queue(&self, queue: &QueueRef) -> Result<()> {
         self.time("open_queue", self.store.open_queue(queue)).await
     }
@@ -275,14 +275,14 @@ impl PoolMaintenance for Metered<dyn MessagePool> {
     }
 }
 
-impl MessagePool for Metered<dyn MessagePool> {
+impl MessagePool for Instrumented<dyn MessagePool> {
     fn durability(&self) -> Durability {
         self.store.durability()
     }
 }
 
 #[async_trait]
-impl QueueCatalog for Metered<dyn Catalog> {
+impl QueueCatalog for Instrumented<dyn Catalog> {
     async fn create(&self, key: &QueueKey, metadata: &Metadata, now: Timestamp) -> Result<Created> {
         self.time("create", self.store.create(key, metadata, now)).await
     }
@@ -314,14 +314,14 @@ impl QueueCatalog for Metered<dyn Catalog> {
 }
 
 #[async_trait]
-impl ChangeFeed for Metered<dyn Catalog> {
+impl ChangeFeed for Instrumented<dyn Catalog> {
     async fn changes(&self, after: Option<ChangeToken>) -> Result<Changes> {
         self.time("changes", self.store.changes(after)).await
     }
 }
 
 #[async_trait]
-impl Catalog for Metered<dyn Catalog> {
+impl Catalog for Instrumented<dyn Catalog> {
     async fn check(&self) -> Result<()> {
         self.time("check", self.store.check()).await
     }

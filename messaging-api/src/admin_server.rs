@@ -7,7 +7,7 @@ use actix_web::{
     web::{self, Data, ServiceConfig},
 };
 
-use crate::{front::InFlight, metrics::Metrics, services::Services};
+use crate::{in_flight::InFlight, metrics::Metrics, services::Services};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

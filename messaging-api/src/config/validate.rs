@@ -2,14 +2,11 @@ use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::Config;
+use super::sections::{Config, MIN_TTL};
 use crate::backends;
 
-/// The shortest ttl of messages and claims, and the least grace (Zaqar v2 API, names and sizes).
-pub(crate) const MIN_TTL: i64 = 60;
-
-/// What is wrong with values that each look right by themselves.
-pub(super) fn faults_of(config: &Config) -> Vec<String> {
+/// Checks the values of a configuration. Returns every fault, as a sentence that names the key.
+pub(super) fn validate(config: &Config) -> Vec<String> {
     let mut faults = Faults::default();
     let (http, limits) = (&config.http, &config.limits);
 

@@ -1,16 +1,7 @@
 //! What every request passes on its way in and out: the bounds, the request id, the metrics, the
 //! form of errors.
 
-use std::{
-    cell::Cell,
-    mem,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
-};
+use std::{mem, rc::Rc, sync::Arc, time::Instant};
 
 use actix_web::{
     Error, HttpMessage as _, HttpResponse,
@@ -23,8 +14,6 @@ use actix_web::{
     middleware::Next,
     web::Data,
 };
-use tokio::sync::Notify;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::{
@@ -33,113 +22,15 @@ use crate::{
     connections::Tracked,
     error::ApiError,
     extract::accept_header,
-    metrics::Metrics,
-    routes::{Label, NO_ROUTE},
+    in_flight::{InFlight, RequestPermit},
+    metrics::{Metrics, NO_ROUTE, RouteLabel},
 };
-
-/// The requests under way on this node.
-#[derive(Debug, Default)]
-pub(crate) struct InFlight {
-    /// Requests that have come and are not answered.
-    open: AtomicUsize,
-    /// Those of them that are worked on, rather than still being received.
-    active: AtomicUsize,
-    /// Bytes of bodies that have come in part.
-    receiving: AtomicUsize,
-    stopping: CancellationToken,
-    ended: Notify,
-}
-
-impl InFlight {
-    /// How many requests are under way.
-    pub(crate) fn count(&self) -> usize {
-        self.open.load(Ordering::Acquire)
-    }
-
-    /// Whether the node is about to stop.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.is_cancelled()
-    }
-
-    /// Is cancelled when the node is about to stop.
-    pub(crate) const fn stopping(&self) -> &CancellationToken {
-        &self.stopping
-    }
-
-    /// Says that the node is about to stop, and waits until nothing is under way.
-    pub(crate) async fn drain(&self) {
-        self.stopping.cancel();
-        loop {
-            let ended = self.ended.notified();
-            if self.count() == 0 {
-                return;
-            }
-            ended.await;
-        }
-    }
-}
-
-/// A request's place among those under way; given back when it is dropped, whatever became of the
-/// request.
-#[derive(Debug)]
-pub(crate) struct Place {
-    in_flight: Arc<InFlight>,
-    max: usize,
-    active: Cell<bool>,
-    received: Cell<usize>,
-}
-
-impl Place {
-    fn new(in_flight: Arc<InFlight>, max: usize) -> Self {
-        in_flight.open.fetch_add(1, Ordering::AcqRel);
-        Self { in_flight, max, active: Cell::new(false), received: Cell::new(0) }
-    }
-
-    /// The requests among which it is.
-    pub(crate) fn in_flight(&self) -> &InFlight {
-        &self.in_flight
-    }
-
-    /// Begins to work on the request; `false` if too many are worked on already.
-    pub(crate) fn work(&self) -> bool {
-        self.in_flight.receiving.fetch_sub(self.received.take(), Ordering::AcqRel);
-        let before = self.in_flight.active.fetch_add(1, Ordering::AcqRel);
-        self.active.set(true);
-        before < self.max
-    }
-
-    /// Waits, for more of the request or for something to happen, which keeps nobody else from being
-    /// served.
-    pub(crate) fn wait(&self) {
-        if self.active.take() {
-            self.in_flight.active.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
-    /// Takes room for a piece of a body that comes in pieces; `false` if all such bodies together
-    /// have more than `max` bytes already.
-    pub(crate) fn receive(&self, bytes: usize, max: usize) -> bool {
-        self.received.set(self.received.get() + bytes);
-        self.in_flight.receiving.fetch_add(bytes, Ordering::AcqRel) + bytes <= max
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.wait();
-        self.in_flight.receiving.fetch_sub(self.received.take(), Ordering::AcqRel);
-        self.in_flight.open.fetch_sub(1, Ordering::AcqRel);
-        if self.in_flight.is_stopping() {
-            self.in_flight.ended.notify_waiters();
-        }
-    }
-}
 
 /// Why shared data cannot be missing.
 const CARRIED: &str = "the application carries what all requests share";
 
 /// The outermost layer.
-pub(crate) async fn front<B: MessageBody + 'static>(
+pub(crate) async fn middleware<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
@@ -154,15 +45,15 @@ pub(crate) async fn front<B: MessageBody + 'static>(
     if let Some(connection) = request.conn_data::<Tracked>() {
         connection.busy();
     }
-    let place = Rc::new(Place::new(Arc::clone(&in_flight), config.http.max_in_flight));
-    let refusal = if !place.work() {
+    let permit = Rc::new(RequestPermit::new(Arc::clone(&in_flight), config.http.max_in_flight));
+    let refusal = if !permit.acquire() {
         Some(ApiError::Overloaded)
     } else if head_bytes(&request) > max_head {
         Some(ApiError::HeadersTooLarge(max_head))
     } else {
         None
     };
-    request.extensions_mut().insert(Rc::clone(&place));
+    request.extensions_mut().insert(Rc::clone(&permit));
     // What comes in chunks is never read: not as a body, and not to get past it. Without a receiver
     // for it from the start, nothing waits for one.
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
@@ -189,9 +80,9 @@ pub(crate) async fn front<B: MessageBody + 'static>(
     if let Some(connection) = response.request().conn_data::<Tracked>() {
         if chunked { connection.close_soon() } else { connection.idle() }
     }
-    let route = response.request().app_data::<Label>().copied().unwrap_or(NO_ROUTE);
+    let route = response.request().app_data::<RouteLabel>().copied().unwrap_or(NO_ROUTE);
     metrics.request(route.0, &method, response.status(), start.elapsed());
-    response.request().extensions_mut().remove::<Rc<Place>>();
+    response.request().extensions_mut().remove::<Rc<RequestPermit>>();
     Ok(response)
 }
 

@@ -29,19 +29,19 @@ const ERRORS: [(&str, &str, &str); 10] = [
 ];
 
 /// An operation that is being described.
-pub(super) struct About(OperationBuilder);
+pub(super) struct OperationDoc(OperationBuilder);
 
 /// Begins to describe an operation.
-pub(super) fn about(tag: &str, id: &str, summary: &str, why: &str) -> About {
+pub(super) fn operation(tag: &str, id: &str, summary: &str, why: &str) -> OperationDoc {
     let operation = OperationBuilder::new()
         .tag(tag)
         .operation_id(Some(id))
         .summary(Some(summary))
         .description(Some(why));
-    About(operation).fails(["431", "503"])
+    OperationDoc(operation).fails(["431", "503"])
 }
 
-impl About {
+impl OperationDoc {
     /// It asks for an answer in JSON.
     pub(super) fn in_json(self) -> Self {
         self.fails(["400", "406"])
@@ -225,7 +225,7 @@ fn parameters(config: &Config) -> [(&'static str, Parameter); 10] {
     let group = parameter(Path, "group", group, "The name of the group.");
     let roles = parameter(Header, "X-Roles", text(), "The caller's roles, joined by commas.");
     let marker = "The marker of the `next` link: where the page before ended.";
-    let wait = integer(0, crate::long_poll::MAX_WAIT).default(Some(0.into()));
+    let wait = integer(0, crate::services::MAX_WAIT).default(Some(0.into()));
     let wait_text = "How many seconds to wait for messages if there are none.";
     [
         ("ClientId", needed(client, "3381af92-255e-40ac-93ff-7c8f1ad09b7a")),
