@@ -1,8 +1,8 @@
-//! What a client accepts (RFC 9110, content negotiation).
+//! Content negotiation: the media types that a client accepts (RFC 9110).
 
 use crate::error::Form;
 
-/// Whether `Accept` admits `application/json`.
+/// Returns whether `Accept` admits `application/json`.
 pub(crate) fn admits_json(accept: Option<&str>) -> bool {
     match accept {
         None | Some("*/*" | "application/json") => true,
@@ -10,7 +10,7 @@ pub(crate) fn admits_json(accept: Option<&str>) -> bool {
     }
 }
 
-/// The form of errors that a client prefers; JSON where it does not care.
+/// Returns the form of errors that a client prefers; JSON if it has no preference.
 pub(crate) fn error_form(accept: Option<&str>) -> Form {
     let accept = match accept {
         None | Some("*/*" | "application/json") => return Form::Json,
@@ -35,8 +35,8 @@ pub(crate) fn error_form(accept: Option<&str>) -> Form {
     if xml > json { Form::Xml(media_type) } else { Form::Json }
 }
 
-/// The quality that the most specific fitting range of `accept` gives to a media type; 0 if none
-/// fits.
+/// Returns the quality that the most specific matching range of `accept` gives to a media type; 0 if
+/// no range matches.
 fn quality(accept: &str, kind: &str, subtype: &str) -> f32 {
     let mut best = (0, 0.0);
     for range in accept.split(',') {

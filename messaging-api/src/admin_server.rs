@@ -1,4 +1,4 @@
-//! The operator's listener: metrics, liveness, readiness.
+//! The admin server: metrics, liveness and readiness, for operators.
 
 use std::sync::Arc;
 
@@ -26,12 +26,12 @@ async fn metrics(
     HttpResponse::Ok().content_type(OPENMETRICS).body(text)
 }
 
-/// The process answers.
+/// `GET /livez`: 200 while the process runs.
 async fn live() -> HttpResponse {
     HttpResponse::Ok().body("alive\n")
 }
 
-/// Requests can be served: the stores answer, and the node is not about to stop.
+/// `GET /readyz`: 200 if the stores can be reached and the node is not stopping, else 503.
 async fn ready(services: Data<Services>, in_flight: Data<Arc<InFlight>>) -> HttpResponse {
     if in_flight.is_stopping() {
         return HttpResponse::ServiceUnavailable().body("stopping\n");
@@ -39,7 +39,7 @@ async fn ready(services: Data<Services>, in_flight: Data<Arc<InFlight>>) -> Http
     match services.check().await {
         Ok(()) => HttpResponse::Ok().body("ready\n"),
         Err(error) => {
-            tracing::warn!(%error, "not ready");
+            tracing::warn!(%error, "not ready: a store cannot be reached");
             HttpResponse::ServiceUnavailable().body("the stores do not answer\n")
         }
     }

@@ -1,4 +1,4 @@
-//! The only file that names a backend: URI to store.
+//! Opens stores by their URIs. No other file names a backend.
 
 use std::{num::NonZeroUsize, path::PathBuf, str::FromStr, sync::Arc};
 
@@ -11,7 +11,7 @@ use storage_traits::{
     pool::{Durability, MessagePool},
 };
 
-/// Where a store is, as the configuration names it.
+/// The address and options of a store, as the configuration gives them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreUri {
     /// `sqlite:FILE[?durability=fsync|os-buffer][&readers=N]`
@@ -22,16 +22,16 @@ pub enum StoreUri {
     Mongo(Box<MongoOptions>),
 }
 
-/// What is wrong with a URI.
+/// Why a URI is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidUri(String);
 
 impl StoreUri {
-    /// Reads a URI.
+    /// Parses a URI.
     ///
     /// # Errors
-    /// A sentence that says what is wrong, without the URI, which may hold a password.
+    /// If the URI is not valid. The text does not repeat the URI, which may contain a password.
     pub fn parse(uri: &str) -> Result<Self, InvalidUri> {
         uri.parse()
     }
@@ -92,10 +92,10 @@ pub struct Stores {
     pub pool: Arc<dyn MessagePool>,
 }
 
-/// What is wrong with the URI of a catalog, which not every store can hold.
+/// Checks that a store can hold a catalog.
 ///
 /// # Errors
-/// A sentence that says what is wrong.
+/// If it cannot.
 pub fn check_catalog(uri: &StoreUri) -> Result<(), InvalidUri> {
     match uri {
         StoreUri::Sqlite(_) | StoreUri::Mongo(_) => Ok(()),
@@ -105,10 +105,11 @@ pub fn check_catalog(uri: &StoreUri) -> Result<(), InvalidUri> {
     }
 }
 
-/// Opens the stores; a file that both name is opened once.
+/// Opens the stores. A file that is both catalog and pool is opened once.
 ///
 /// # Errors
-/// If one cannot be opened. A server that cannot be reached is no error: it is tried again.
+/// If a store cannot be opened. A server that cannot be reached is not an error: the backend
+/// reconnects.
 pub async fn open(catalog: &str, pool: &str) -> anyhow::Result<Stores> {
     let (catalog, pool) = (StoreUri::parse(catalog)?, StoreUri::parse(pool)?);
     check_catalog(&catalog)?;
@@ -130,9 +131,9 @@ async fn open_catalog(uri: StoreUri) -> anyhow::Result<Arc<dyn Catalog>> {
         StoreUri::Sqlite(options) => Ok(open_file(options).await?),
         StoreUri::Mongo(options) => {
             let catalog = MongoCatalog::open(*options).await;
-            Ok(Arc::new(catalog.context("the server of catalog.uri is not fit")?))
+            Ok(Arc::new(catalog.context("the server of catalog.uri is not supported")?))
         }
-        StoreUri::Redis(_) => unreachable!("it was checked"),
+        StoreUri::Redis(_) => unreachable!("check_catalog refuses Redis"),
     }
 }
 
@@ -141,11 +142,11 @@ async fn open_pool(uri: StoreUri) -> anyhow::Result<Arc<dyn MessagePool>> {
         StoreUri::Sqlite(options) => Ok(open_file(options).await?),
         StoreUri::Redis(options) => {
             let pool = Redis::open(*options).await;
-            Ok(Arc::new(pool.context("the server of pool.uri is not fit")?))
+            Ok(Arc::new(pool.context("the server of pool.uri is not supported")?))
         }
         StoreUri::Mongo(options) => {
             let pool = MongoPool::open(*options).await;
-            Ok(Arc::new(pool.context("the server of pool.uri is not fit")?))
+            Ok(Arc::new(pool.context("the server of pool.uri is not supported")?))
         }
     }
 }

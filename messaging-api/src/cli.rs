@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::Overrides;
 
-/// Chapar: queues, messages and claims over HTTP, kept in the database you already run.
+/// Chapar: a messaging service over HTTP that stores its messages in the database you already run.
 #[derive(Debug, Parser)]
 #[command(name = "chapar", version, arg_required_else_help = false, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -17,23 +17,23 @@ pub struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Every key of the configuration can also be set by the environment: CHAPAR__HTTP__LISTEN sets \
-`listen` of the section [http]. `chapar config` prints every key with its present value.";
+Environment variables set configuration keys, too: CHAPAR__HTTP__LISTEN sets `listen` in the \
+section [http]. `chapar config` prints every key with its current value.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve the API (the default)
     Serve,
-    /// Print the effective configuration, secrets hidden, and exit
+    /// Print the effective configuration without secrets, and exit
     Config,
 }
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// A configuration file (TOML); what it leaves out keeps its default
+    /// Configuration file (TOML); keys that it omits keep their defaults
     #[arg(long, short, value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
-    /// Address and port of the API, as 127.0.0.1:8888
+    /// Address and port of the API, for example 127.0.0.1:8888
     #[arg(long, short, value_name = "ADDRESS", global = true)]
     pub listen: Option<String>,
 }

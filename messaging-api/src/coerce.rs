@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// An integer as the original counts one: booleans are 0 and 1.
+/// Reads an integer as the original API does: booleans are 0 and 1.
 pub(crate) fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::Bool(flag) => Some(i64::from(*flag)),
@@ -11,7 +11,7 @@ pub(crate) fn integer(value: &Value) -> Option<i64> {
     }
 }
 
-/// What the original takes for "not set".
+/// Returns whether the original API takes a value for "not set".
 pub(crate) fn is_falsy(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,

@@ -1,8 +1,8 @@
-//! The open connections, so that one whose client stops in the middle of a request is cut off.
+//! The open connections: closes those that are stalled, and detects that a client is gone.
 //!
-//! The HTTP library bounds the time that the first request of a connection takes to arrive, and how
-//! long a connection may be idle; but the first byte of a later request ends the idleness, and the
-//! rest of it may never come.
+//! The HTTP library limits how long the first request of a connection takes to arrive, and how long
+//! a connection may be idle. But the first byte of a later request stops the idle timer, and the
+//! rest of that request may never arrive.
 
 use std::{
     any::Any,
@@ -27,14 +27,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How often the connections are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a connection that is to be closed gets for its last answer, in milliseconds.
-const LINGER: u64 = 2_000;
-/// Stands for "a request is being answered".
+/// How often the connections are checked.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a connection may take to send its last response, in milliseconds.
+const CLOSE_TIMEOUT: u64 = 2_000;
+/// The value of `idle_since` while a request is being processed.
 const BUSY: u64 = u64::MAX;
 
-/// The client's end of a connection, as far as a waiting request must know it.
+/// The client's end of a connection, as a waiting request observes it.
 #[derive(Clone)]
 pub(crate) struct Peer(Arc<Connection>);
 
@@ -49,11 +49,11 @@ pub(crate) struct Connections {
 
 struct Connection {
     socket: Socket,
-    /// Milliseconds since the start when it last had nothing to do, or [`BUSY`].
+    /// When the connection became idle, in milliseconds since the start, or [`BUSY`].
     idle_since: AtomicU64,
 }
 
-/// A connection's place among the open ones, which it leaves when it is closed.
+/// An entry of the open connections. It is removed when the connection is closed.
 pub(crate) struct Tracked {
     number: u64,
     connection: Arc<Connection>,
@@ -61,19 +61,19 @@ pub(crate) struct Tracked {
 }
 
 impl Connections {
-    /// Connections that may be idle for `limit`.
+    /// Creates the registry of connections that may be idle for `limit`.
     pub(crate) fn new(limit: Duration) -> Self {
         let limit = u64::try_from(limit.as_millis()).unwrap_or(BUSY / 2);
         Self { start: Instant::now(), limit, next: AtomicU64::new(0), open: Mutex::default() }
     }
 
-    /// Milliseconds since some moment before the start, so that it is never smaller than the limit.
+    /// Returns the milliseconds since the start plus the limit, so that it is never below the limit.
     fn now(&self) -> u64 {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(BUSY / 2);
         self.limit.saturating_add(elapsed).min(BUSY - 1)
     }
 
-    /// Takes note of a new connection.
+    /// Registers a new connection.
     pub(crate) fn track(self: &Arc<Self>, io: &dyn Any, data: &mut Extensions) {
         let Some(stream) = io.downcast_ref::<TcpStream>() else { return };
         match SockRef::from(stream).try_clone() {
@@ -84,8 +84,8 @@ impl Connections {
                 self.all().insert(number, Arc::clone(&connection));
                 data.insert(Tracked { number, connection, connections: Arc::clone(self) });
             }
-            // Too many open files: the connection is bounded by its other timeouts alone.
-            Err(error) => tracing::warn!(%error, "a connection cannot be watched"),
+            // Too many open files: only the timeouts of the HTTP library apply.
+            Err(error) => tracing::warn!(%error, "cannot track a connection"),
         }
     }
 
@@ -93,16 +93,16 @@ impl Connections {
         self.open.lock().expect("no holder panics")
     }
 
-    /// Cuts off connections that have been idle for too long, until it is stopped.
+    /// Closes connections that are idle for too long, until `stop` is cancelled.
     pub(crate) async fn watch(self: Arc<Self>, stop: CancellationToken) {
-        let mut looks = interval(LOOK_EVERY);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(looks.tick()).await.is_some() {
+        let mut ticks = interval(CHECK_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let now = self.now();
             for connection in self.all().values() {
                 let since = connection.idle_since.load(Ordering::Relaxed);
                 if since != BUSY && now.saturating_sub(since) > self.limit {
-                    // It may be closed by its client at this very moment.
+                    // The error of a connection that its client has just closed is ignored.
                     drop(connection.socket.shutdown(Shutdown::Both));
                 }
             }
@@ -111,20 +111,22 @@ impl Connections {
 }
 
 impl Tracked {
-    /// A request has arrived.
+    /// Marks the connection as busy with a request.
     pub(crate) fn busy(&self) {
         self.connection.idle_since.store(BUSY, Ordering::Relaxed);
     }
 
-    /// The request is answered.
+    /// Marks the connection as idle.
     pub(crate) fn idle(&self) {
         self.connection.idle_since.store(self.connections.now(), Ordering::Relaxed);
     }
 
-    /// The request is answered, and whatever the client goes on to send is not wanted.
+    /// Marks the connection to be closed soon, although the client may still send data.
     pub(crate) fn close_soon(&self) {
         let (now, limit) = (self.connections.now(), self.connections.limit);
-        self.connection.idle_since.store(now + LINGER - limit.max(LINGER), Ordering::Relaxed);
+        self.connection
+            .idle_since
+            .store(now + CLOSE_TIMEOUT - limit.max(CLOSE_TIMEOUT), Ordering::Relaxed);
     }
 }
 
@@ -136,25 +138,25 @@ impl Tracked {
 }
 
 impl Peer {
-    /// Completes when the client has closed its side of the connection, or all of it.
+    /// Completes when the client has closed its side of the connection, or both sides.
     ///
-    /// The socket is registered with the runtime of this thread for as long as this is awaited.
+    /// The socket is registered with the runtime of this thread only while this is awaited.
     pub(crate) async fn closed(&self) {
         #[expect(deprecated, reason = "the new form is unsafe; this socket stays open meanwhile")]
         let registered = AsyncFd::with_interest(self, Interest::READABLE);
-        // A socket that cannot be registered is not observed: the wait then ends by its deadline.
+        // If the socket cannot be registered, the wait ends by its deadline.
         let Ok(socket) = registered else { return pending().await };
         while let Ok(mut readiness) = socket.ready(Interest::READABLE).await {
             if readiness.ready().is_read_closed() {
                 return;
             }
-            // A further request of the same client has arrived.
+            // The client has sent its next request.
             readiness.clear_ready();
         }
         pending::<()>().await;
     }
 
-    /// Returns whether the client has closed its side, as the kernel knows it now.
+    /// Returns whether the client has closed its side, by asking the kernel.
     pub(crate) fn is_closed(&self) -> bool {
         match self.0.socket.peek(&mut [MaybeUninit::uninit()]) {
             Ok(read) => read == 0,

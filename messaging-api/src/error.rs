@@ -1,4 +1,4 @@
-//! What goes wrong with a request, and how it is answered: one table.
+//! The errors of the HTTP API: one table from each error to its status, title and body.
 
 use actix_web::{
     HttpResponse, ResponseError,
@@ -8,52 +8,52 @@ use storage_traits::StoreError;
 
 use crate::services;
 
-/// Why a request was refused or failed. The text says what was wrong with what.
+/// Why a request is refused or fails. The text is a clause that says what is wrong with what.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// A value is out of range, or makes no sense here.
+    /// A value is out of range, or not allowed here.
     #[error("{0}")]
     Invalid(String),
-    /// The body cannot be read, or has the wrong shape.
+    /// The body cannot be parsed, or has the wrong structure.
     #[error("{0}")]
     Body(String),
     /// A query parameter is not of its type.
     #[error("{0}")]
     Parameter(String),
-    /// A header is missing or wrong; with the title that says which.
+    /// A header is missing or invalid. The first text is the title.
     #[error("{1}")]
     Header(&'static str, String),
-    /// The body of a form.
+    /// The body is an HTML form.
     #[error("the content type application/x-www-form-urlencoded is not accepted")]
     Form,
-    /// The client accepts no JSON.
+    /// The client does not accept JSON.
     #[error("this service answers with application/json; the Accept header must admit it")]
     NotAcceptable,
     /// The queue name or the project id breaks its rule.
     #[error("{0}")]
     QueueName(String),
-    /// What the path names does not exist.
+    /// The object that the path names does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// The caller may not do this.
+    /// The caller lacks the role that the call requires.
     #[error("{0}")]
     Forbidden(String),
-    /// The body's content type is not the one that this route takes.
+    /// The content type of the body is not the one that the route requires.
     #[error("{0}")]
     MediaType(String),
-    /// There is no such route.
+    /// The path matches no route.
     #[error("there is no such route")]
     NoRoute,
-    /// The route has other methods: their names, as `Allow` lists them.
+    /// The route does not serve this method. The text lists its methods, as in `Allow`.
     #[error("the methods of this route are {0}")]
     Method(&'static str),
     /// The body did not arrive in time.
     #[error("the body of the request did not arrive in time")]
     Timeout,
-    /// The headers are larger than the bound.
+    /// The headers exceed the limit, in bytes.
     #[error("the headers of the request are larger than {0} bytes")]
     HeadersTooLarge(u64),
-    /// Too many requests are under way.
+    /// Too many requests are in flight.
     #[error("too many requests are under way")]
     Overloaded,
     /// A service refused or failed the call.
@@ -118,7 +118,7 @@ impl ApiError {
         }
     }
 
-    /// Renders the error in the form that the client accepts.
+    /// Renders the error in a form.
     pub(crate) fn render(&self, form: Form) -> HttpResponse {
         let (status, title) = self.kind();
         let mut response = HttpResponse::build(status);
@@ -196,9 +196,9 @@ impl ResponseError for ApiError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Json,
-    /// With the media type that the client prefers.
+    /// XML, with the media type that the client prefers.
     Xml(&'static str),
-    /// The client reads neither.
+    /// No body: the client accepts neither.
     Empty,
 }
 
@@ -226,7 +226,7 @@ fn as_xml(title: &str, description: Option<&str>, help: bool) -> String {
     format!("<error>{}{description}{link}</error>", element("title", title))
 }
 
-/// Text for XML, without the characters that XML cannot hold.
+/// Escapes a text for XML, and replaces the characters that XML does not allow.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -243,7 +243,7 @@ fn escape(text: &str) -> String {
     escaped
 }
 
-/// Errors read as clauses in the log and as sentences by people.
+/// Turns the clause of an error, as the log shows it, into a sentence for the client.
 fn sentence(clause: &str) -> String {
     let mut chars = clause.chars();
     let first = chars.next().map(|c| c.to_ascii_uppercase());

@@ -1,4 +1,4 @@
-//! Typed extractors: what every request must carry, checked in the order of the contract.
+//! Typed extractors of request data, which check it in the order of the contract.
 
 mod body;
 mod caller;

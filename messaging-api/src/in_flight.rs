@@ -11,36 +11,36 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// The requests under way on this node.
+/// The requests that this node is serving.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
-    /// Requests that have come and are not answered.
+    /// Requests that are received in part or in full and not answered yet.
     open: AtomicUsize,
-    /// Those of them that are worked on, rather than still being received.
+    /// Those of them that are being processed, rather than received or suspended.
     active: AtomicUsize,
-    /// Bytes of bodies that have come in part.
+    /// Bytes of bodies that are received in part.
     receiving: AtomicUsize,
     stopping: CancellationToken,
     ended: Notify,
 }
 
 impl InFlight {
-    /// How many requests are under way.
+    /// Returns the number of requests in flight.
     pub(crate) fn count(&self) -> usize {
         self.open.load(Ordering::Acquire)
     }
 
-    /// Whether the node is about to stop.
+    /// Returns whether the node is stopping.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_cancelled()
     }
 
-    /// Is cancelled when the node is about to stop.
+    /// Returns the token that is cancelled when the node begins to stop.
     pub(crate) const fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
 
-    /// Says that the node is about to stop, and waits until nothing is under way.
+    /// Marks the node as stopping, and waits until no request is in flight.
     pub(crate) async fn drain(&self) {
         self.stopping.cancel();
         loop {
@@ -53,8 +53,7 @@ impl InFlight {
     }
 }
 
-/// A request's place among those under way; given back when it is dropped, whatever became of the
-/// request.
+/// A request's share of the node's capacity. Dropping it releases the share.
 #[derive(Debug)]
 pub(crate) struct RequestPermit {
     in_flight: Arc<InFlight>,
@@ -69,12 +68,12 @@ impl RequestPermit {
         Self { in_flight, max, active: Cell::new(false), received: Cell::new(0) }
     }
 
-    /// The requests among which it is.
+    /// Returns the counters that the permit belongs to.
     pub(crate) fn in_flight(&self) -> &InFlight {
         &self.in_flight
     }
 
-    /// Begins to work on the request; `false` if too many are worked on already.
+    /// Counts the request as being processed. Returns `false` if the limit is exceeded.
     pub(crate) fn acquire(&self) -> bool {
         self.in_flight.receiving.fetch_sub(self.received.take(), Ordering::AcqRel);
         let before = self.in_flight.active.fetch_add(1, Ordering::AcqRel);
@@ -82,16 +81,15 @@ impl RequestPermit {
         before < self.max
     }
 
-    /// Waits, for more of the request or for something to happen, which keeps nobody else from being
-    /// served.
+    /// Stops counting the request as being processed, while it waits for its body or for messages.
     pub(crate) fn suspend(&self) {
         if self.active.take() {
             self.in_flight.active.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
-    /// Takes room for a piece of a body that comes in pieces; `false` if all such bodies together
-    /// have more than `max` bytes already.
+    /// Reserves memory for a part of a body. Returns `false` if all bodies that are being received
+    /// exceed `max` bytes together.
     pub(crate) fn reserve_body_bytes(&self, bytes: usize, max: usize) -> bool {
         self.received.set(self.received.get() + bytes);
         self.in_flight.receiving.fetch_add(bytes, Ordering::AcqRel) + bytes <= max

@@ -1,4 +1,4 @@
-//! Stores that are timed and counted.
+//! Stores with metrics: every operation is timed, and its effects are counted.
 
 use std::{sync::Arc, time::Instant};
 
@@ -20,7 +20,7 @@ use storage_traits::{
 
 use crate::metrics::Metrics;
 
-/// A store with the metrics of what it does.
+/// A store that reports its operations to the metrics.
 pub(crate) struct Instrumented<S: ?Sized> {
     store: Arc<S>,
     name: &'static str,
@@ -160,12 +160,12 @@ impl ClaimStore for Instrumented<dyn MessagePool> {
         now: Timestamp,
     ) -> Result<Vec<AckResult>> {
         let work = self.store.acknowledge(queue, id, acknowledgements, now);
-        let answers = self.time("acknowledge", work).await?;
-        let gone = acknowledgements.iter().zip(&answers).filter(|(said, answer)| {
-            said.outcome == AckOutcome::Ack && **answer == AckResult::Applied
+        let results = self.time("acknowledge", work).await?;
+        let acknowledged = acknowledgements.iter().zip(&results).filter(|(ack, result)| {
+            ack.outcome == AckOutcome::Ack && **result == AckResult::Applied
         });
-        self.metrics.deleted.inc_by(gone.count() as u64);
-        Ok(answers)
+        self.metrics.deleted.inc_by(acknowledged.count() as u64);
+        Ok(results)
     }
 
     async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {

@@ -1,13 +1,13 @@
-//! The rules of JSON request bodies (Zaqar v2 API, JSON body rules).
+//! Parsing of JSON request bodies (Zaqar v2 API, JSON body rules).
 
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 
-/// How deep values may be nested.
+/// How deeply values may be nested.
 const MAX_DEPTH: usize = 128;
 
-/// The text of a body that may be a JSON object or array.
+/// Returns the text of a body that begins like a JSON object or array.
 pub(crate) fn text(body: &[u8]) -> Result<&str, ApiError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| ApiError::Body("the body could not be parsed: it is not UTF-8".into()))?;
@@ -18,7 +18,7 @@ pub(crate) fn text(body: &[u8]) -> Result<&str, ApiError> {
     }
 }
 
-/// Parses a body that must be an object, into a tree: for small bodies only.
+/// Parses a body that must be an object into a tree. For small bodies only.
 pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     match value(body)? {
         Value::Object(map) => Ok(map),
@@ -26,7 +26,7 @@ pub(crate) fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     }
 }
 
-/// Parses a body into a tree: for small bodies only.
+/// Parses a body into a tree. For small bodies only.
 pub(crate) fn value(body: &[u8]) -> Result<Value, ApiError> {
     let text = text(body)?;
     let value = serde_json::from_str(text).map_err(unparsable)?;
@@ -34,12 +34,12 @@ pub(crate) fn value(body: &[u8]) -> Result<Value, ApiError> {
     Ok(value)
 }
 
-/// The body is not JSON, for the reason given.
+/// Returns the error of a body that is not JSON.
 pub(crate) fn unparsable(why: impl std::fmt::Display) -> ApiError {
     ApiError::Body(format!("the body could not be parsed: {why}"))
 }
 
-/// Checks what parsers let pass: integers beyond 64 bits and deep nesting. `json` is valid JSON.
+/// Refuses integers beyond 64 bits and deep nesting, which the parsers accept. `json` is valid JSON.
 pub(crate) fn within_bounds(json: &str) -> Result<(), ApiError> {
     if may_be_deep(json.as_bytes()) || has_long_number(json.as_bytes()) {
         walk(json)
@@ -48,7 +48,7 @@ pub(crate) fn within_bounds(json: &str) -> Result<(), ApiError> {
     }
 }
 
-/// Checks the same of a post, whose messages are bounded each by itself.
+/// Does the same for a post, where the nesting of each message is limited by itself.
 pub(crate) fn post_within_bounds<'b>(
     json: &str,
     mut bodies: impl Iterator<Item = &'b str>,
@@ -59,22 +59,23 @@ pub(crate) fn post_within_bounds<'b>(
     bodies.try_for_each(within_bounds)
 }
 
-/// Digits of the shortest integer that does not fit into 64 bits.
-const LONG: usize = 19;
+/// The digits of the shortest integer that does not fit into 64 bits.
+const MIN_LONG_DIGITS: usize = 19;
 
-/// A quick look that lets most texts pass: a run of so many digits covers one of every so many
-/// bytes.
+/// Returns whether the text has a long run of digits. It looks at every 19th byte only, since a run
+/// of 19 digits contains one of them.
 fn has_long_number(json: &[u8]) -> bool {
-    (LONG - 1..json.len()).step_by(LONG).any(|at| {
+    (MIN_LONG_DIGITS - 1..json.len()).step_by(MIN_LONG_DIGITS).any(|at| {
         let digits = |bytes: &mut dyn Iterator<Item = &u8>| {
-            bytes.take(LONG).take_while(|byte| byte.is_ascii_digit()).count()
+            bytes.take(MIN_LONG_DIGITS).take_while(|byte| byte.is_ascii_digit()).count()
         };
         json[at].is_ascii_digit()
-            && digits(&mut json[at..].iter()) + digits(&mut json[..at].iter().rev()) >= LONG
+            && digits(&mut json[at..].iter()) + digits(&mut json[..at].iter().rev())
+                >= MIN_LONG_DIGITS
     })
 }
 
-/// A quick look: what has few openings is not deep.
+/// Returns whether the text has enough opening brackets to be nested too deeply.
 fn may_be_deep(json: &[u8]) -> bool {
     json.iter().filter(|byte| matches!(byte, b'{' | b'[')).count() > MAX_DEPTH
 }
@@ -99,7 +100,7 @@ fn walk(json: &str) -> Result<(), ApiError> {
                     .map_or(bytes.len(), |length| at + length);
                 let number = &json[at..end];
                 let integer = !number.contains(['.', 'e', 'E']);
-                if integer && number.len() >= LONG && number.parse::<i64>().is_err() {
+                if integer && number.len() >= MIN_LONG_DIGITS && number.parse::<i64>().is_err() {
                     return Err(unparsable("an integer is too large"));
                 }
                 at = end - 1;
@@ -111,7 +112,7 @@ fn walk(json: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The position of the quote that ends a string.
+/// Returns the position of the quote that ends a string.
 fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at..]) {
         at += found;
@@ -153,7 +154,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_quick_look_misses_nothing(text in "[\\[{,0-9a]{0,80}") {
-            let long = text.as_bytes().windows(LONG).any(|run| run.iter().all(u8::is_ascii_digit));
+            let long = text.as_bytes().windows(MIN_LONG_DIGITS).any(|run| run.iter().all(u8::is_ascii_digit));
             prop_assert_eq!(has_long_number(text.as_bytes()), long);
         }
 

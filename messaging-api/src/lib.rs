@@ -1,4 +1,4 @@
-//! The messaging service: transports over services over stores.
+//! The messaging service, in layers: transports call services, and services call stores.
 
 mod accept;
 mod admin_server;

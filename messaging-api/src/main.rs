@@ -12,7 +12,7 @@ use messaging_api::{
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Requests allocate and free small pieces on several threads, which this allocator does well.
+/// Requests allocate and free small blocks on several threads, which is this allocator's strength.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,4 +1,4 @@
-//! What is counted and timed, in Prometheus's words.
+//! The metrics of a node, in the text format of Prometheus.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ impl EncodeLabelValue for Outcome {
 
 type Latency<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// Everything that a node counts.
+/// All metrics of a node.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -98,27 +98,31 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
-        registry.register("build", "The program that answers", build);
-        registry.register("http_requests", "Requests answered", self.requests.clone());
+        registry.register("build", "The version of the running program", build);
+        registry.register("http_requests", "HTTP requests answered", self.requests.clone());
         registry.register_with_unit(
             "http_request_duration",
-            "From a request's headers to its answer's",
+            "Time from the headers of a request to the headers of its response",
             Unit::Seconds,
             self.request_seconds.clone(),
         );
-        registry.register("http_requests_in_flight", "Requests under way", self.in_flight.clone());
+        registry.register(
+            "http_requests_in_flight",
+            "HTTP requests received and not answered yet",
+            self.in_flight.clone(),
+        );
         registry.register_with_unit(
             "store_operation_duration",
-            "What a store took, waiting included",
+            "Time of a store operation, including time in queues",
             Unit::Seconds,
             self.store_seconds.clone(),
         );
         for (name, help, counter) in [
             ("messages_posted", "Messages stored", &self.posted),
-            ("messages_claimed", "Messages handed out by claims", &self.claimed),
+            ("messages_claimed", "Messages returned by claims", &self.claimed),
             ("messages_deleted", "Messages deleted, popped or purged", &self.deleted),
-            ("messages_redriven", "Dead letters moved back", &self.redriven),
-            ("messages_expired", "Messages removed because their ttl had ended", &self.expired),
+            ("messages_redriven", "Messages moved back from dead-letter queues", &self.redriven),
+            ("messages_expired", "Messages removed because their ttl ended", &self.expired),
             (
                 "messages_dead_lettered",
                 "Messages moved to a dead-letter queue",
@@ -158,7 +162,7 @@ impl Metrics {
             .observe(elapsed.as_secs_f64());
     }
 
-    /// The text that Prometheus reads.
+    /// Renders the metrics for Prometheus.
     pub(crate) fn render(&self, in_flight: usize, pool: EventCounts) -> String {
         self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         for (counter, total) in
@@ -173,7 +177,7 @@ impl Metrics {
     }
 }
 
-/// The method's name, if it is one of the usual: clients make up others without bound.
+/// Returns the name of a standard method, or `other`: clients may send any number of names.
 fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",
@@ -192,7 +196,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_counted_is_rendered() {
+    fn counted_events_are_rendered() {
         let metrics = Metrics::new();
         let took = Duration::from_millis(3);
         metrics.request("/v2/ping", &Method::GET, StatusCode::NO_CONTENT, took);

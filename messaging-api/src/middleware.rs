@@ -1,5 +1,4 @@
-//! What every request passes on its way in and out: the bounds, the request id, the metrics, the
-//! form of errors.
+//! The outermost layer of every request: limits, request id, metrics, and the form of errors.
 
 use std::{mem, rc::Rc, sync::Arc, time::Instant};
 
@@ -26,19 +25,19 @@ use crate::{
     metrics::{Metrics, NO_ROUTE, RouteLabel},
 };
 
-/// Why shared data cannot be missing.
-const CARRIED: &str = "the application carries what all requests share";
+/// Why the shared data of a request cannot be missing.
+const REGISTERED: &str = "startup registers the data that all requests share";
 
-/// The outermost layer.
+/// Handles a request within the limits, and completes its response.
 pub(crate) async fn middleware<B: MessageBody + 'static>(
     mut request: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<BoxBody>, Error> {
     let start = Instant::now();
     let id = format!("req-{}", uuid::Uuid::new_v4());
-    let in_flight = Arc::clone(request.app_data::<Data<Arc<InFlight>>>().expect(CARRIED));
-    let metrics = request.app_data::<Data<Metrics>>().expect(CARRIED).clone();
-    let config = request.app_data::<Data<Config>>().expect(CARRIED).clone();
+    let in_flight = Arc::clone(request.app_data::<Data<Arc<InFlight>>>().expect(REGISTERED));
+    let metrics = request.app_data::<Data<Metrics>>().expect(REGISTERED).clone();
+    let config = request.app_data::<Data<Config>>().expect(REGISTERED).clone();
     let method = request.method().clone();
     let max_head = config.http.max_header_bytes.as_u64();
 
@@ -54,14 +53,14 @@ pub(crate) async fn middleware<B: MessageBody + 'static>(
         None
     };
     request.extensions_mut().insert(Rc::clone(&permit));
-    // What comes in chunks is never read: not as a body, and not to get past it. Without a receiver
-    // for it from the start, nothing waits for one.
+    // A chunked body is never read. Its receiver is dropped at once, so that the HTTP library does
+    // not wait for the body to be consumed.
     let chunked = request.headers().contains_key(header::TRANSFER_ENCODING);
     if chunked {
         drop(request.take_payload());
     }
     if request.query_string().contains("wait=") {
-        compact(request.headers_mut());
+        shrink_to_fit(request.headers_mut());
     }
     let mut response = if let Some(refusal) = refusal {
         request.error_response(refusal)
@@ -73,7 +72,7 @@ pub(crate) async fn middleware<B: MessageBody + 'static>(
         }
     };
 
-    response = finish(response, &method, &id);
+    response = complete(response, &method, &id);
     if chunked || in_flight.is_stopping() {
         response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
     }
@@ -86,24 +85,24 @@ pub(crate) async fn middleware<B: MessageBody + 'static>(
     Ok(response)
 }
 
-/// Lets go of the room that the HTTP library keeps for more headers: thousands of requests may wait.
-fn compact(headers: &mut HeaderMap) {
-    let mut few = HeaderMap::with_capacity(headers.len());
+/// Releases the spare capacity of a header map: thousands of requests may wait at once.
+fn shrink_to_fit(headers: &mut HeaderMap) {
+    let mut shrunk = HeaderMap::with_capacity(headers.len());
     for (name, value) in mem::take(headers) {
-        few.append(name, value);
+        shrunk.append(name, value);
     }
-    *headers = few;
+    *headers = shrunk;
 }
 
-/// The bytes of the request line and the headers, near enough.
+/// Returns the approximate size of the request line and the headers, in bytes.
 fn head_bytes(request: &ServiceRequest) -> u64 {
     let headers: usize =
         request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     (headers + request.uri().path().len() + request.query_string().len()) as u64
 }
 
-/// Gives the response its request id, and an error the form that the client accepts.
-fn finish(response: ServiceResponse, method: &Method, id: &str) -> ServiceResponse {
+/// Adds the request id to a response, and renders an error in the form that the client accepts.
+fn complete(response: ServiceResponse, method: &Method, id: &str) -> ServiceResponse {
     let (request, mut response) = response.into_parts();
     let error = response.error().and_then(|error| error.as_error::<ApiError>());
     if let Some(failure) = error.and_then(ApiError::failure) {
@@ -112,12 +111,12 @@ fn finish(response: ServiceResponse, method: &Method, id: &str) -> ServiceRespon
         tracing::error!(request.id = id, %error, source, "a request failed");
     }
     if *method == Method::OPTIONS {
-        // Always 200; with the methods where the request would have come to a handler.
-        response = instead_of(&response, HttpResponse::build(StatusCode::OK).finish());
+        // Always 200, with `Allow` if the path matches a route.
+        response = replace_response(&response, HttpResponse::build(StatusCode::OK).finish());
     } else if let Some(error) = error {
         let form = accept::error_form(accept_header(&request).as_deref());
         if form != crate::error::Form::Json {
-            response = instead_of(&response, error.render(form));
+            response = replace_response(&response, error.render(form));
         }
     }
     if let Ok(value) = header::HeaderValue::from_str(id) {
@@ -128,8 +127,8 @@ fn finish(response: ServiceResponse, method: &Method, id: &str) -> ServiceRespon
     ServiceResponse::new(request, response)
 }
 
-/// Another response in the place of one, with what was said about methods and origins.
-fn instead_of(old: &HttpResponse, mut new: HttpResponse) -> HttpResponse {
+/// Returns a response in place of another one, whose `Allow` and CORS headers it takes over.
+fn replace_response(old: &HttpResponse, mut new: HttpResponse) -> HttpResponse {
     for (name, value) in old.headers() {
         if *name == header::ALLOW || name.as_str().starts_with("access-control-") {
             new.headers_mut().append(name.clone(), value.clone());

@@ -1,4 +1,4 @@
-//! From a configuration to a running node, and back down in order.
+//! Starts a node from its configuration, and stops it in order.
 
 use std::{
     net::{Shutdown, SocketAddr, TcpListener},
@@ -33,12 +33,12 @@ use crate::{
     services::Services,
 };
 
-/// How long connections get for the rest of their answers, once no request is under way.
-const LINGER: Duration = Duration::from_secs(1);
-/// Connections that the kernel keeps for us while we are busy.
+/// How long connections may take to send the rest of their responses, once no request is in flight.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many connections the kernel queues until the node accepts them.
 const BACKLOG: i32 = 1024;
 
-/// A node: its sockets are bound and its stores are open, but it does not serve yet.
+/// A node whose sockets are bound and whose stores are open, but which does not serve yet.
 pub struct Application {
     api: TcpListener,
     admin: Option<TcpListener>,
@@ -53,7 +53,7 @@ impl Application {
     /// Opens the stores and binds the sockets.
     ///
     /// # Errors
-    /// Whatever keeps the node from serving.
+    /// If an address cannot be bound, or a store cannot be opened.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
         let config = Arc::new(config);
         raise_file_limit(config.http.max_connections);
@@ -65,7 +65,7 @@ impl Application {
             catalog = without_secrets(&config.catalog.uri),
             pool = without_secrets(&config.pool.uri),
             durability = stores.pool.durability().as_str(),
-            "the stores are open"
+            "opened the stores"
         );
         let metrics = Arc::new(Metrics::new());
         let catalog: Arc<dyn Catalog> =
@@ -76,17 +76,17 @@ impl Application {
         let services = Services::new(Arc::clone(&config), clock, catalog, pool);
         let in_flight = Arc::new(InFlight::default());
         let http = &config.http;
-        // By then an idle connection is closed, and a request that was begun should have come.
-        let patience = http.keep_alive + http.header_timeout + http.write_timeout;
-        let connections = Arc::new(Connections::new(patience));
+        // The HTTP library closes an idle connection, and a request arrives, within this time.
+        let max_idle = http.keep_alive + http.header_timeout + http.write_timeout;
+        let connections = Arc::new(Connections::new(max_idle));
         Ok(Self { api, admin, config, services, metrics, in_flight, connections })
     }
 
-    /// Serves until `stop` is cancelled; then finishes what is under way, closes the stores and
+    /// Serves until `stop` is cancelled. Then finishes the requests in flight, closes the stores and
     /// returns.
     ///
     /// # Errors
-    /// If a server cannot be started, or fails.
+    /// If one of the two HTTP servers cannot be started, or fails.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let api = self.api_server()?;
         let admin = self.admin_server()?;
@@ -152,10 +152,10 @@ impl Application {
             .client_request_timeout(http.header_timeout)
             .client_disconnect_timeout(http.write_timeout)
             .keep_alive(http.keep_alive)
-            // A client may close its side once its request is sent: the request is answered all the
-            // same. Only a request that waits takes that as a sign that its client is gone.
+            // A client may close its side once its request is sent; the node still answers. Only a
+            // request that waits takes the close as a sign that its client is gone.
             .h1_allow_half_closed(true)
-            .shutdown_timeout(LINGER.as_secs())
+            .shutdown_timeout(CLOSE_TIMEOUT.as_secs())
             .disable_signals()
             .listen(self.api.try_clone()?)?
             .run())
@@ -174,7 +174,9 @@ impl Application {
                 .configure(admin_server::configure)
         });
         let server = server.workers(1).max_connections(64).disable_signals();
-        Ok(Some(server.shutdown_timeout(LINGER.as_secs()).listen(listener.try_clone()?)?.run()))
+        Ok(Some(
+            server.shutdown_timeout(CLOSE_TIMEOUT.as_secs()).listen(listener.try_clone()?)?.run(),
+        ))
     }
 
     fn start_workers(&self, stop: &CancellationToken) -> [JoinHandle<()>; 3] {
@@ -186,34 +188,33 @@ impl Application {
     }
 
     fn log_addresses(&self) -> anyhow::Result<()> {
-        tracing::warn!(
-            "no identity provider is configured: the headers that say who is calling are trusted"
-        );
+        tracing::warn!("callers are not authenticated: the headers that identify them are trusted");
         if let Some(admin) = &self.admin {
             let address = admin.local_addr()?;
-            tracing::info!("metrics, liveness and readiness on http://{address}");
+            tracing::info!("serving metrics, liveness and readiness on http://{address}");
         }
         tracing::info!("listening on http://{}", self.api.local_addr()?);
         Ok(())
     }
 
-    /// Takes no more connections, waits for the requests under way, then ends what is left.
+    /// Accepts no more connections, waits for the requests in flight, then closes all connections.
     async fn drain(&self, api: &ServerHandle) {
-        tracing::info!("stopping: finishing what is under way");
+        tracing::info!("stopping: finishing the requests in flight");
         api.pause().await;
-        // Whoever comes now is refused at once, and goes to another node.
+        // The kernel refuses new connections at once, so that clients go to another node.
         if let Err(error) = SockRef::from(&self.api).shutdown(Shutdown::Both) {
-            tracing::warn!(%error, "the socket stays open while the service stops");
+            tracing::warn!(%error, "cannot close the listening socket; it stays open until the node stops");
         }
         let deadline = self.config.http.shutdown_timeout;
         if tokio::time::timeout(deadline, self.in_flight.drain()).await.is_err() {
-            tracing::warn!("some requests did not end in time and are cut off");
+            tracing::warn!("cutting off requests that did not end within http.shutdown_timeout");
         }
         api.stop(true).await;
     }
 }
 
-/// A socket whose connections are cut off when their client reads nothing for a while.
+/// Opens a listening socket. The kernel resets a connection whose client does not acknowledge data
+/// for `write_timeout`.
 fn listen(address: SocketAddr, write_timeout: Duration) -> anyhow::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -225,21 +226,25 @@ fn listen(address: SocketAddr, write_timeout: Duration) -> anyhow::Result<TcpLis
     Ok(socket.into())
 }
 
-/// Lets the process open as many files as it may; a connection takes two.
+/// Raises the limit of open files to its maximum. Each connection takes two.
 fn raise_file_limit(max_connections: usize) {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
     let wanted = 2 * max_connections as u64 + 64;
     if let Some(files) = getrlimit(Resource::Nofile).current.filter(|files| *files < wanted) {
-        tracing::warn!(files, wanted, "too few open files are allowed for http.max_connections");
+        tracing::warn!(
+            files,
+            wanted,
+            "the limit of open files is too low for http.max_connections"
+        );
     }
 }
 
-/// The admin's socket. Where its address was not chosen, another node that has it is no reason
-/// not to serve.
+/// Opens the socket of the admin server. If the operator did not set its address and the address is
+/// taken, the node serves without it.
 fn bind_admin(config: &Config) -> anyhow::Result<Option<TcpListener>> {
     if config.metrics.listen.is_empty() {
         return Ok(None);

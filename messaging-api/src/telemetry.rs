@@ -1,4 +1,4 @@
-//! The log: to standard error, for people or for machines.
+//! The log, on standard error, as text or as JSON.
 
 use std::io::IsTerminal as _;
 
@@ -6,10 +6,10 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts logging, once for the process.
+/// Starts logging. May be called once per process.
 ///
 /// # Errors
-/// If the filter cannot be read, or somebody logs already.
+/// If the filter cannot be parsed, or logging has been started already.
 pub fn start(config: &LogConfig) -> anyhow::Result<()> {
     let filter: EnvFilter = config.filter.parse()?;
     let terminal = std::io::stderr().is_terminal();

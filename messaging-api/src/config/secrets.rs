@@ -2,8 +2,8 @@
 
 /// Returns a URI with its passwords and tokens replaced by `***`.
 pub(crate) fn without_secrets(uri: &str) -> String {
-    let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let mut shown = match place.split_once("://") {
+    let (location, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let mut shown = match location.split_once("://") {
         Some((scheme, rest)) => {
             let authority = rest.find(['/', '#']).unwrap_or(rest.len());
             match rest[..authority].rsplit_once('@') {
@@ -11,15 +11,15 @@ pub(crate) fn without_secrets(uri: &str) -> String {
                     let user = user.split_once(':').map_or(user, |(name, _)| name);
                     format!("{scheme}://{user}:***@{host}{}", &rest[authority..])
                 }
-                None => place.to_owned(),
+                None => location.to_owned(),
             }
         }
-        None => place.to_owned(),
+        None => location.to_owned(),
     };
     for (n, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         let lower_key = key.to_ascii_lowercase();
-        // MongoDB puts tokens into the latter.
+        // authMechanismProperties may contain session tokens of MongoDB.
         let secret =
             ["password", "authmechanismproperties"].iter().any(|it| lower_key.contains(it));
         let value = if secret { "***" } else { value };
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_in_a_uri_is_struck_out() {
+    fn a_password_in_a_uri_is_hidden() {
         for (uri, shown) in [
             ("sqlite:chapar.db", "sqlite:chapar.db"),
             ("redis://host/0", "redis://host/0"),

@@ -11,7 +11,7 @@ use super::secrets::without_secrets;
 /// and sizes).
 pub(crate) const MIN_TTL: i64 = 60;
 
-/// Everything an operator can set. `config.default.toml` is the manual.
+/// All keys that an operator can set. `config.default.toml` documents them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -24,7 +24,7 @@ pub struct Config {
     pub pool: StoreConfig,
     pub limits: Limits,
     pub compat: Compat,
-    /// Whether the operator named the address of the metrics, so that not getting it is a fault.
+    /// Whether the operator set `metrics.listen`. If so, a failure to bind it is an error.
     #[serde(skip)]
     pub metrics_listen_is_set: bool,
 }
@@ -59,7 +59,7 @@ pub struct CorsConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MetricsConfig {
-    /// An address, or empty for none.
+    /// An address and a port, or an empty text for none.
     pub listen: String,
 }
 
@@ -89,14 +89,14 @@ pub struct StoreConfig {
     pub uri: String,
 }
 
-/// Without the credentials that a URI may hold.
+/// Omits the credentials that a URI may contain.
 impl std::fmt::Debug for StoreConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StoreConfig").field("uri", &without_secrets(&self.uri)).finish()
     }
 }
 
-/// Bounds and defaults of requests; seconds, bytes and counts.
+/// Limits and defaults of requests, in seconds, bytes and counts.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
@@ -133,7 +133,7 @@ pub enum ClientIdRule {
 }
 
 impl Config {
-    /// The configuration as TOML text, without secrets.
+    /// Renders the configuration as TOML, without secrets.
     pub fn to_toml(&self) -> String {
         let mut shown = self.clone();
         for uri in [&mut shown.catalog.uri, &mut shown.pool.uri] {
@@ -147,7 +147,7 @@ impl Config {
         for (section, keys) in &sections {
             text.extend(["[", section, "]\n"]);
             for (key, value) in keys.as_object().into_iter().flatten() {
-                // JSON's texts, numbers, booleans and arrays of texts are TOML's too.
+                // JSON and TOML write strings, numbers, booleans and arrays of strings alike.
                 text.extend([key, " = ", &value.to_string(), "\n"]);
             }
             text.push('\n');

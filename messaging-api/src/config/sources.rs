@@ -10,19 +10,19 @@ use super::{sections::Config, validate::validate};
 
 const DEFAULTS: &str = include_str!("../config.default.toml");
 
-/// What the command line sets.
+/// The keys that the command line sets.
 #[derive(Debug, Default, Clone)]
 pub struct Overrides {
-    /// The operator's file.
+    /// The operator's configuration file.
     pub file: Option<PathBuf>,
     /// `http.listen`.
     pub listen: Option<String>,
 }
 
-/// Reads the configuration from all its sources.
+/// Merges the defaults, the file, the environment and the command line, in this order.
 ///
 /// # Errors
-/// Every fault that was found, each a sentence that names the key and where it was set.
+/// Every fault, each as a sentence that names the key and its source.
 pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
     let mut set = Figment::new();
     if let Some(file) = &overrides.file {
@@ -37,7 +37,7 @@ pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
     }
     let given = set.extract::<Dict>().map_err(in_sentences)?;
 
-    // Each key is tried on the defaults by itself, so that one fault does not hide another.
+    // Each key is merged into the defaults by itself, so that one fault does not hide another.
     let defaults = Figment::from(Toml::string(DEFAULTS));
     let known = defaults.extract::<Dict>().map_err(in_sentences)?;
     let (mut merged, mut faults) = (defaults.clone(), Vec::new());
@@ -61,9 +61,9 @@ pub fn load(overrides: &Overrides) -> Result<Config, Vec<String>> {
     if faults.is_empty() { Ok(config) } else { Err(faults) }
 }
 
-/// Where a key was set, for people.
+/// Returns where a key was set, as text for an error message.
 fn source(set: &Figment, key: &str, overrides: &Overrides) -> String {
-    let place = match set.find_metadata(key) {
+    let origin = match set.find_metadata(key) {
         _ if key == "http.listen" && overrides.listen.is_some() => "--listen".to_owned(),
         Some(metadata) if metadata.name.contains("environment") => {
             format!("CHAPAR__{}", key.replace('.', "__").to_uppercase())
@@ -73,14 +73,14 @@ fn source(set: &Figment, key: &str, overrides: &Overrides) -> String {
         }
         None => return String::new(),
     };
-    format!(" (set by {place})")
+    format!(" (set by {origin})")
 }
 
 fn in_sentences(error: figment::Error) -> Vec<String> {
     error.into_iter().map(|e| e.to_string()).collect()
 }
 
-/// The keys of two levels, `section.key`, with their values.
+/// Returns all keys as `section.key`, with their values.
 fn leaves(sections: &Dict) -> Vec<(String, Value)> {
     let mut leaves = Vec::new();
     for (section, value) in sections {
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_can_be_read_again() {
+    fn a_printed_configuration_can_be_loaded() {
         let config = load(&Overrides::default()).unwrap();
         assert_eq!(with_file(&config.to_toml()).unwrap().to_toml(), config.to_toml());
     }

@@ -16,17 +16,17 @@ use serde_json::{Map, Value};
 
 use crate::{config::Config, error::ApiError, in_flight::RequestPermit, json};
 
-/// The body of a request, not yet read: a handler checks its size first.
+/// The unread body of a request. A handler checks its length before it reads it.
 pub(crate) struct BodyReader {
-    /// `Content-Length`; without one there is no body.
+    /// `Content-Length`; 0 if the header is missing.
     length: usize,
     timeout: Duration,
     max_receiving: usize,
     permit: Rc<RequestPermit>,
     payload: Payload,
-    /// The bytes that arrived before the body was asked for.
+    /// The bytes that were received by [`during`](Self::during).
     early: BytesMut,
-    /// Why no more of them were taken in.
+    /// Why [`during`](Self::during) stopped receiving.
     refusal: Option<ApiError>,
 }
 
@@ -65,15 +65,15 @@ pub(super) fn permit(request: &HttpRequest) -> Rc<RequestPermit> {
 }
 
 impl BodyReader {
-    /// How long the client says that the body is.
+    /// Returns the length that the client declares.
     pub(crate) const fn length(&self) -> usize {
         self.length
     }
 
-    /// Awaits `work` and takes in the body meanwhile, unless it is longer than `max`.
+    /// Awaits `work`, and receives the body meanwhile unless it is longer than `max`.
     ///
-    /// The HTTP library drops what it has not handed over when the client closes its side, which a
-    /// client may do as soon as all of its request is sent.
+    /// A client may close its side as soon as its request is sent. The HTTP library then discards
+    /// the part of the body that it has not handed over.
     pub(crate) async fn during<T>(&mut self, max: usize, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let wanted = if self.length <= max { self.length } else { 0 };
@@ -91,16 +91,16 @@ impl BodyReader {
                     self.early.extend_from_slice(&piece);
                 }
                 Some(Ok(_)) => self.refusal = Some(ApiError::Overloaded),
-                Some(Err(_)) | None => self.refusal = Some(cut_short()),
+                Some(Err(_)) | None => self.refusal = Some(truncated()),
             }
         }
     }
 
-    /// Reads the body, if there is one.
+    /// Reads the body. Returns `None` if there is none.
     ///
     /// # Errors
-    /// [`ApiError::Timeout`] if it does not arrive in time, [`ApiError::Body`] if it is cut short,
-    /// [`ApiError::Overloaded`] if there is no room for it.
+    /// [`ApiError::Timeout`] if it does not arrive in time, [`ApiError::Body`] if it is truncated,
+    /// [`ApiError::Overloaded`] if the limit of memory for bodies is reached.
     pub(crate) async fn read(self) -> Result<Option<Bytes>, ApiError> {
         if self.length == 0 {
             return Ok(None);
@@ -113,7 +113,7 @@ impl BodyReader {
         if permit.acquire() { Ok(Some(body)) } else { Err(ApiError::Overloaded) }
     }
 
-    /// Reads the body of a route that takes small ones only.
+    /// Reads a body of at most `limit` bytes.
     ///
     /// # Errors
     /// As [`read`](Self::read), and [`ApiError::Body`] if the body is larger than `limit`.
@@ -124,18 +124,21 @@ impl BodyReader {
         self.read().await
     }
 
-    /// Reads the small body of a route that takes an object, empty if there is no body.
+    /// Reads an optional JSON object. Returns an empty object if there is no body.
     ///
     /// # Errors
     /// As [`read_small`](Self::read_small), and as [`json::object`].
-    pub(crate) async fn read_terms(self, limit: usize) -> Result<Map<String, Value>, ApiError> {
+    pub(crate) async fn read_optional_object(
+        self,
+        limit: usize,
+    ) -> Result<Map<String, Value>, ApiError> {
         match self.read_small(limit).await? {
             Some(bytes) => json::object(&bytes),
             None => Ok(Map::new()),
         }
     }
 
-    /// Reads the small body of a route that needs an object.
+    /// Reads a required JSON object.
     ///
     /// # Errors
     /// As [`read_small`](Self::read_small), and as [`json::object`].
@@ -151,13 +154,13 @@ impl BodyReader {
         if body.len() >= length {
             return Ok(body.freeze());
         }
-        let mut next = async || payload.next().await.transpose().map_err(|_| cut_short());
+        let mut next = async || payload.next().await.transpose().map_err(|_| truncated());
         let mut piece = next().await?.unwrap_or_default();
-        // Most bodies come in one piece, which then is not copied.
+        // Most bodies arrive in one piece, which is not copied.
         if piece.len() >= length {
             return Ok(piece);
         }
-        // The others grow with what arrives, whatever length they claim.
+        // The buffer grows with the received bytes, not with the declared length.
         loop {
             if !permit.reserve_body_bytes(piece.len(), max_receiving) {
                 return Err(ApiError::Overloaded);
@@ -171,6 +174,6 @@ impl BodyReader {
     }
 }
 
-fn cut_short() -> ApiError {
+fn truncated() -> ApiError {
     ApiError::Body("the body is shorter than its Content-Length".into())
 }

@@ -10,22 +10,22 @@ use crate::{
     error::ApiError,
 };
 
-/// A request whose client can read the answer and does not post a form.
+/// Admits a request whose client accepts JSON and does not post a form.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AcceptsJson;
 
-/// Who is calling, and for whom.
+/// The client and the project of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     /// `Client-ID`.
     pub client: ClientId,
-    /// `X-Project-ID`; `None` if it is longer than any project with queues.
+    /// `X-Project-ID`; `None` if it is too long for a project that has queues.
     pub project: Option<ProjectId>,
     /// `X-Roles`.
     pub roles: Vec<String>,
 }
 
-/// A caller with the queue that the path names.
+/// A caller, and the queue that the path names.
 #[derive(Debug, Clone)]
 pub(crate) struct InQueue {
     pub caller: Caller,
@@ -65,7 +65,7 @@ impl FromRequest for InQueue {
 fn accepts_json(request: &HttpRequest) -> Result<AcceptsJson, ApiError> {
     const FORM: &str = "application/x-www-form-urlencoded";
     let headers = request.headers();
-    // No signature can be valid yet; a request that relies on one must not pass without it.
+    // Signed URLs are not supported yet, so no signature is valid.
     if headers.get("url-signature").is_some_and(|signature| !signature.is_empty()) {
         return Err(ApiError::NoRoute);
     }
@@ -83,10 +83,10 @@ fn accepts_json(request: &HttpRequest) -> Result<AcceptsJson, ApiError> {
     }
 }
 
-/// The `Accept` header, its lines joined.
+/// Returns the `Accept` header. Repeated headers are joined.
 pub(crate) fn accept_header(request: &HttpRequest) -> Option<String> {
     let mut lines = request.headers().get_all(header::ACCEPT).map(|line| {
-        // A line that is no text admits nothing.
+        // A header that is not text admits nothing.
         line.to_str().unwrap_or("?")
     });
     let first = lines.next()?;
@@ -144,7 +144,7 @@ fn client_id(request: &HttpRequest, config: &Config) -> Result<ClientId, ApiErro
     }
 }
 
-/// The 32 lower-case digits of a UUID in any of the spellings that Python's parser takes.
+/// Returns the 32 lower-case digits of a UUID, in any spelling that Python's parser accepts.
 fn plain_uuid(text: &str) -> Option<String> {
     let is_plain = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
     if text.len() == 32 && text.bytes().all(is_plain) {
@@ -185,9 +185,9 @@ fn queue_key(request: &HttpRequest, caller: &Caller) -> Result<QueueKey, ApiErro
     Ok(QueueKey { project, name })
 }
 
-/// A segment of the path, decoded.
+/// Returns a decoded segment of the path.
 pub(crate) fn segment(request: &HttpRequest, name: &str) -> String {
-    // The router has decoded everything but `%`, `/` and `+`, which a second pass decodes.
+    // The router has decoded all characters but `%`, `/` and `+`, which are decoded here.
     let raw = request.match_info().get(name).unwrap_or_default();
     percent_decode_str(raw).decode_utf8_lossy().into_owned()
 }

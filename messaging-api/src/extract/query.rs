@@ -5,8 +5,8 @@ use percent_encoding::percent_decode_str;
 
 use crate::error::ApiError;
 
-/// The query string by the rules of the contract: repeated keys and comma lists are lists, a
-/// comma that is percent-encoded does not split, and a blank value is no value.
+/// The query string by the rules of the contract: repeated keys and values with commas are lists, a
+/// percent-encoded comma does not separate, and a key without a value is ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Query(Vec<(String, Vec<String>)>);
 
@@ -20,7 +20,7 @@ impl FromRequest for Query {
 }
 
 impl Query {
-    /// Reads a query string; anything can be read.
+    /// Parses a query string. No string is an error.
     pub(crate) fn parse(query: &str) -> Self {
         let mut parsed = Self::default();
         for pair in query.split('&') {
@@ -38,17 +38,17 @@ impl Query {
         parsed
     }
 
-    /// All values of a key; `None` if it is not there.
+    /// Returns all values of a key; `None` if the key is missing.
     pub(crate) fn list(&self, key: &str) -> Option<&[String]> {
         self.0.iter().find(|(known, _)| known == key).map(|(_, values)| values.as_slice())
     }
 
-    /// The last value of a key.
+    /// Returns the last value of a key.
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
         self.list(key)?.last().map(String::as_str)
     }
 
-    /// The last value of a key as an integer; one beyond 64 bits is the outermost one.
+    /// Returns the last value of a key as an integer, saturated to 64 bits.
     pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, ApiError> {
         let Some(text) = self.text(key) else { return Ok(None) };
         parse_integer(text).map(Some).ok_or_else(|| {
@@ -56,7 +56,7 @@ impl Query {
         })
     }
 
-    /// The last value of a key as a boolean, in the exact spellings of the contract.
+    /// Returns the last value of a key as a boolean, in the exact spellings of the contract.
     pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, ApiError> {
         match self.text(key) {
             None => Ok(None),
@@ -68,7 +68,7 @@ impl Query {
         }
     }
 
-    /// The keys that are not among `known`, with their values.
+    /// Returns the keys that are not among `known`, with their values.
     pub(crate) fn others(&self, known: &[&str]) -> impl Iterator<Item = (&str, &[String])> {
         self.0
             .iter()
@@ -82,7 +82,7 @@ fn decode(text: &str) -> String {
     percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
 }
 
-/// An integer as Python's `int()` reads it: blanks around it, a sign, `_` between digits.
+/// Parses an integer as Python's `int()` does: with surrounding blanks, a sign, `_` between digits.
 pub(crate) fn parse_integer(text: &str) -> Option<i64> {
     let text = text.trim();
     let (negative, digits) = match text.as_bytes().first()? {

@@ -26,7 +26,7 @@ pub(super) async fn create(
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
     let budget = long_poll.budget(&query)?;
-    let document = body.read_terms(config.limits.max_queue_metadata).await?;
+    let document = body.read_optional_object(config.limits.max_queue_metadata).await?;
     let (ttl, grace) = terms(&document)?;
     let Some(claim) = services.create_claim(&queue.key, ttl, grace, limit, &budget).await? else {
         return Ok(HttpResponse::NoContent().finish());

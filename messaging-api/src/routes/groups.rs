@@ -70,7 +70,7 @@ pub(super) async fn create(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let mut document = body.read_terms(config.limits.max_queue_metadata).await?;
+    let mut document = body.read_optional_object(config.limits.max_queue_metadata).await?;
     let start = match document.remove("start") {
         None => StartPoint::End,
         Some(value) => start_point("start", &value)?,
@@ -167,7 +167,7 @@ pub(super) async fn claim(
 ) -> Result<HttpResponse, ApiError> {
     let limit = query.integer("limit")?;
     let budget = long_poll.budget(&query)?;
-    let document = body.read_terms(config.limits.max_queue_metadata).await?;
+    let document = body.read_optional_object(config.limits.max_queue_metadata).await?;
     let (ttl, grace) = terms(&document)?;
     let name = segment(&request, "group");
     let claimed = services.claim_for_group(&queue.key, &name, ttl, grace, limit, &budget).await?;

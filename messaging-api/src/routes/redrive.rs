@@ -18,7 +18,7 @@ pub(super) async fn redrive(
     config: Data<Config>,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let document = body.read_terms(config.limits.max_queue_metadata).await?;
+    let document = body.read_optional_object(config.limits.max_queue_metadata).await?;
     if let Some(key) = document.keys().find(|key| !["limit", "rate"].contains(&key.as_str())) {
         return Err(ApiError::Invalid(format!("a redrive has no \"{key}\"")));
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::config::MIN_TTL;
 
 impl Services {
-    /// Claims messages, and waits for some if there are none; `None` if there are none to claim.
+    /// Claims messages, and waits if none is claimable. Returns `None` if none became claimable.
     pub(crate) async fn create_claim(
         &self,
         key: &QueueKey,
@@ -54,7 +54,7 @@ impl Services {
         let now = self.now();
         let (id, mut tries) = (ClaimId::random(), 3);
         loop {
-            // The dead-letter queue may be deleted again and again; then nothing is moved to it.
+            // If the dead-letter queue is deleted repeatedly, the claim goes without it.
             tries -= 1;
             let dead_letter = if tries > 0 { self.dead_letter(cached, now).await? } else { None };
             let spec = ClaimSpec { id, terms, limit, dead_letter };
@@ -67,7 +67,7 @@ impl Services {
         }
     }
 
-    /// The pool does not know the dead-letter queue: a crash or a deletion came between.
+    /// Opens a dead-letter queue that the pool does not know, after a crash or a deletion.
     async fn reopen_dead_letters(&self, cached: &CachedQueue) -> Result<()> {
         if let Some(rule) = &cached.settings.dead_letters {
             let project = cached.queue().key.project.clone();
@@ -79,7 +79,7 @@ impl Services {
         Ok(())
     }
 
-    /// The dead-letter rule of a queue; its target is created if it is missing.
+    /// Returns the dead-letter rule of a queue. Creates the dead-letter queue if it is missing.
     async fn dead_letter(
         &self,
         cached: &CachedQueue,
@@ -91,7 +91,7 @@ impl Services {
         }
     }
 
-    /// Finds the queue that a dead-letter rule names, or creates it.
+    /// Resolves the queue that a dead-letter rule names. Creates it if it is missing.
     pub(super) async fn resolve_rule(
         &self,
         cached: &CachedQueue,
@@ -109,6 +109,7 @@ impl Services {
         })
     }
 
+    /// Checks the terms of a claim, and fills in the defaults.
     pub(super) fn claim_terms(&self, ttl: Option<i64>, grace: Option<i64>) -> Result<ClaimTerms> {
         let limits = &self.config.limits;
         let bounded = |name: &str, given: Option<i64>, default: i64, max: i64| {
@@ -125,7 +126,7 @@ impl Services {
         })
     }
 
-    /// Reads a claim; `None` if there is no such live claim.
+    /// Reads a claim. Returns `None` if it does not exist or has ended.
     pub(crate) async fn get_claim(
         &self,
         key: &QueueKey,
@@ -139,7 +140,7 @@ impl Services {
         Ok(claim.map(|claim| (claim, now)))
     }
 
-    /// Lets a claim start anew.
+    /// Renews a claim: its ttl starts again, with new terms.
     pub(crate) async fn renew_claim(
         &self,
         key: &QueueKey,
@@ -157,7 +158,7 @@ impl Services {
         }
     }
 
-    /// Frees what a claim holds; succeeds if there is no such claim.
+    /// Releases a claim: its messages become claimable. Succeeds if the claim does not exist.
     pub(crate) async fn release_claim(&self, key: &QueueKey, id: &str) -> Result<()> {
         if let (Ok(id), Some(cached)) = (id.parse(), self.queues.find(key).await?) {
             self.pool.release(cached.queue(), id, self.now()).await?;

@@ -7,7 +7,7 @@ use storage_traits::{Clock, catalog::Catalog, domain::Timestamp, pool::MessagePo
 use super::queue_cache::QueueCache;
 use crate::config::Config;
 
-/// Everything that the service does, for any transport.
+/// All calls that the service offers to a transport.
 #[derive(Clone)]
 pub(crate) struct Services {
     pub(super) config: Arc<Config>,
@@ -28,7 +28,7 @@ impl Services {
         Self { config, clock, catalog, pool, queues }
     }
 
-    /// The time by which everything is decided.
+    /// Returns the current time, by which expiry and visibility are decided.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }

@@ -1,4 +1,4 @@
-//! Consumer groups: further readings of a queue.
+//! Consumer groups, each with its own delivery state of a queue.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,16 +22,16 @@ use super::{
 };
 use crate::config::MIN_TTL;
 
-/// How many groups a queue may have: each post costs work for each of them.
+/// How many groups a queue may have. Each post costs work for each group.
 const MAX_GROUPS: u32 = 100;
-/// How many messages a post may make, those of the groups counted.
+/// How many delivery states a post may create, those of the groups included.
 const MAX_COPIES: usize = 10_000;
 
 const DEAD_LETTER_QUEUE: &str = "dead_letter_queue";
 const MAX_CLAIM_COUNT: &str = "max_claim_count";
 const DEAD_LETTER_TTL: &str = "dead_letter_ttl";
 
-/// A group, with what it has.
+/// A group with its statistics.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupState {
     pub group: Group,
@@ -39,8 +39,8 @@ pub(crate) struct GroupState {
 }
 
 impl Services {
-    /// Creates a group, and its queue if that is missing; `true` if the group is new. An existing
-    /// one stays as it is.
+    /// Creates a group, and its queue if that is missing. Returns `true` if the group is new. An
+    /// existing group is not changed.
     pub(crate) async fn create_group(
         &self,
         key: &QueueKey,
@@ -66,7 +66,7 @@ impl Services {
         Ok(new)
     }
 
-    /// Refuses a post that would make too much work at once, of which the groups have a share.
+    /// Refuses a post that would create too many delivery states at once.
     pub(super) async fn check_post_to_groups(
         &self,
         cached: &CachedQueue,
@@ -88,23 +88,23 @@ impl Services {
         )))
     }
 
-    /// The groups of a queue.
+    /// Returns all groups of a queue.
     pub(super) async fn all_groups(&self, cached: &CachedQueue) -> Result<Vec<Group>> {
-        // Of those that come at the same time a few more may get in.
+        // Concurrent creations may exceed the limit.
         match Limit::new(2 * MAX_GROUPS) {
             Some(limit) => Ok(self.pool.list_groups(cached.queue(), None, limit).await?.items),
             None => Ok(Vec::new()),
         }
     }
 
-    /// Looks a group up, and what it has.
+    /// Returns a group with its statistics.
     pub(crate) async fn describe_group(&self, key: &QueueKey, name: &str) -> Result<GroupState> {
         let (_, group) = self.find_group(key, name).await?;
         let stats = self.pool.stats(&group.as_queue, self.now()).await?;
         Ok(GroupState { group, stats })
     }
 
-    /// Lists the groups of a queue by name; a missing queue has none.
+    /// Lists the groups of a queue by name. A missing queue has none.
     pub(crate) async fn list_groups(
         &self,
         key: &QueueKey,
@@ -121,7 +121,7 @@ impl Services {
         }
     }
 
-    /// Deletes a group; succeeds if there is none.
+    /// Deletes a group. Succeeds if it does not exist.
     pub(crate) async fn delete_group(&self, key: &QueueKey, name: &str) -> Result<()> {
         let name = group_name(name)?;
         if let Some(cached) = self.queues.find(key).await? {
@@ -130,7 +130,7 @@ impl Services {
         Ok(())
     }
 
-    /// Moves a group to another point.
+    /// Moves a group to another position of the queue.
     pub(crate) async fn seek_group(
         &self,
         key: &QueueKey,
@@ -138,12 +138,12 @@ impl Services {
         to: StartPoint,
     ) -> Result<()> {
         let group = group_name(name)?;
-        let cached = self.queues.find(key).await?.ok_or_else(|| missing(name))?;
+        let cached = self.queues.find(key).await?.ok_or_else(|| no_such_group(name))?;
         let moved = self.pool.seek_group(cached.queue(), &group, to, self.now()).await?;
-        moved.map(drop).ok_or_else(|| missing(name))
+        moved.map(drop).ok_or_else(|| no_such_group(name))
     }
 
-    /// Claims messages for a group, and waits for some if there are none.
+    /// Claims messages for a group, and waits if none is claimable.
     pub(crate) async fn claim_for_group(
         &self,
         key: &QueueKey,
@@ -157,9 +157,9 @@ impl Services {
         let limit = page_limit(limit, self.config.limits.max_messages_per_claim_or_pop)?;
         let (mut watched, mut tries) = (None, 3);
         loop {
-            // Looked up each time: a group that is moved gets another reading.
+            // Looked up each time: a seek gives the group a new delivery state.
             let (cached, group) = self.find_group(key, name).await?;
-            // The dead-letter queue may be deleted again and again; then nothing is moved to it.
+            // If the dead-letter queue is deleted repeatedly, the claim goes without it.
             let dead_letter =
                 if tries > 0 { self.group_rule(&cached, &group).await? } else { None };
             let id = ClaimId::random();
@@ -185,7 +185,7 @@ impl Services {
         }
     }
 
-    /// Reads a claim of a group; `None` if there is no such live claim.
+    /// Reads a claim of a group. Returns `None` if it does not exist or has ended.
     pub(crate) async fn get_group_claim(
         &self,
         key: &QueueKey,
@@ -198,7 +198,7 @@ impl Services {
         Ok(self.pool.get_claim(&group.as_queue, id, now).await?.map(|claim| (claim, now)))
     }
 
-    /// Lets a claim of a group start anew.
+    /// Renews a claim of a group: its ttl starts again, with new terms.
     pub(crate) async fn renew_group_claim(
         &self,
         key: &QueueKey,
@@ -217,7 +217,7 @@ impl Services {
         }
     }
 
-    /// Frees what a claim of a group holds; succeeds if there is no such claim.
+    /// Releases a claim of a group. Succeeds if the claim does not exist.
     pub(crate) async fn release_group_claim(
         &self,
         key: &QueueKey,
@@ -231,27 +231,29 @@ impl Services {
         Ok(())
     }
 
-    /// Takes what a consumer of a group says of the messages that its claim holds.
+    /// Acknowledges or rejects messages that a claim of the group holds.
     pub(crate) async fn acknowledge(
         &self,
         key: &QueueKey,
         name: &str,
         claim: &str,
-        said: &[Acknowledgement],
+        acknowledgements: &[Acknowledgement],
     ) -> Result<Vec<AckResult>> {
         let (_, group) = self.find_group(key, name).await?;
-        let Ok(claim) = claim.parse() else { return Ok(vec![AckResult::NotHeld; said.len()]) };
-        Ok(self.pool.acknowledge(&group.as_queue, claim, said, self.now()).await?)
+        let Ok(claim) = claim.parse() else {
+            return Ok(vec![AckResult::NotHeld; acknowledgements.len()]);
+        };
+        Ok(self.pool.acknowledge(&group.as_queue, claim, acknowledgements, self.now()).await?)
     }
 
     async fn find_group(&self, key: &QueueKey, name: &str) -> Result<(Arc<CachedQueue>, Group)> {
         let group = group_name(name)?;
-        let cached = self.queues.find(key).await?.ok_or_else(|| missing(name))?;
+        let cached = self.queues.find(key).await?.ok_or_else(|| no_such_group(name))?;
         let group = self.pool.get_group(cached.queue(), &group).await?;
-        group.map(|group| (cached, group)).ok_or_else(|| missing(name))
+        group.map(|group| (cached, group)).ok_or_else(|| no_such_group(name))
     }
 
-    /// The dead-letter rule of a group.
+    /// Returns the dead-letter rule of a group.
     async fn group_rule(&self, cached: &CachedQueue, group: &Group) -> Result<Option<DeadLetter>> {
         let number = |key| group.settings.get(key).and_then(Value::as_u64);
         let queue = group.settings.get(DEAD_LETTER_QUEUE).and_then(Value::as_str);
@@ -273,11 +275,11 @@ fn group_name(name: &str) -> Result<GroupName> {
     name.parse().map_err(|error| Error::InvalidValue(format!("{error}, not {name:?}")))
 }
 
-fn missing(name: &str) -> Error {
+fn no_such_group(name: &str) -> Error {
     Error::NotFound(format!("the group {name} does not exist"))
 }
 
-/// Checks what an owner sets for a group.
+/// Checks the settings of a group.
 fn check_settings(settings: &Map<String, Value>, max_ttl: i64) -> Result<()> {
     let text = |text: String| Err(Error::InvalidValue(text));
     for (key, value) in settings {
@@ -302,8 +304,8 @@ fn check_settings(settings: &Map<String, Value>, max_ttl: i64) -> Result<()> {
         }
     }
     let set = |key| settings.contains_key(key);
-    let whole = set(DEAD_LETTER_QUEUE) && set(MAX_CLAIM_COUNT);
-    if whole || settings.is_empty() {
+    let is_complete = set(DEAD_LETTER_QUEUE) && set(MAX_CLAIM_COUNT);
+    if is_complete || settings.is_empty() {
         Ok(())
     } else {
         text(format!("\"{DEAD_LETTER_QUEUE}\" and \"{MAX_CLAIM_COUNT}\" go together"))

@@ -1,4 +1,4 @@
-//! The health report: every operation, tried on a queue of the service's own.
+//! The health report: runs every operation on a queue of the reserved project.
 
 use std::time::{Duration, Instant};
 
@@ -16,17 +16,17 @@ use super::{context::Services, error::Result};
 /// How many messages the probe posts.
 const MESSAGES: u32 = 100;
 
-/// One operation of the probe.
+/// The outcome of one operation of the probe.
 #[derive(Debug, Clone)]
 pub(crate) struct Operation {
     pub name: &'static str,
     pub succeeded: bool,
     pub seconds: f64,
-    /// Names the failure in the log.
+    /// The id of the failure in the log.
     pub reference: Option<uuid::Uuid>,
 }
 
-/// The report.
+/// The outcome of all operations.
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
     pub operations: Vec<Operation>,
@@ -36,7 +36,7 @@ pub(crate) struct Health {
 struct HealthProbe(Vec<Operation>);
 
 impl HealthProbe {
-    /// Runs an operation and notes how it went; `None` if it failed.
+    /// Runs an operation and records its outcome. Returns `None` if it failed.
     async fn run<T>(
         &mut self,
         name: &'static str,
@@ -46,7 +46,7 @@ impl HealthProbe {
         let result = operation.await;
         let reference = result.as_ref().err().map(|error| {
             let reference = uuid::Uuid::new_v4();
-            tracing::error!(%error, %reference, operation = name, "an operation is not healthy");
+            tracing::error!(%error, %reference, operation = name, "an operation of the health probe failed");
             reference
         });
         self.0.push(Operation {
@@ -60,10 +60,10 @@ impl HealthProbe {
 }
 
 impl Services {
-    /// Tries every operation, even if one before it failed.
+    /// Runs every operation, even if an earlier one failed.
     ///
     /// # Errors
-    /// If the stores do not answer at all.
+    /// If a store cannot be reached.
     pub(crate) async fn health(&self) -> Result<Health> {
         self.check().await?;
         let mut probe = HealthProbe::default();
@@ -74,7 +74,7 @@ impl Services {
         let key = QueueKey { project: ProjectId::reserved(), name };
         let created = probe.run("create_queue", self.open_for_probe(&key)).await;
         if let Some(queue) = created {
-            self.try_messages(&queue, &mut probe).await;
+            self.probe_messages(&queue, &mut probe).await;
             let delete = async {
                 self.catalog.delete(&key, self.now()).await?;
                 self.pool.drop_queue(&queue).await
@@ -90,7 +90,7 @@ impl Services {
         Ok(created.record.queue)
     }
 
-    async fn try_messages(&self, queue: &QueueRef, probe: &mut HealthProbe) {
+    async fn probe_messages(&self, queue: &QueueRef, probe: &mut HealthProbe) {
         let client = ClientId::new("health");
         let message = NewMessage {
             body: Body::from_json("\"health\"".into()),
@@ -121,7 +121,7 @@ impl Services {
         };
         probe.run("list_messages", self.pool.list(queue, &list, self.now())).await;
 
-        // Those that the claim holds, one by one; the first failure ends it.
+        // Deletes the claimed messages one by one, until the first failure.
         let delete = async {
             for id in ids.iter().take(limit.get()) {
                 let outcome = self.pool.delete(queue, *id, Some(spec.id), self.now()).await?;

@@ -1,4 +1,4 @@
-//! What a node does beside answering: sweep the pool, follow the catalog.
+//! Background work of a node: sweeps the pool, and follows the catalog's changes.
 
 use std::time::Duration;
 
@@ -8,42 +8,44 @@ use tokio_util::sync::CancellationToken;
 
 use super::{context::Services, error::Result};
 
-/// How often other nodes' changes are read.
+/// How often the changes of the catalog are read.
 const CHANGES_INTERVAL: Duration = Duration::from_millis(500);
-/// How often the pool is looked at for work that is due.
+/// How often the pool is swept.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Services {
-    /// Answers if the stores do.
+    /// Checks that both stores can be reached.
     pub(crate) async fn check(&self) -> Result<()> {
         self.catalog.check().await?;
         Ok(self.pool.check().await?)
     }
 
-    /// What the pool did on the side.
+    /// Returns the counts of messages that the pool expired and dead-lettered.
     pub(crate) fn counters(&self) -> EventCounts {
         self.pool.counters()
     }
 
-    /// Lets go of the stores.
+    /// Closes the stores.
     pub(crate) async fn close(&self) {
         self.pool.close().await;
         self.catalog.close().await;
     }
 
-    /// Forgets what other nodes change, until it is stopped.
+    /// Invalidates the cached queues that other nodes change, until `stop` is cancelled.
     pub(crate) async fn follow_changes(self, stop: CancellationToken) {
         let mut position = None;
         let mut ticks = ticks(CHANGES_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             match self.queues.apply_changes(position).await {
                 Ok(next) => position = Some(next),
-                Err(error) => tracing::warn!(%error, "the catalog's changes cannot be read"),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the changes of the catalog; will retry")
+                }
             }
         }
     }
 
-    /// Removes what is over, until it is stopped.
+    /// Removes expired messages and data of deleted queues, until `stop` is cancelled.
     pub(crate) async fn sweep(self, stop: CancellationToken) {
         let mut ticks = ticks(SWEEP_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -53,7 +55,7 @@ impl Services {
                     Ok(_) => break,
                     Err(error) => {
                         let cause = std::error::Error::source(&error).map(ToString::to_string);
-                        tracing::warn!(%error, cause, "the message pool cannot be swept");
+                        tracing::warn!(%error, cause, "cannot sweep the message pool; will retry");
                         break;
                     }
                 }

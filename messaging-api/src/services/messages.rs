@@ -21,22 +21,22 @@ use super::{
 };
 use crate::config::{Compat, Limits, MIN_TTL};
 
-/// A message as a client wrote it.
+/// A message of a post, before its values are checked.
 #[derive(Debug, Clone)]
 pub(crate) struct MessageDraft {
     pub body: Body,
     /// Seconds, unchecked.
     pub ttl: Option<i64>,
-    /// What was written for the delay, which counts only in queues that delay: an error if it is
-    /// no integer.
+    /// The delay in seconds, or an error if it is not an integer. It is used and checked only in
+    /// queues that have a default delay.
     pub delay: Option<std::result::Result<i64, ()>>,
     pub ordering_key: Option<OrderingKey>,
     pub deduplication_id: Option<DeduplicationId>,
-    /// When it is to be delivered, unchecked.
+    /// When the message becomes visible, unchecked.
     pub deliver_at: Option<Timestamp>,
 }
 
-/// What to list.
+/// Which messages to list.
 #[derive(Debug, Clone)]
 pub(crate) struct Listing {
     pub marker: Option<String>,
@@ -46,18 +46,18 @@ pub(crate) struct Listing {
     pub delayed: Delayed,
 }
 
-/// What becomes of messages that are not visible yet.
+/// How a listing treats messages that are not visible yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Delayed {
-    /// They are left out, in a queue that delays.
+    /// They are omitted, if the queue has a default delay.
     Hidden,
-    /// They are listed with the others.
+    /// They are listed with the visible ones.
     Included,
-    /// Nothing else is listed.
+    /// Only they are listed.
     Alone,
 }
 
-/// What to delete in bulk.
+/// Which messages a bulk deletion names.
 #[derive(Debug, Clone)]
 pub(crate) struct PopOrIds<'q> {
     pub ids: Option<&'q [String]>,
@@ -65,18 +65,18 @@ pub(crate) struct PopOrIds<'q> {
     pub pop: Option<i64>,
 }
 
-/// A queue that is to be posted to, looked up before the request is read.
+/// The queue of a post, which is looked up before the body is read.
 pub(crate) struct PostTarget(Arc<CachedQueue>);
 
 impl Services {
-    /// Looks up the queue of a post and creates it if it is missing; with the bytes that a post to
-    /// it may have.
+    /// Looks up the queue of a post, and creates it if it is missing. Also returns the limit of a
+    /// post to it, in bytes.
     pub(crate) async fn post_target(&self, key: &QueueKey) -> Result<(PostTarget, usize)> {
         let empty = Metadata::default();
         let cached = match self.queues.find_or_create(key, &empty, self.now()).await {
             Ok((cached, _)) => cached,
             Err(error @ StoreError::Overloaded { .. }) => return Err(error.into()),
-            // If the catalog can be read, it is the pool in which the queue cannot be opened.
+            // If the catalog can be read, then the pool could not open the queue.
             Err(error @ StoreError::Unavailable { .. }) if self.catalog.get(key).await.is_ok() => {
                 return Err(error.into());
             }
@@ -87,7 +87,7 @@ impl Services {
         Ok((PostTarget(cached), limit))
     }
 
-    /// Posts messages; answers what became of them, in the same order.
+    /// Posts messages. Returns their ids in the same order, and which of them are duplicates.
     pub(crate) async fn post(
         &self,
         target: PostTarget,
@@ -101,7 +101,7 @@ impl Services {
         self.check_post_to_groups(&cached, messages.len()).await?;
         let posted = self.pool.post(cached.queue(), client, messages.clone(), now).await;
         match posted {
-            // The pool does not know the queue (any more).
+            // The queue was deleted by another node, or a crash kept it from being opened.
             Err(StoreError::NotFound { .. }) => {
                 self.queues.reopen(&cached).await?;
                 let again = async |cached: Arc<CachedQueue>| {
@@ -113,8 +113,8 @@ impl Services {
         }
     }
 
-    /// Lists messages, and waits for some if there are none; also whether the queue has a delay, so
-    /// that the list shows delayed ones only when asked.
+    /// Lists messages, and waits if there are none. The flag says whether the queue has a default
+    /// delay, in which case delayed messages are listed only on request.
     pub(crate) async fn list_messages(
         &self,
         key: &QueueKey,
@@ -162,7 +162,7 @@ impl Services {
         Ok((self.pool.list(cached.queue(), &spec, self.now()).await?, delays))
     }
 
-    /// Reads messages by id; what does not exist is left out.
+    /// Reads messages by id. Messages that do not exist are omitted.
     pub(crate) async fn get_messages(
         &self,
         key: &QueueKey,
@@ -183,19 +183,19 @@ impl Services {
         Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    /// Moves a message that is not visible yet to another time.
+    /// Changes when a message becomes visible. The message must not be visible yet.
     pub(crate) async fn reschedule_message(
         &self,
         key: &QueueKey,
         id: &str,
-        moment: Timestamp,
+        time: Timestamp,
     ) -> Result<()> {
         let missing = || Error::NotFound(format!("the message {id:?} does not exist"));
         let now = self.now();
-        let moment = scheduled(moment, now, &self.config.limits)?;
+        let time = visible_at(time, now, &self.config.limits)?;
         let cached = self.queues.find(key).await?.ok_or_else(missing)?;
         let message = id.parse().map_err(|_| missing())?;
-        match self.pool.reschedule(cached.queue(), message, moment, now).await? {
+        match self.pool.reschedule(cached.queue(), message, time, now).await? {
             Rescheduled::Moved => Ok(()),
             Rescheduled::Missing => Err(missing()),
             Rescheduled::Visible => {
@@ -214,34 +214,36 @@ impl Services {
         let (Ok(id), Some(cached)) = (id.parse::<MessageId>(), self.queues.find(key).await?) else {
             return Ok(());
         };
-        // A malformed claim id is like one that nobody has.
+        // A malformed claim id is treated as one that does not exist.
         let named = claim.map(|claim| claim.parse().unwrap_or_else(|_| ClaimId::random()));
         match self.pool.delete(cached.queue(), id, named, self.now()).await? {
             DeleteOutcome::Deleted | DeleteOutcome::Missing => Ok(()),
-            DeleteOutcome::Refused(refusal) => Err(refused(refusal, id, claim.unwrap_or_default())),
+            DeleteOutcome::Refused(refusal) => {
+                Err(refusal_error(refusal, id, claim.unwrap_or_default()))
+            }
         }
     }
 
-    /// Deletes messages by id, or takes some off the head of the queue: the popped ones, or `None`
-    /// if ids were named.
+    /// Deletes messages by id, or pops the oldest claimable messages. Returns the popped messages, or
+    /// `None` for a deletion by id.
     pub(crate) async fn delete_messages(
         &self,
         key: &QueueKey,
-        what: &PopOrIds<'_>,
+        selection: &PopOrIds<'_>,
     ) -> Result<Option<Vec<Message>>> {
-        let with_claims = self.config.compat.message_delete_with_claim_id;
-        let claims: Vec<ClaimId> = what
+        let requires_claims = self.config.compat.message_delete_with_claim_id;
+        let claims: Vec<ClaimId> = selection
             .claim_ids
-            .filter(|_| with_claims)
+            .filter(|_| requires_claims)
             .unwrap_or_default()
             .iter()
             .filter_map(|claim| claim.parse().ok())
             .collect();
-        if with_claims && what.ids.is_some() != what.claim_ids.is_some() {
+        if requires_claims && selection.ids.is_some() != selection.claim_ids.is_some() {
             let text = "\"ids\" and \"claim_ids\" must be given together";
             return Err(Error::InvalidValue(text.into()));
         }
-        match (what.ids, what.pop) {
+        match (selection.ids, selection.pop) {
             (Some(ids), None) => {
                 let ids = self.bounded_ids(ids)?;
                 let Some(cached) = self.queues.find(key).await? else { return Ok(None) };
@@ -283,7 +285,7 @@ fn new_messages(
         return Err(Error::InvalidValue("\"messages\" must hold at least one message".into()));
     }
     let delays = cached.settings.default_delay;
-    // Types come before ranges, for all messages.
+    // The types of all messages are checked before the range of any value.
     if delays.is_some() && drafts.iter().any(|draft| draft.delay == Some(Err(()))) {
         return Err(Error::WrongType("\"delay\" must be an integer".into()));
     }
@@ -303,7 +305,7 @@ fn new_messages(
                     let text = "give either \"delay\" or \"deliver_at\"".to_owned();
                     return Err(Error::InvalidValue(text));
                 }
-                (Some(moment), ..) => Delivery::At(scheduled(moment, now, limits)?),
+                (Some(time), ..) => Delivery::At(visible_at(time, now, limits)?),
                 (None, Some(_), Some(Ok(delay))) => {
                     Delivery::After(bounded("delay", delay, 0, limits.max_message_delay)?)
                 }
@@ -336,11 +338,11 @@ fn new_messages(
         .collect()
 }
 
-/// A moment that lies no further ahead than a message may live.
-fn scheduled(moment: Timestamp, now: Timestamp, limits: &Limits) -> Result<Timestamp> {
+/// Checks that a time of visibility is no further ahead than the maximum ttl.
+fn visible_at(time: Timestamp, now: Timestamp, limits: &Limits) -> Result<Timestamp> {
     let max = limits.max_message_ttl;
-    if moment <= now.plus(Duration::from_secs(max.unsigned_abs())) {
-        Ok(moment)
+    if time <= now.plus(Duration::from_secs(max.unsigned_abs())) {
+        Ok(time)
     } else {
         Err(Error::InvalidValue(format!("\"deliver_at\" must be at most {max} seconds ahead")))
     }
@@ -363,7 +365,7 @@ fn checksum(body: &Body) -> String {
     })
 }
 
-fn refused(refusal: DeleteRefusal, id: MessageId, claim: &str) -> Error {
+fn refusal_error(refusal: DeleteRefusal, id: MessageId, claim: &str) -> Error {
     match refusal {
         DeleteRefusal::Claimed => Error::MessageClaimed(format!(
             "the message {id} is claimed; name its claim to delete it"

@@ -18,13 +18,13 @@ pub(super) const DEAD_LETTER_QUEUE: &str = "_dead_letter_queue";
 pub(super) const DEAD_LETTER_TTL: &str = "_dead_letter_queue_messages_ttl";
 pub(super) const MAX_CLAIM_COUNT: &str = "_max_claim_count";
 pub(super) const ENCRYPT: &str = "_enable_encrypt_messages";
-/// Whether all messages of a queue are in one order.
+/// Whether all messages of a queue are delivered in one order.
 const FIFO: &str = "_fifo";
-/// For how many seconds a deduplication id counts.
+/// For how many seconds a deduplication id suppresses duplicates.
 const DEDUPLICATION_WINDOW: &str = "_deduplication_window";
-/// How long messages are kept for groups.
+/// How long messages are retained for groups.
 const RETENTION: &str = "_retention";
-/// Until the queue and its groups are done with them, or their ttl ends.
+/// Until the queue and all its groups have acknowledged them, or their ttl ends.
 const UNTIL_ACKNOWLEDGED: &str = "acknowledged";
 /// Until their ttl ends.
 const UNTIL_TTL: &str = "ttl";
@@ -32,7 +32,7 @@ const MAX_DEDUPLICATION_WINDOW: i64 = 24 * 60 * 60;
 const DEFAULT_DEDUPLICATION_WINDOW: Duration = Duration::from_mins(5);
 const RETRY_POLICY: &str = "_retry_policy";
 
-/// The reserved keys that are shown with a default when they are not set.
+/// The reserved keys that are shown with their default if they are not set.
 pub(super) const SHOWN: [&str; 7] = [
     MAX_POST_SIZE,
     DEFAULT_TTL,
@@ -43,7 +43,7 @@ pub(super) const SHOWN: [&str; 7] = [
     ENCRYPT,
 ];
 
-/// Checks the reserved keys; the text says what is wrong.
+/// Checks the reserved keys. The error is a clause that says what is wrong.
 pub(super) fn check(metadata: &Map<String, Value>, limits: &Limits) -> Result<(), String> {
     let max_post_size = i64::try_from(limits.max_messages_post_size).unwrap_or(i64::MAX);
     for (key, range) in [
@@ -86,7 +86,7 @@ fn set<'m>(metadata: &'m Map<String, Value>, key: &str) -> Option<&'m Value> {
     metadata.get(key).filter(|value| !value.is_null())
 }
 
-/// The metadata as they are shown: what is unset or falsy gets its default.
+/// Returns the metadata as they are shown: unset and falsy reserved keys have their default.
 pub(super) fn with_defaults(metadata: &Metadata, limits: &Limits) -> Map<String, Value> {
     let mut shown = metadata.as_map().clone();
     for key in SHOWN {
@@ -104,7 +104,7 @@ pub(super) fn with_defaults(metadata: &Metadata, limits: &Limits) -> Map<String,
     shown
 }
 
-/// The reserved keys, read for use; what is unset or falsy is `None`.
+/// The reserved keys in parsed form. Unset and falsy keys are `None`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) max_post_size: Option<usize>,
@@ -113,10 +113,11 @@ pub(super) struct Settings {
     pub(super) dead_letters: Option<DeadLetters>,
     pub(super) deduplication_window: Duration,
     pub(super) fifo: bool,
-    /// Whether messages are kept for groups until their ttl ends.
+    /// Whether messages are retained for groups until their ttl ends.
     pub(super) retained: bool,
 }
 
+/// The dead-letter rule of a queue or a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct DeadLetters {
     pub(super) queue: QueueName,
@@ -125,7 +126,8 @@ pub(super) struct DeadLetters {
 }
 
 impl Settings {
-    pub(super) fn of(metadata: &Metadata) -> Self {
+    /// Parses metadata that have been checked.
+    pub(super) fn parse(metadata: &Metadata) -> Self {
         let number = |key| metadata.get(key).filter(|value| !is_falsy(value)).and_then(integer);
         let seconds =
             |key| number(key).and_then(|n| u64::try_from(n).ok()).map(Duration::from_secs);

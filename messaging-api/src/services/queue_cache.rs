@@ -1,4 +1,4 @@
-//! Which queue is where, remembered: so that a post costs one round trip.
+//! A cache of queues in front of the catalog, so that a post costs one round trip.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use storage_traits::{
 
 use super::metadata::Settings;
 
-/// How many queues are remembered.
+/// How many queues are cached.
 const CACHE_CAPACITY: u64 = 20_000;
 
-/// A queue with its metadata read for use.
+/// A queue with its metadata in parsed form.
 #[derive(Debug, Clone)]
 pub(super) struct CachedQueue {
     pub(super) record: QueueRecord,
@@ -28,28 +28,28 @@ impl CachedQueue {
     }
 }
 
-/// The catalog behind a cache. A queue that is missing is never remembered as missing; one that
-/// was deleted elsewhere is found out by the pool, which does not know its incarnation any more.
+/// The catalog behind a cache. The absence of a queue is never cached. A cached queue that another
+/// node has deleted is detected by the pool, which refuses its incarnation.
 pub(super) struct QueueCache {
     catalog: Arc<dyn Catalog>,
     pool: Arc<dyn MessagePool>,
-    cached: Cache<QueueKey, Arc<CachedQueue>>,
+    cache: Cache<QueueKey, Arc<CachedQueue>>,
 }
 
 impl QueueCache {
     pub(super) fn new(catalog: Arc<dyn Catalog>, pool: Arc<dyn MessagePool>) -> Self {
-        Self { catalog, pool, cached: Cache::new(CACHE_CAPACITY) }
+        Self { catalog, pool, cache: Cache::new(CACHE_CAPACITY) }
     }
 
-    /// Looks a queue up, in memory if possible.
+    /// Looks up a queue, in the cache first.
     pub(super) async fn find(&self, key: &QueueKey) -> Result<Option<Arc<CachedQueue>>> {
-        if let Some(cached) = self.cached.get(key) {
+        if let Some(cached) = self.cache.get(key) {
             return Ok(Some(cached));
         }
         Ok(self.catalog.get(key).await?.map(|record| self.insert(record)))
     }
 
-    /// Looks a queue up and creates it if it is missing; says whether it did.
+    /// Looks up a queue and creates it if it is missing. The flag says whether it was created.
     pub(super) async fn find_or_create(
         &self,
         key: &QueueKey,
@@ -64,8 +64,8 @@ impl QueueCache {
         Ok((self.insert(created.record), created.new))
     }
 
-    /// Does something with a queue that the pool must know: creates what is missing, and heals
-    /// what a crash or another node's deletion left behind.
+    /// Runs an operation on a queue, which is created if it is missing. Repairs the state that a crash
+    /// or a deletion by another node left, and tries again.
     pub(super) async fn with_queue<T>(
         &self,
         key: &QueueKey,
@@ -86,7 +86,7 @@ impl QueueCache {
         Err(missing.unwrap_or_else(|| StoreError::not_found("queue", key)))
     }
 
-    /// The pool does not know the queue: opens it if the catalog still has it in this life.
+    /// Opens a queue in a pool that does not know it, if the catalog still has this incarnation.
     pub(super) async fn reopen(&self, cached: &CachedQueue) -> Result<()> {
         let key = &cached.queue().key;
         self.invalidate(key);
@@ -98,33 +98,34 @@ impl QueueCache {
         }
     }
 
-    /// Remembers a record, unless a later version of it is cached already.
+    /// Caches a record, unless a later version of it is cached already.
     pub(super) fn insert(&self, record: QueueRecord) -> Arc<CachedQueue> {
-        let settings = Settings::of(&record.metadata);
+        let settings = Settings::parse(&record.metadata);
         let cached = Arc::new(CachedQueue { record, settings });
-        let stays = |old: &CachedQueue| {
+        let is_newer = |old: &CachedQueue| {
             old.queue() == cached.queue() && old.record.version > cached.record.version
         };
-        self.cached
+        self.cache
             .entry_by_ref(&cached.queue().key)
             .and_compute_with(|old| match old {
-                Some(entry) if stays(entry.value()) => Op::Nop,
+                Some(entry) if is_newer(entry.value()) => Op::Nop,
                 _ => Op::Put(Arc::clone(&cached)),
             })
             .into_entry()
             .map_or_else(|| Arc::clone(&cached), moka::Entry::into_value)
     }
 
+    /// Removes a queue from the cache.
     pub(super) fn invalidate(&self, key: &QueueKey) {
-        self.cached.invalidate(key);
+        self.cache.invalidate(key);
     }
 
-    /// Forgets what other nodes changed since `after`; answers where to go on.
+    /// Invalidates the queues that changed since `after`. Returns the token to continue from.
     pub(super) async fn apply_changes(&self, after: Option<ChangeToken>) -> Result<ChangeToken> {
         let changes = self.catalog.changes(after).await?;
         match changes.changed {
             Changed::Queues(keys) => keys.iter().for_each(|key| self.invalidate(key)),
-            Changed::Everything => self.cached.invalidate_all(),
+            Changed::Everything => self.cache.invalidate_all(),
         }
         Ok(changes.next)
     }

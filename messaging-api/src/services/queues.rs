@@ -15,10 +15,10 @@ use super::{
     patch::{self, Operation},
 };
 
-/// How often a change is tried again that others came before.
+/// How many times an update is attempted when concurrent updates conflict with it.
 const ATTEMPTS: usize = 16;
 
-/// What to list.
+/// Which queues to list.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct QueueListing {
     pub marker: Option<String>,
@@ -28,7 +28,7 @@ pub(crate) struct QueueListing {
 }
 
 impl Services {
-    /// Creates a queue; `true` if it is new. An existing one stays as it is.
+    /// Creates a queue. Returns `true` if it is new. An existing queue is not changed.
     pub(crate) async fn create_queue(
         &self,
         key: &QueueKey,
@@ -40,7 +40,7 @@ impl Services {
         Ok(new)
     }
 
-    /// The metadata of a queue with the defaults filled in; of a missing one, just these.
+    /// Returns the metadata of a queue with the defaults filled in. A missing queue has the defaults.
     pub(crate) async fn queue_metadata(&self, key: &QueueKey) -> Result<Map<String, Value>> {
         let stored = self.catalog.get(key).await?.map(|record| record.metadata);
         Ok(self.shown(&stored.unwrap_or_default()))
@@ -50,7 +50,7 @@ impl Services {
         metadata::with_defaults(metadata, &self.config.limits)
     }
 
-    /// Lists the queues of a project with their metadata, as they are shown.
+    /// Lists the queues of a project, with their metadata and the defaults filled in.
     pub(crate) async fn list_queues(
         &self,
         project: &ProjectId,
@@ -67,12 +67,13 @@ impl Services {
         Ok(page.map(|record| (record.queue.key.name, self.shown(&record.metadata))))
     }
 
-    /// How many queues a project has.
+    /// Counts the queues of a project.
     pub(crate) async fn count_queues(&self, project: &ProjectId) -> Result<u64> {
         Ok(self.catalog.count(project).await?)
     }
 
-    /// Changes metadata; answers them as they are shown. Nobody's change is overwritten unseen.
+    /// Patches metadata, with optimistic retries: a concurrent update is never overwritten. Returns
+    /// the metadata with the defaults filled in.
     pub(crate) async fn patch_queue(
         &self,
         key: &QueueKey,
@@ -98,12 +99,12 @@ impl Services {
         Err(conflict.map_or(Error::Overloaded, Error::Store))
     }
 
-    /// Deletes a queue with its messages; succeeds if it is gone already.
+    /// Deletes a queue with its messages. Succeeds if it does not exist.
     pub(crate) async fn delete_queue(&self, key: &QueueKey) -> Result<()> {
         let (services, key) = (self.clone(), key.clone());
-        // Both steps are done even if the client goes away between them.
-        let both = tokio::spawn(async move {
-            // The catalog decides: from here on nobody finds the queue, whatever comes between.
+        // A task of its own: both steps are done even if the request is dropped between them.
+        let task = tokio::spawn(async move {
+            // The deletion takes effect in the catalog: no look-up finds the queue from here on.
             let deleted = services.catalog.delete(&key, services.now()).await;
             services.queues.invalidate(&key);
             match deleted? {
@@ -111,10 +112,10 @@ impl Services {
                 None => Ok(()),
             }
         });
-        both.await.map_or(Err(Error::Overloaded), |done| Ok(done?))
+        task.await.map_or(Err(Error::Overloaded), |done| Ok(done?))
     }
 
-    /// Counts the messages of a queue; a missing one has none.
+    /// Counts the messages of a queue. A missing queue has none.
     pub(crate) async fn queue_stats(&self, key: &QueueKey) -> Result<Stats> {
         match self.queues.find(key).await? {
             Some(cached) => Ok(self.pool.stats(cached.queue(), self.now()).await?),
@@ -122,7 +123,7 @@ impl Services {
         }
     }
 
-    /// Deletes all messages of a queue but the claimed ones.
+    /// Deletes all messages of a queue and its groups that are not claimed.
     pub(crate) async fn purge_messages(&self, key: &QueueKey) -> Result<()> {
         if let Some(cached) = self.queues.find(key).await? {
             self.pool.purge(cached.queue(), self.now()).await?;
@@ -134,10 +135,10 @@ impl Services {
     }
 }
 
-/// The page that a list without a limit gets (Zaqar v2 API, configuration).
+/// The page size of a list without a limit (Zaqar v2 API, configuration).
 const DEFAULT_PAGE: u32 = 10;
 
-/// A limit within its bounds.
+/// Checks the limit of a page, and fills in the default.
 pub(super) fn page_limit(asked: Option<i64>, max: u32) -> Result<Limit> {
     let default = DEFAULT_PAGE.min(max);
     asked

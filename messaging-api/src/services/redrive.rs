@@ -1,4 +1,4 @@
-//! Dead letters that go back to where they came from.
+//! Redrive: moves dead letters back to the queues or groups that they came from.
 
 use std::num::NonZeroU32;
 
@@ -13,17 +13,17 @@ use super::{
     error::{Error, Result},
 };
 
-/// How many messages a call may move.
+/// The largest number of messages that one call moves.
 pub(crate) const MAX_REDRIVEN: u32 = 10_000;
-/// How many it moves if nothing is said.
+/// The number of messages that one call moves by default.
 pub(crate) const DEFAULT_REDRIVEN: u32 = 1_000;
-/// How many may become visible in a second, if a rate is set.
+/// The largest rate, in messages per second.
 pub(crate) const MAX_RATE: u32 = 100_000;
-/// How many the pool moves at a time: others go between.
+/// How many messages the pool moves in one operation, so that other operations run in between.
 const MAX_BATCH: u32 = 200;
 
 impl Services {
-    /// Moves dead letters back, at most `limit`, so that `rate` of them become visible in a second.
+    /// Moves at most `limit` dead letters back, and makes `rate` of them visible per second.
     pub(crate) async fn redrive(
         &self,
         key: &QueueKey,
@@ -45,9 +45,9 @@ impl Services {
             let spec = RedriveSpec { limit, rate };
             let step = match self.pool.redrive(cached.queue(), spec, now).await {
                 Ok(step) => step,
-                // What has moved must be said; who calls again is told of a fault that lasts.
+                // The messages already moved are reported. A lasting failure is reported by the next call.
                 Err(error) if done.moved + done.orphaned > 0 => {
-                    tracing::warn!(%error, "a redrive ends before its time");
+                    tracing::warn!(%error, "a redrive ended early");
                     return Ok(done);
                 }
                 Err(error) => return Err(error.into()),
@@ -57,7 +57,7 @@ impl Services {
             done.more = step.more;
             done.last_visible_at = done.last_visible_at.max(step.last_visible_at);
             if step.moved + step.orphaned == 0 {
-                break; // those that are left are held back by others
+                break; // the remaining messages are claimed or reserved by others
             }
             left -= left.min(MAX_BATCH);
         }

@@ -1,14 +1,15 @@
-//! The retry policy of webhooks, as queues and subscriptions carry it.
+//! The retry policy of webhooks, in the metadata of queues and the options of subscriptions.
 
 use serde_json::Value;
 
 use crate::coerce::{integer, is_falsy};
 
 const BACKOFF: [&str; 4] = ["linear", "arithmetic", "geometric", "exponential"];
-/// How far apart the two delays must be at the least.
+/// The smallest difference between the two delays, in seconds.
 const MIN_SPREAD: i64 = 10;
 
-/// Checks a policy; the text says what is wrong. Falsy values stand for the defaults.
+/// Checks a policy. The error is a clause that says what is wrong. Falsy values stand for the
+/// defaults.
 pub(super) fn check(policy: &Value) -> Result<(), String> {
     if is_falsy(policy) {
         return Ok(());
