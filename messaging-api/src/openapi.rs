@@ -1,8 +1,8 @@
-//! The description of what is served, in OpenAPI's words, and the page that shows it.
+//! The OpenAPI document of the API, and the page that shows it.
 //!
-//! `routes.rs` names for every method the handler and, beside it, the function of one of these
-//! modules that says what the handler takes and answers. The description is built, not derived from
-//! types, because its bounds are those of the configuration.
+//! `routes.rs` names for every method its handler and, beside it, the function of one of these
+//! modules that documents its parameters and responses. The document is built by code, not derived
+//! from types, because its limits are those of the configuration.
 
 pub(crate) mod claims;
 mod components;
@@ -25,38 +25,38 @@ use crate::config::Config;
 pub(crate) use page::{NONCE, page};
 pub(crate) use queues::PATCH_TYPE;
 
-const ABOUT: &str = "A messaging service that speaks the OpenStack Zaqar v2 API.
+const DESCRIPTION: &str = "A messaging service with the OpenStack Zaqar v2 API.
 
-Every request but those for the versions and for this description names a client (`Client-ID`) \
-and a project (`X-Project-ID`). Every answer carries `x-openstack-request-id`, which names the \
-request in the log. Every resource answers `OPTIONS` with 200 and an empty body, and a method that \
-it does not serve with 405 and `Allow`.
+Every request must have the headers `Client-ID` and `X-Project-ID`, except those for the versions \
+and for this document. Every response has the header `x-openstack-request-id`, which identifies the \
+request in the log. Every resource responds to `OPTIONS` with 200 and an empty body, and to a method \
+that it does not support with 405 and `Allow`.
 
-Errors are objects with a title and, mostly, a description; a client that prefers XML gets them in \
-XML. Where a body has keys that are not described they are ignored; only metadata are kept as they \
-are. Of a parameter that is repeated the last value counts, unless it is a list, and one without a \
-value counts as not given.";
+An error is an object with a title and usually a description, in XML if the client prefers it. \
+Unknown keys of a body are ignored, except in metadata, where they are stored. If a parameter is \
+repeated, its last value is used, unless the parameter is a list. A parameter without a value is \
+ignored.";
 
 /// The tags, in the order of the page.
 const TAGS: [(&str, &str); 5] = [
-    ("messages", "Post messages, look at them, delete them."),
-    ("claims", "Reserve messages for a while, so that no other consumer sees them."),
-    ("groups", "Read a queue by several groups of consumers, each for itself."),
-    ("queues", "Make queues, set their metadata, count and purge what is in them."),
-    ("service", "What the service is, and how it is."),
+    ("messages", "Post, list, read and delete messages."),
+    ("claims", "Reserve messages for a time, during which no other consumer receives them."),
+    ("groups", "Consume a queue by several groups, each with its own delivery state."),
+    ("queues", "Create queues, set their metadata, count, purge and redrive their messages."),
+    ("service", "The versions, the state and the description of the service."),
 ];
 
-/// The whole description.
+/// Builds the OpenAPI document.
 pub(crate) fn document(
     config: &Config,
-    described: impl Iterator<Item = (&'static str, Method, Operation)>,
+    operations: impl Iterator<Item = (&'static str, Method, Operation)>,
 ) -> Value {
     let mut paths = PathsBuilder::new();
-    for (path, method, operation) in described {
+    for (path, method, operation) in operations {
         paths = paths.path(path, PathItem::new(name(&method), operation));
     }
     let mut info = Info::new("Chapar", env!("CARGO_PKG_VERSION"));
-    info.description = Some(ABOUT.to_owned());
+    info.description = Some(DESCRIPTION.to_owned());
     let mut license = License::new(env!("CARGO_PKG_LICENSE"));
     license.identifier = Some(env!("CARGO_PKG_LICENSE").to_owned());
     info.license = Some(license);
@@ -74,7 +74,8 @@ pub(crate) fn document(
         .paths(paths)
         .components(Some(components.build()))
         .build();
-    serde_json::to_value(document).expect("the description is made of texts and numbers")
+    serde_json::to_value(document)
+        .expect("the document consists of objects, arrays, texts and numbers")
 }
 
 fn name(method: &Method) -> HttpMethod {

@@ -1,4 +1,4 @@
-//! The REST API: one resource a file, its handlers and its wire types.
+//! The REST API. Each file has the handlers and the wire types of one resource.
 
 mod claims;
 mod docs;
@@ -44,7 +44,7 @@ pub(crate) fn documented(
     resources(config.admin.enabled).into_iter().flat_map(|resource| resource.documented(config))
 }
 
-/// What is served. Routes are tried in this order: those of the hot path come first.
+/// Returns all resources. Routes are matched in this order, so those of the hot path come first.
 fn resources(admin: bool) -> Vec<Resource> {
     const DELETE: Method = Method::DELETE;
     const GET: Method = Method::GET;
@@ -122,7 +122,7 @@ fn resources(admin: bool) -> Vec<Resource> {
     resources
 }
 
-/// The resources of consumer groups.
+/// Returns the resources of consumer groups.
 fn group_resources() -> [Resource; 6] {
     const DELETE: Method = Method::DELETE;
     const GET: Method = Method::GET;

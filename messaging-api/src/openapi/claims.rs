@@ -1,22 +1,22 @@
-//! What is said of claims.
+//! The operations on claims.
 
 use serde_json::json;
 use utoipa::openapi::path::Operation;
 
-use super::components::{JSON, count, in_json, location, operation};
+use super::components::{JSON, count, json_response, location, operation};
 use crate::config::Config;
 
 const TAG: &str = "claims";
 
 pub(crate) fn create(config: &Config) -> Operation {
-    let claimed = in_json("The messages that are claimed.", "ClaimedMessages")
+    let claimed = json_response("The claimed messages.", "ClaimedMessages")
         .header("Location", location("The path of the claim."));
     operation(
         TAG,
         "create_claim",
         "Claim messages",
-        "Takes the oldest free messages, so that no other claim takes them until this one ends. \
-         Delete each message by its `href` when it is done.",
+        "Claims the oldest claimable messages. No other claim returns them until this claim ends. \
+         Delete each message by its `href` once it is processed.",
     )
     .in_queue()
     .query(
@@ -26,9 +26,9 @@ pub(crate) fn create(config: &Config) -> Operation {
     )
     .shared("Wait")
     .body(JSON, "ClaimTerms", false, json!({"ttl": 60, "grace": 60}))
-    .answer("201", claimed)
-    .empty("204", "There is nothing to claim.")
-    .done()
+    .response("201", claimed)
+    .empty("204", "No message is claimable.")
+    .build()
 }
 
 pub(crate) fn get(_: &Config) -> Operation {
@@ -36,23 +36,28 @@ pub(crate) fn get(_: &Config) -> Operation {
         TAG,
         "get_claim",
         "Get a claim",
-        "Reads a claim and the messages that it still holds.",
+        "Returns a claim and the messages that it still holds.",
     )
     .in_queue()
     .shared("Claim")
     .json("200", "Claim", "The claim.")
-    .fails(["404"])
-    .done()
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn renew(_: &Config) -> Operation {
-    operation(TAG, "renew_claim", "Renew a claim", "Lets a claim start anew, with these terms.")
-        .in_queue()
-        .shared("Claim")
-        .body(JSON, "ClaimTerms", true, json!({"ttl": 60, "grace": 60}))
-        .empty("204", "It holds on.")
-        .fails(["404"])
-        .done()
+    operation(
+        TAG,
+        "renew_claim",
+        "Renew a claim",
+        "Starts the ttl of the claim again, with these terms.",
+    )
+    .in_queue()
+    .shared("Claim")
+    .body(JSON, "ClaimTerms", true, json!({"ttl": 60, "grace": 60}))
+    .empty("204", "The claim is renewed.")
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn release(_: &Config) -> Operation {
@@ -60,10 +65,10 @@ pub(crate) fn release(_: &Config) -> Operation {
         TAG,
         "release_claim",
         "Release a claim",
-        "Ends a claim: its messages are free at once.",
+        "Ends a claim. Its messages are claimable at once.",
     )
     .in_queue()
     .shared("Claim")
-    .empty("204", "There is no such claim, or no longer.")
-    .done()
+    .empty("204", "The claim is released, or did not exist.")
+    .build()
 }

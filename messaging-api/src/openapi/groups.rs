@@ -1,4 +1,4 @@
-//! What is said of consumer groups.
+//! The operations on consumer groups, and their schemas.
 
 use serde_json::json;
 use utoipa::openapi::{
@@ -8,7 +8,7 @@ use utoipa::openapi::{
 };
 
 use super::{
-    components::{JSON, count, in_json, location, operation, response},
+    components::{JSON, count, json_response, location, operation, response},
     schemas::{any, array, format, integer, object, one_of, text},
 };
 use crate::config::{Config, Limits, MIN_TTL};
@@ -17,21 +17,26 @@ const TAG: &str = "groups";
 const NAME: &str = "^[A-Za-z0-9_.-]{1,64}$";
 
 pub(crate) fn list(config: &Config) -> Operation {
-    operation(TAG, "list_groups", "List groups", "A page of the queue's consumer groups, by name.")
-        .in_queue()
-        .query(
-            "marker",
-            // One without a value counts as not given.
-            text().pattern(Some("^[A-Za-z0-9_.-]{0,64}$")),
-            "The marker of the `next` link: where the page before ended.",
-        )
-        .query(
-            "limit",
-            count(config.limits.max_queues_per_page),
-            "How many groups to list at most.",
-        )
-        .json("200", "GroupList", "The groups; none if the queue does not exist.")
-        .done()
+    operation(
+        TAG,
+        "list_groups",
+        "List groups",
+        "Returns a page of the queue's consumer groups, ordered by name.",
+    )
+    .in_queue()
+    .query(
+        "marker",
+        // A parameter without a value is ignored.
+        text().pattern(Some("^[A-Za-z0-9_.-]{0,64}$")),
+        "The marker of the `next` link of the previous page.",
+    )
+    .query(
+        "limit",
+        count(config.limits.max_queues_per_page),
+        "The maximum number of groups to list.",
+    )
+    .json("200", "GroupList", "The groups. A queue that does not exist has none.")
+    .build()
 }
 
 pub(crate) fn create(_: &Config) -> Operation {
@@ -39,36 +44,41 @@ pub(crate) fn create(_: &Config) -> Operation {
         TAG,
         "create_group",
         "Create a group",
-        "Makes a consumer group, and its queue if that is missing. One that exists stays as it is. \
-         A queue has at most 100.",
+        "Creates a consumer group, and its queue if that does not exist. An existing group is not \
+         changed. A queue has at most 100 groups.",
     )
     .in_queue()
     .shared("Group")
     .body(JSON, "NewGroup", false, json!({"start": "start"}))
-    .answer(
+    .response(
         "201",
-        response("The group is made.").header("Location", location("The path of the group.")),
+        response("The group is created.").header("Location", location("The path of the group.")),
     )
     .empty("204", "The group exists.")
-    .fails(["404", "409"])
-    .done()
+    .errors(["404", "409"])
+    .build()
 }
 
 pub(crate) fn get(_: &Config) -> Operation {
-    operation(TAG, "get_group", "Get a group", "Reads a group, and how much it has still to do.")
+    operation(TAG, "get_group", "Get a group", "Returns a group, its backlog and its rate.")
         .in_queue()
         .shared("Group")
         .json("200", "GroupState", "The group.")
-        .fails(["404"])
-        .done()
+        .errors(["404"])
+        .build()
 }
 
 pub(crate) fn delete(_: &Config) -> Operation {
-    operation(TAG, "delete_group", "Delete a group", "Deletes a group with all that it has.")
-        .in_queue()
-        .shared("Group")
-        .empty("204", "There is no such group, or no longer.")
-        .done()
+    operation(
+        TAG,
+        "delete_group",
+        "Delete a group",
+        "Deletes a group with its delivery state and its claims.",
+    )
+    .in_queue()
+    .shared("Group")
+    .empty("204", "The group is deleted, or did not exist.")
+    .build()
 }
 
 pub(crate) fn seek(_: &Config) -> Operation {
@@ -76,40 +86,40 @@ pub(crate) fn seek(_: &Config) -> Operation {
         TAG,
         "seek_group",
         "Move a group",
-        "Lets the group go on from another point, backward too. What it has claimed is claimed no \
-         more, and cannot be acknowledged.",
+        "Moves the group to another position, forward or backward. Its claims end, and the messages \
+         that they held cannot be acknowledged any more.",
     )
     .in_queue()
     .shared("Group")
     .body(JSON, "Seek", true, json!({"to": "start"}))
-    .empty("204", "It goes on from there.")
-    .fails(["404"])
-    .done()
+    .empty("204", "The group continues from that position.")
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn claim(config: &Config) -> Operation {
-    let claimed = in_json("The messages that are claimed.", "GroupClaim")
+    let claimed = json_response("The claimed messages.", "GroupClaim")
         .header("Location", location("The path of the claim."));
     operation(
         TAG,
         "claim_for_group",
         "Claim messages for a group",
-        "Takes free messages, so that no other claim of the group takes them until this one ends. \
-         Acknowledge each when it is done.",
+        "Claims claimable messages. No other claim of the group returns them until this claim ends. \
+         Acknowledge each message once it is processed.",
     )
     .in_queue()
     .shared("Group")
     .query(
         "limit",
         count(config.limits.max_messages_per_claim_or_pop),
-        "How many messages to claim at most.",
+        "The maximum number of messages to claim.",
     )
     .shared("Wait")
     .body(JSON, "ClaimTerms", false, json!({"ttl": 60, "grace": 60}))
-    .answer("201", claimed)
-    .empty("204", "There is nothing to claim.")
-    .fails(["404"])
-    .done()
+    .response("201", claimed)
+    .empty("204", "No message is claimable.")
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn get_claim(_: &Config) -> Operation {
@@ -117,14 +127,14 @@ pub(crate) fn get_claim(_: &Config) -> Operation {
         TAG,
         "get_group_claim",
         "Get a claim of a group",
-        "Reads a claim and the messages that it still holds.",
+        "Returns a claim and the messages that it still holds.",
     )
     .in_queue()
     .shared("Group")
     .shared("Claim")
     .json("200", "GroupClaim", "The claim.")
-    .fails(["404"])
-    .done()
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn renew(_: &Config) -> Operation {
@@ -132,15 +142,15 @@ pub(crate) fn renew(_: &Config) -> Operation {
         TAG,
         "renew_group_claim",
         "Renew a claim of a group",
-        "Lets a claim start anew, with these terms.",
+        "Starts the ttl of the claim again, with these terms.",
     )
     .in_queue()
     .shared("Group")
     .shared("Claim")
     .body(JSON, "ClaimTerms", true, json!({"ttl": 60, "grace": 60}))
-    .empty("204", "It holds on.")
-    .fails(["404"])
-    .done()
+    .empty("204", "The claim is renewed.")
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn release(_: &Config) -> Operation {
@@ -148,14 +158,14 @@ pub(crate) fn release(_: &Config) -> Operation {
         TAG,
         "release_group_claim",
         "Release a claim of a group",
-        "Ends a claim: its messages are free at once.",
+        "Ends a claim. Its messages are claimable at once.",
     )
     .in_queue()
     .shared("Group")
     .shared("Claim")
-    .empty("204", "There is no such claim, or no longer.")
-    .fails(["404"])
-    .done()
+    .empty("204", "The claim is released, or did not exist.")
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn acknowledge(_: &Config) -> Operation {
@@ -168,15 +178,19 @@ pub(crate) fn acknowledge(_: &Config) -> Operation {
         TAG,
         "acknowledge_messages",
         "Acknowledge messages",
-        "Says how it went with messages that a claim holds, each by itself. One that failed is free \
-         again after its delay; the rest of the claim stays as it is.",
+        "Reports the outcome of messages that a claim holds, one by one. A failed message is \
+         claimable again after its delay. The other messages of the claim are not affected.",
     )
     .in_queue()
     .shared("Group")
     .body(JSON, "Acknowledgements", true, example)
-    .json("200", "AcknowledgementResults", "What became of each, in order.")
-    .fails(["404"])
-    .done()
+    .json(
+        "200",
+        "AcknowledgementResults",
+        "The result of each message, in the order of the request.",
+    )
+    .errors(["404"])
+    .build()
 }
 
 /// Adds the schemas of the bodies.
@@ -196,8 +210,8 @@ pub(super) fn schemas(components: ComponentsBuilder, limits: &Limits) -> Compone
                 .additional_properties(Some(AdditionalProperties::FreeForm(false))),
         )
         .description(Some(
-            "The first message, the next that is posted, the first one posted at a time or later, \
-             or the one in a position.",
+            "The first message, the next posted message, the first message posted at or after a \
+             time, or the message at a sequence number.",
         ));
     let named = |name| RefOr::<Schema>::from(Ref::from_schema_name(name));
     let queue = || text().pattern(Some(NAME));
@@ -209,13 +223,14 @@ pub(super) fn schemas(components: ComponentsBuilder, limits: &Limits) -> Compone
     };
     let closed = || Some(AdditionalProperties::FreeForm(false));
     let plain = object().property("start", named("StartPoint")).additional_properties(closed());
-    let burying = settings(object())
+    let with_dead_letters = settings(object())
         .property("start", named("StartPoint"))
         .required("dead_letter_queue")
         .required("max_claim_count")
         .additional_properties(closed());
-    let new = AnyOfBuilder::new().item(plain).item(burying).description(Some(
-        "Where to begin, `end` if not said, and where to move what was claimed too often.",
+    let new = AnyOfBuilder::new().item(plain).item(with_dead_letters).description(Some(
+        "The start position, `end` by default, and the queue for messages that were claimed too \
+         often.",
     ));
     let group = || {
         settings(object())
@@ -229,10 +244,10 @@ pub(super) fn schemas(components: ComponentsBuilder, limits: &Limits) -> Compone
     let rate = ObjectBuilder::new()
         .schema_type(Type::Number)
         .minimum(Some(0))
-        .description(Some("Messages that were done with in a second, over the last minute."));
+        .description(Some("Messages acknowledged per second, over the last minute."));
     let state = group()
-        .property("backlog", amount().description(Some("Messages that are still to be claimed.")))
-        .property("in_flight", amount().description(Some("Messages under a claim.")))
+        .property("backlog", amount().description(Some("Messages that are claimable.")))
+        .property("in_flight", amount().description(Some("Messages that are claimed.")))
         .property("oldest_age", amount().schema_type(nullable(Type::Integer)))
         .property("rate", rate)
         .required("rate")
@@ -265,10 +280,13 @@ fn nullable(name: Type) -> SchemaType {
 fn claims(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
     let message = object()
         .property("id", text().pattern(Some("^[0-9a-f]{32}$")))
-        .property("sequence", amount().description(Some("Its position in the queue.")))
+        .property(
+            "sequence",
+            amount().description(Some("The position of the message in the queue.")),
+        )
         .property(
             "claim_count",
-            amount().description(Some("How many claims of the group took it.")),
+            amount().description(Some("How many claims of the group have returned the message.")),
         )
         .property("ordering_key", text().schema_type(nullable(Type::String)))
         .property("ttl", amount())
@@ -293,7 +311,7 @@ fn claims(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
             "delay",
             integer(0, limits.max_claim_ttl)
                 .schema_type(nullable(Type::Integer))
-                .description(Some("Seconds until it is tried again.")),
+                .description(Some("Seconds until the message is claimable again.")),
         )
         .required("id");
     let max = limits.max_messages_per_claim_or_pop as usize;
@@ -302,7 +320,7 @@ fn claims(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
         .property("acknowledged", array(text()).max_items(Some(max)))
         .property("failed", array(failed).max_items(Some(max)))
         .required("claim_id")
-        .description(Some("Of messages that are named twice the first mention counts."));
+        .description(Some("If a message is named twice, its first outcome is used."));
     let result = object()
         .property("id", text())
         .property("result", one_of(["acknowledged", "failed", "not_held"]))

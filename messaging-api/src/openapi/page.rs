@@ -1,15 +1,15 @@
-//! The description as a page: written here once, so that it needs no script and loads nothing.
+//! The OpenAPI document as an HTML page that loads no resources and runs no scripts.
 
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
 
-/// Stands where the nonce of an answer is to be.
+/// The placeholder for the nonce of a response.
 pub(crate) const NONCE: &str = "@nonce@";
 
 const STYLE: &str = include_str!("page.css");
 
-/// Renders a description.
+/// Renders an OpenAPI document as HTML.
 pub(crate) fn page(document: &Value) -> String {
     let page = Page { document, html: String::new() };
     page.render()
@@ -20,7 +20,7 @@ struct Page<'d> {
     html: String,
 }
 
-/// An operation of the description, with where it is.
+/// An operation of the document, with its path and method.
 struct Entry<'d> {
     path: &'d str,
     method: &'d str,
@@ -65,7 +65,7 @@ impl<'d> Page<'d> {
         self.html
     }
 
-    /// The table of contents.
+    /// Adds the table of contents.
     fn contents(&mut self) {
         self.add("<nav><strong>");
         self.add(escape(&self.document["info"]["title"]));
@@ -132,7 +132,7 @@ impl<'d> Page<'d> {
             self.kind(&content["schema"]);
             self.add("</table>");
         }
-        self.add("<h4>Answers</h4><table>");
+        self.add("<h4>Responses</h4><table>");
         for (status, response) in fields(&operation["responses"]) {
             self.answer(status, response);
         }
@@ -143,7 +143,7 @@ impl<'d> Page<'d> {
     }
 
     fn answer(&mut self, status: &str, response: &'d Value) {
-        // What is the same of every error is said at the top of the page.
+        // The body of errors is described once, at the top of the page.
         let is_error = status.starts_with(['4', '5']);
         let response = self.resolve(response);
         self.add(format_args!("<tr><th><code>{status}</code><td>"));
@@ -161,7 +161,7 @@ impl<'d> Page<'d> {
         }
     }
 
-    /// What a schema consists of, if it is more than a kind of value.
+    /// Adds the properties of an object schema, or one line for any other schema.
     fn schema(&mut self, schema: &Value) {
         if !schema["properties"].is_object() {
             self.add("<p>");
@@ -180,7 +180,7 @@ impl<'d> Page<'d> {
         self.add("</table>");
     }
 
-    /// One line on what values a schema admits.
+    /// Adds one line that describes the values of a schema.
     fn kind(&mut self, schema: &Value) {
         self.add("<span class=\"soft\">");
         self.add(kind(schema));
@@ -190,14 +190,14 @@ impl<'d> Page<'d> {
         self.add("</span>");
     }
 
-    /// Paragraphs, in which words between backquotes are code.
+    /// Adds paragraphs. Text between backquotes is code.
     fn prose(&mut self, text: &Value) {
         for paragraph in text.as_str().into_iter().flat_map(|text| text.split("\n\n")) {
             self.add(format_args!("<p>{}</p>", marked(paragraph)));
         }
     }
 
-    /// Follows a reference within the description.
+    /// Resolves a reference within the document.
     fn resolve(&self, value: &'d Value) -> &'d Value {
         let target = value["$ref"].as_str().and_then(|path| path.strip_prefix('#'));
         target.and_then(|path| self.document.pointer(path)).unwrap_or(value)
@@ -257,7 +257,7 @@ fn kind(schema: &Value) -> String {
     text
 }
 
-/// A command that tries an operation.
+/// Returns a curl command that calls an operation.
 fn curl(entry: &Entry<'_>, parameters: &[&Value]) -> String {
     let Entry { path, method, operation } = entry;
     let mut path = (*path).to_owned();
@@ -298,7 +298,7 @@ fn fields(value: &Value) -> impl Iterator<Item = (&str, &Value)> {
     value.as_object().into_iter().flat_map(Map::iter).map(|(name, value)| (name.as_str(), value))
 }
 
-/// A text, or a value as JSON, for HTML.
+/// Escapes a text, or a value as JSON, for HTML.
 fn escape(value: &Value) -> String {
     value.as_str().map_or_else(|| plain(&value.to_string()), plain)
 }
@@ -307,7 +307,7 @@ fn plain(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A text for HTML, in which words between backquotes are code.
+/// Escapes a text for HTML. Text between backquotes is code.
 fn marked(text: &str) -> String {
     let mut html = String::new();
     for (index, part) in plain(text).split('`').enumerate() {
@@ -324,13 +324,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_stands_in_a_text_is_no_markup() {
+    fn markup_in_a_text_is_escaped() {
         assert_eq!(marked("a `<b>` & \"c\""), "a <code>&lt;b&gt;</code> &amp; &quot;c&quot;");
     }
 
     #[test]
-    fn a_schema_is_told_in_a_line() {
-        for (schema, told) in [
+    fn a_schema_is_described_in_one_line() {
+        for (schema, line) in [
             (json!({}), "any value"),
             (json!({"type": ["integer", "null"], "minimum": 60}), "integer or null, 60 or more"),
             (json!({"$ref": "#/components/schemas/Link"}), "<a href=\"#schema-Link\">Link</a>"),
@@ -340,7 +340,7 @@ mod tests {
             ),
             (json!({"anyOf": [{"type": "null"}, {"type": "object"}]}), "null, or object"),
         ] {
-            assert_eq!(kind(&schema), told, "{schema}");
+            assert_eq!(kind(&schema), line, "{schema}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What is said of queues, their statistics and their purges.
+//! The operations on queues, their statistics, purge and redrive.
 
 use serde_json::json;
 use utoipa::openapi::path::Operation;
 
-use super::components::{JSON, count, in_json, location, operation, response};
+use super::components::{JSON, count, json_response, location, operation, response};
 use crate::config::Config;
 
 /// The media type of a metadata patch.
@@ -12,23 +12,28 @@ pub(crate) const PATCH_TYPE: &str = "application/openstack-messaging-v2.0-json-p
 const TAG: &str = "queues";
 
 pub(crate) fn list(config: &Config) -> Operation {
-    operation(TAG, "list_queues", "List queues", "A page of the project's queues, by name.")
-        .by_caller()
-        .shared("Marker")
-        .query(
-            "limit",
-            count(config.limits.max_queues_per_page),
-            "How many queues to list at most.",
-        )
-        .flag("detailed", "Whether to show their metadata.")
-        .query("name", super::schemas::text(), "A part of the name.")
-        .flag("with_count", "Whether to count all queues of the project.")
-        .other_parameters(
-            "metadata",
-            "Any other key names a key of the metadata, and lists the queues that have this value.",
-        )
-        .json("200", "QueueList", "The queues.")
-        .done()
+    operation(
+        TAG,
+        "list_queues",
+        "List queues",
+        "Returns a page of the project's queues, ordered by name.",
+    )
+    .by_caller()
+    .shared("Marker")
+    .query(
+        "limit",
+        count(config.limits.max_queues_per_page),
+        "The maximum number of queues to list.",
+    )
+    .flag("detailed", "Whether to include the metadata.")
+    .query("name", super::schemas::text(), "A part of the queue name.")
+    .flag("with_count", "Whether to return the number of queues of the project.")
+    .other_parameters(
+        "metadata",
+        "Any other parameter names a metadata key, and selects the queues that have this value.",
+    )
+    .json("200", "QueueList", "The queues.")
+    .build()
 }
 
 pub(crate) fn get(_: &Config) -> Operation {
@@ -36,16 +41,16 @@ pub(crate) fn get(_: &Config) -> Operation {
         TAG,
         "get_queue",
         "Get a queue's metadata",
-        "A queue that does not exist is shown with the defaults.",
+        "Returns the metadata. A queue that does not exist has the defaults.",
     )
     .in_queue()
     .json("200", "ShownMetadata", "The metadata.")
-    .done()
+    .build()
 }
 
 pub(crate) fn create(config: &Config) -> Operation {
     let text = format!(
-        "Makes a queue with these metadata, of at most {} bytes. One that exists stays as it is.",
+        "Creates a queue with this metadata, of at most {} bytes. An existing queue is not changed.",
         config.limits.max_queue_metadata
     );
     let path = || location("The path of the queue.");
@@ -53,9 +58,9 @@ pub(crate) fn create(config: &Config) -> Operation {
     operation(TAG, "create_queue", "Create a queue", &text)
         .in_queue()
         .body(JSON, "Metadata", false, example)
-        .answer("201", response("The queue is made.").header("Location", path()))
-        .answer("204", response("The queue exists.").header("Location", path()))
-        .done()
+        .response("201", response("The queue is created.").header("Location", path()))
+        .response("204", response("The queue exists.").header("Location", path()))
+        .build()
 }
 
 pub(crate) fn patch(_: &Config) -> Operation {
@@ -64,13 +69,14 @@ pub(crate) fn patch(_: &Config) -> Operation {
         TAG,
         "patch_queue",
         "Change a queue's metadata",
-        "Applies operations in order, all or none. The content type must be this one exactly.",
+        "Applies all operations in order, or none. The content type must be exactly the documented \
+         one.",
     )
     .in_queue()
     .body(PATCH_TYPE, "MetadataPatch", true, example)
-    .answer("200", in_json("The metadata as they are now.", "ShownMetadata"))
-    .fails(["404", "409", "415"])
-    .done()
+    .response("200", json_response("The new metadata.", "ShownMetadata"))
+    .errors(["404", "409", "415"])
+    .build()
 }
 
 pub(crate) fn delete(_: &Config) -> Operation {
@@ -78,11 +84,11 @@ pub(crate) fn delete(_: &Config) -> Operation {
         TAG,
         "delete_queue",
         "Delete a queue",
-        "Deletes a queue with its messages and claims.",
+        "Deletes a queue with its messages, groups and claims.",
     )
     .in_queue()
-    .empty("204", "There is no such queue, or no longer.")
-    .done()
+    .empty("204", "The queue is deleted, or did not exist.")
+    .build()
 }
 
 pub(crate) fn stats(_: &Config) -> Operation {
@@ -90,11 +96,11 @@ pub(crate) fn stats(_: &Config) -> Operation {
         TAG,
         "get_queue_stats",
         "Count a queue's messages",
-        "A queue that does not exist has none.",
+        "Returns the number of messages. A queue that does not exist has none.",
     )
     .in_queue()
     .json("200", "QueueStats", "The counts.")
-    .done()
+    .build()
 }
 
 pub(crate) fn redrive(_: &Config) -> Operation {
@@ -102,16 +108,16 @@ pub(crate) fn redrive(_: &Config) -> Operation {
         TAG,
         "redrive_queue",
         "Redrive dead letters",
-        "Moves free dead letters, the oldest first, back to the end of the queue or the group that \
-         they came from, each as a new message with the ttl that it had. With a `rate`, each becomes \
-         visible so much later than the one before, over several calls. Call again while there are \
-         `more`: what has moved has moved.",
+        "Moves claimable dead letters, oldest first, back to the end of the queue or group that they \
+         came from. Each becomes a new message with its original ttl. With a `rate`, they become \
+         visible one after the other at this rate, also across calls. Call again while `more` is \
+         true. A failed call does not undo what was moved.",
     )
     .in_queue()
     .body(JSON, "Redrive", false, json!({"limit": 1000, "rate": 50}))
-    .json("200", "Redriven", "What became of them.")
-    .fails(["404"])
-    .done()
+    .json("200", "Redriven", "The counts of moved and orphaned messages.")
+    .errors(["404"])
+    .build()
 }
 
 pub(crate) fn purge(_: &Config) -> Operation {
@@ -119,10 +125,10 @@ pub(crate) fn purge(_: &Config) -> Operation {
         TAG,
         "purge_queue",
         "Purge a queue",
-        "Deletes all messages but those that are claimed. Without a body it deletes everything.",
+        "Deletes all messages that are not claimed. Without a body, all resource types are purged.",
     )
     .in_queue()
     .body(JSON, "Purge", false, json!({"resource_types": ["messages"]}))
-    .empty("204", "It is gone.")
-    .done()
+    .empty("204", "The messages are deleted.")
+    .build()
 }

@@ -1,4 +1,4 @@
-//! What bodies look like.
+//! The schemas of request and response bodies.
 
 use serde_json::{Value, json};
 use utoipa::openapi::{
@@ -32,7 +32,7 @@ pub(super) fn array(items: impl Into<RefOr<Schema>>) -> ArrayBuilder {
     ArrayBuilder::new().items(utoipa::openapi::schema::ArrayItems::from(items.into()))
 }
 
-/// Any value at all.
+/// Returns the schema of any value.
 pub(super) fn any() -> ObjectBuilder {
     ObjectBuilder::new().schema_type(SchemaType::AnyValue)
 }
@@ -53,11 +53,11 @@ fn named(schema: &str) -> Ref {
     Ref::from_schema_name(schema)
 }
 
-/// Every spelling of a flag of a query.
+/// All spellings of a boolean query parameter.
 const FLAGS: [&str; 15] =
     ["true", "false", "True", "False", "t", "f", "yes", "no", "y", "n", "1", "0", "on", "off", ""];
 
-/// A number that never falls below zero.
+/// Returns the schema of a number that is never negative.
 fn amount(text: &str) -> ObjectBuilder {
     typed(Type::Integer).minimum(Some(0)).description(Some(text))
 }
@@ -66,7 +66,7 @@ fn seconds(text: &str, min: i64, max: i64, default: i64) -> ObjectBuilder {
     integer(min, max).default(Some(default.into())).description(Some(text))
 }
 
-/// Adds the schemas of all bodies.
+/// Adds the schemas of all bodies but those of groups.
 pub(super) fn add(components: ComponentsBuilder, config: &Config) -> ComponentsBuilder {
     let components = messages(components, &config.limits);
     let components = claims(components, &config.limits);
@@ -76,11 +76,11 @@ pub(super) fn add(components: ComponentsBuilder, config: &Config) -> ComponentsB
 
 fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
     let new = object()
-        .property("body", any().description(Some("Any JSON value; given back as it is written.")))
+        .property("body", any().description(Some("Any JSON value. It is returned byte for byte.")))
         .property(
             "ttl",
             seconds(
-                "Seconds that the message lives; without it those of the queue, or this default.",
+                "Seconds until the message expires. The default is that of the queue, or this one.",
                 MIN_TTL,
                 limits.max_message_ttl,
                 limits.default_message_ttl,
@@ -89,57 +89,61 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
         .property(
             "delay",
             integer(0, limits.max_message_delay).description(Some(
-                "Seconds until it can be claimed. Counts only in a queue that has a \
+                "Seconds until the message becomes visible. Ignored unless the queue has a \
                  `_default_message_delay`.",
             )),
         )
         .property(
             "deliver_at",
             format("date-time").description(Some(
-                "The moment from which on it can be claimed, in place of `delay`; no further \
-                 ahead than a message may live.",
+                "When the message becomes visible, instead of `delay`. No further ahead than the \
+                 maximum ttl.",
             )),
         )
         .property(
             "deduplication_id",
             text().min_length(Some(1)).max_length(Some(128)).pattern(Some(PRINTABLE)).description(
-                Some("Of messages with the same id, within the queue's window, one is stored."),
+                Some("Of messages with the same id within the deduplication window of the queue, only the first is stored."),
             ),
         )
         .property(
             "ordering_key",
             text().min_length(Some(1)).max_length(Some(128)).pattern(Some(PRINTABLE)).description(
-                Some("Messages with one key are handed out in order, to one claim at a time."),
+                Some("Messages with the same key are delivered in order, to one claim at a time."),
             ),
         )
         .required("body");
     let post = object()
         .property("messages", array(named("NewMessage")).min_items(Some(1)))
         .required("messages");
-    let moment = format("date-time").description(Some(
-        "The moment from which on it can be claimed; no further ahead than a message may live.",
+    let visible_at = format("date-time").description(Some(
+        "When the message becomes visible. No further ahead than the maximum ttl.",
     ));
     let reschedule = object()
-        .property("deliver_at", moment)
+        .property("deliver_at", visible_at)
         .required("deliver_at")
         .additional_properties(Some(AdditionalProperties::FreeForm(false)));
     let posted = object()
-        .property("resources", array(text()).description(Some("Their paths, in order.")))
+        .property(
+            "resources",
+            array(text())
+                .description(Some("The paths of the messages, in the order of the request.")),
+        )
         .required("resources");
     let message = |object: ObjectBuilder| {
         let checksum = text().pattern(Some("^MD5:[0-9a-f]{32}$"));
         object
-            .property("ttl", amount("Seconds that it lives, as posted or as a claim extended it."))
-            .property("age", amount("Seconds since it was posted."))
-            .property("body", any().description(Some("As it was posted.")))
-            .property("checksum", checksum.description(Some("If the service keeps checksums.")))
+            .property("ttl", amount("Seconds from posting until the message expires, as posted or as extended by a claim."))
+            .property("age", amount("Seconds since the message was posted."))
+            .property("body", any().description(Some("The body, as it was posted.")))
+            .property("checksum", checksum.description(Some("Only if checksums are enabled.")))
             .required("id")
             .required("ttl")
             .required("age")
             .required("body")
     };
     let id = || text().pattern(Some("^[0-9a-f]{32}$"));
-    let href = "Its path, with the `claim_id` of its claim: what to delete when it is done.";
+    let href = "The path of the message, with the `claim_id` of its claim. Delete it once the message is processed.";
     let linked = object()
         .property("id", id())
         .property("href", text().description(Some(href)))
@@ -147,13 +151,14 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
     let popped = object()
         .property("id", id())
         .property("claim_id", typed(Type::Null))
-        .property("claim_count", amount("How many claims have taken it."))
+        .property("claim_count", amount("How many claims have returned the message."))
         .required("claim_id")
         .required("claim_count");
     let list_of = |name| object().property("messages", array(named(name))).required("messages");
     let linked_list = list_of("Message").property(
         "links",
-        array(named("Link")).description(Some("The next page; left out if `ids` were named.")),
+        array(named("Link"))
+            .description(Some("The link to the next page. Omitted if the request has `ids`.")),
     );
     components
         .schema("NewMessage", new)
@@ -167,7 +172,7 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
         .schema("ClaimedMessages", list_of("Message"))
 }
 
-/// No control characters.
+/// A pattern that excludes control characters.
 const PRINTABLE: &str = "^[^\\u0000-\\u001f\\u007f-\\u009f]*$";
 
 fn claims(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
@@ -175,13 +180,14 @@ fn claims(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
         seconds(text, MIN_TTL, max, default)
             .schema_type([Type::Integer, Type::Null].into_iter().collect::<SchemaType>())
     };
-    let ttl = "Seconds until the claim ends by itself.";
-    let grace = "Seconds that its messages live on after it, at the least.";
+    let ttl = "Seconds until the claim ends.";
+    let grace =
+        "The minimum time in seconds between the end of the claim and the expiry of its messages.";
     let terms = object()
         .property("ttl", nullable(ttl, limits.max_claim_ttl, limits.default_claim_ttl))
         .property("grace", nullable(grace, limits.max_claim_grace, limits.default_claim_grace));
     let claim = object()
-        .property("age", amount("Seconds since it was made or renewed."))
+        .property("age", amount("Seconds since the claim was created or renewed."))
         .property("ttl", amount(ttl))
         .property("messages", array(named("Message")))
         .property("href", text())
@@ -194,7 +200,7 @@ fn claims(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
 
 fn metadata(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
     let max_post_size = i64::try_from(limits.max_messages_post_size).unwrap_or(i64::MAX);
-    // To the contract `true` and `false` are the integers 1 and 0.
+    // The contract accepts `true` and `false` as the integers 1 and 0.
     let number = |min: i64, max: i64, text: &str| {
         let flags = [false, true].into_iter().filter(|flag| i64::from(*flag) >= min);
         let flags: Vec<Value> = flags.map(Value::from).collect();
@@ -205,54 +211,54 @@ fn metadata(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
     let ttl = |text: &str| number(MIN_TTL, limits.max_message_ttl, text);
     let unset = [Value::Null, json!(false), json!(0), json!(""), json!([])];
     let policy = AnyOfBuilder::new()
-        .description(Some("How webhooks are to be tried again; kept for those to come."))
+        .description(Some("How webhooks are retried. Stored, but not used yet."))
         .item(object())
         .item(any().enum_values(Some(unset)));
     let metadata = object()
         .property(
             "_max_messages_post_size",
-            number(1, max_post_size, "Bytes that a post may have."),
+            number(1, max_post_size, "The maximum size of a post in bytes."),
         )
-        .property("_default_message_ttl", ttl("The ttl of messages that are posted without one."))
+        .property("_default_message_ttl", ttl("The default ttl of messages."))
         .property(
             "_default_message_delay",
-            number(0, limits.max_message_delay, "The delay of messages; 0 turns delays off."),
+            number(0, limits.max_message_delay, "The default delay of messages. 0 disables delays."),
         )
         .property(
             "_dead_letter_queue",
-            any().description(Some("The queue for messages that were claimed too often.")),
+            any().description(Some("The queue that receives messages that were claimed too often.")),
         )
-        .property("_dead_letter_queue_messages_ttl", ttl("The ttl that they get there."))
+        .property("_dead_letter_queue_messages_ttl", ttl("The ttl of messages in the dead-letter queue."))
         .property(
             "_max_claim_count",
-            number(i64::MIN, i64::MAX, "How many claims are not too many."),
+            number(i64::MIN, i64::MAX, "How many times a message may be claimed before it is moved to the dead-letter queue."),
         )
         .property(
             "_deduplication_window",
-            number(1, 86_400, "Seconds for which a `deduplication_id` counts; 300 if not set."),
+            number(1, 86_400, "The deduplication window in seconds, 300 by default."),
         )
         .property(
             "_fifo",
             either([Type::Boolean, Type::Null])
-                .description(Some("Whether all messages are in one order.")),
+                .description(Some("Whether all messages of the queue are delivered in order, to one claim at a time.")),
         )
         .property(
             "_retention",
             either([Type::String, Type::Null])
                 .enum_values(Some([json!("acknowledged"), json!("ttl"), Value::Null]))
                 .description(Some(
-                    "How long messages that are posted from now on can be replayed: until the queue \
-                     and all groups are done with them, or until their ttl ends.",
+                    "How long messages posted from now on can be replayed: until the queue and all \
+                     groups have acknowledged them, or until their ttl ends.",
                 )),
         )
         .property(
             "_enable_encrypt_messages",
             either([Type::Boolean, Type::Null])
                 .enum_values(Some([json!(false), Value::Null]))
-                .description(Some("Must not be true: messages are not encrypted yet.")),
+                .description(Some("Must not be true: encryption is not supported yet.")),
         )
         .property("_retry_policy", policy)
-        .description(Some("Reserved keys, which begin with `_`, and any of your own."));
+        .description(Some("Reserved keys, which begin with `_`, and any other keys."));
     let shown = ["_max_messages_post_size", "_default_message_ttl", "_default_message_delay"]
         .into_iter()
         .fold(object(), |shown, key| {
@@ -263,16 +269,16 @@ fn metadata(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
         .fold(shown, |shown, key| shown.property(key, any()).required(key))
         .property("_enable_encrypt_messages", typed(Type::Boolean))
         .required("_enable_encrypt_messages")
-        .description(Some("The metadata, with the defaults of the reserved keys filled in."));
+        .description(Some("The metadata, with the defaults of unset reserved keys."));
     let operation = |verbs: &[&str]| {
         let path = text().pattern(Some("^/metadata/([^/~\\s]|~[01])+$")).description(Some(
-            "`/metadata/` and the key, in which `~1` stands for `/` and `~0` for `~`.",
+            "`/metadata/` and the key, in which `~1` encodes `/` and `~0` encodes `~`.",
         ));
         let verbs = one_of(verbs.iter().copied());
         object().property("op", verbs).property("path", path).required("op").required("path")
     };
     let set = operation(&["add", "replace"])
-        .property("value", any().description(Some("What to set.")))
+        .property("value", any().description(Some("The new value.")))
         .required("value");
     let operations = OneOfBuilder::new().item(set).item(operation(&["remove"]));
     components
@@ -297,20 +303,20 @@ fn queues(components: ComponentsBuilder) -> ComponentsBuilder {
     let list = object()
         .property("queues", array(named("Queue")))
         .property("links", array(named("Link")).max_items(Some(1)))
-        .property("count", amount("The queues of the project, if asked for and not 0."))
+        .property("count", amount("The number of queues of the project, if requested and not 0."))
         .required("queues")
         .required("links");
-    let mark = object()
+    let position = object()
         .property("href", text())
-        .property("age", amount("Seconds since it was posted."))
+        .property("age", amount("Seconds since the message was posted."))
         .property("created", format("date-time"))
         .required("href")
         .required("age")
         .required("created");
     let counts = object()
-        .property("claimed", amount("Held by claims."))
-        .property("free", amount("All others."))
-        .property("total", amount("Both together."))
+        .property("claimed", amount("Claimed messages."))
+        .property("free", amount("All other messages."))
+        .property("total", amount("All messages."))
         .property("oldest", named("MessageMark"))
         .property("newest", named("MessageMark"))
         .required("claimed")
@@ -320,24 +326,23 @@ fn queues(components: ComponentsBuilder) -> ComponentsBuilder {
         .property(
             "limit",
             integer(1, MAX_REDRIVEN.into()).description(Some(format!(
-                "How many to move at most; {DEFAULT_REDRIVEN} if not set."
+                "The maximum number of messages to move, {DEFAULT_REDRIVEN} by default."
             ))),
         )
         .property(
             "rate",
             integer(1, MAX_RATE.into())
-                .description(Some("How many become visible in a second, behind those of the calls before; all at once, \
-                     and waiting for nothing, if not set.")),
+                .description(Some("How many moved messages become visible per second, after those of earlier calls. By default, all are visible at once.")),
         )
         .additional_properties(Some(AdditionalProperties::FreeForm(false)));
     let redriven = object()
-        .property("redriven", amount("Messages that went back."))
+        .property("redriven", amount("Messages that were moved."))
         .property(
             "stranded",
-            amount("Messages that stay for good, because where they came from is gone."),
+            amount("Orphaned messages: the queue or group that they came from does not exist any more. They are never moved."),
         )
-        .property("more", typed(Type::Boolean).description(Some("Whether to call again.")))
-        .property("until", format("date-time").description(Some("When the last becomes visible.")));
+        .property("more", typed(Type::Boolean).description(Some("Whether more messages can be moved by another call.")))
+        .property("until", format("date-time").description(Some("When the last moved message becomes visible.")));
     let redriven = ["redriven", "stranded", "more", "until"]
         .into_iter()
         .fold(redriven, ObjectBuilder::required);
@@ -348,7 +353,7 @@ fn queues(components: ComponentsBuilder) -> ComponentsBuilder {
         .schema("Link", link)
         .schema("Queue", queue)
         .schema("QueueList", list)
-        .schema("MessageMark", mark)
+        .schema("MessageMark", position)
         .schema("MessageCounts", counts)
         .schema("QueueStats", stats)
         .schema("Redrive", redrive)
@@ -361,10 +366,10 @@ fn service(components: ComponentsBuilder) -> ComponentsBuilder {
         .property("text", text())
         .property("href", text())
         .property("rel", text())
-        .description(Some("Where to read on."));
+        .description(Some("A link to further information."));
     let error = object()
-        .property("title", text().description(Some("What kind of error it is.")))
-        .property("description", text().description(Some("What was wrong with what.")))
+        .property("title", text().description(Some("The kind of the error.")))
+        .property("description", text().description(Some("What is wrong, and with which value.")))
         .property("link", help)
         .required("title");
     let outcome = object()
@@ -372,7 +377,8 @@ fn service(components: ComponentsBuilder) -> ComponentsBuilder {
         .property("seconds", typed(Type::Number))
         .property(
             "ref",
-            either([Type::String, Type::Null]).description(Some("Names a failure in the log.")),
+            either([Type::String, Type::Null])
+                .description(Some("Identifies the failure in the log.")),
         )
         .required("succeeded")
         .required("seconds")
@@ -391,7 +397,7 @@ fn service(components: ComponentsBuilder) -> ComponentsBuilder {
         .property("paths", object())
         .required("openapi")
         .required("paths");
-    let flag = one_of(FLAGS).description(Some("True or false; without a value, false."));
+    let flag = one_of(FLAGS).description(Some("True or false. Without a value, false."));
     components
         .schema("Error", error)
         .schema("Flag", flag)

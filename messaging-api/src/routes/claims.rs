@@ -14,8 +14,8 @@ use crate::{
     services::Services,
 };
 
-/// `POST …/claims`: 201 with the claimed messages, 204 when none is free or, with `wait`, becomes
-/// free in time.
+/// `POST …/claims`: 201 with the claimed messages, 204 if none is claimable or, with `wait`, becomes
+/// claimable in time.
 pub(super) async fn create(
     queue: InQueue,
     query: Query,
@@ -41,12 +41,12 @@ pub(super) async fn create(
         .body(out))
 }
 
-/// The ttl and the grace of a claim, in seconds, as far as they are set.
+/// Reads the ttl and the grace of a claim, in seconds, as far as they are set.
 pub(super) fn terms(document: &Map<String, Value>) -> Result<(Option<i64>, Option<i64>), ApiError> {
     Ok((seconds(document, "ttl")?, seconds(document, "grace")?))
 }
 
-/// An integer, if it is set: clients send null for what they leave to the service.
+/// Reads an integer. Clients send null to get the default.
 fn seconds(document: &Map<String, Value>, key: &str) -> Result<Option<i64>, ApiError> {
     match document.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -70,12 +70,12 @@ pub(super) async fn get(
     let (age, ttl) = (age(claim.renewed_at, now), claim.ttl.as_secs());
     let mut out = format!(r#"{{"age":{age},"ttl":{ttl},"messages":"#);
     render::messages(&mut out, name, &claim.messages, Shape::Linked, now);
-    // Paths of claims need no escaping; writing to a String cannot fail.
+    // Paths of claims need no escaping. Writing to a String cannot fail.
     let _ = write!(out, r#","href":"{}"}}"#, claim_path(name, claim.id));
     Ok(HttpResponse::Ok().content_type("application/json").body(out))
 }
 
-/// `PATCH …/claims/{claim}`: 204, the claim starts anew.
+/// `PATCH …/claims/{claim}`: 204, the claim is renewed.
 pub(super) async fn renew(
     queue: InQueue,
     request: HttpRequest,
@@ -90,7 +90,7 @@ pub(super) async fn renew(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `DELETE …/claims/{claim}`: 204, its messages are free.
+/// `DELETE …/claims/{claim}`: 204, its messages are claimable.
 pub(super) async fn release(
     queue: InQueue,
     request: HttpRequest,

@@ -1,4 +1,4 @@
-//! `/v2/openapi.json` and `/docs`: what is served, for programs and for people.
+//! `/v2/openapi.json` and `/docs`: the API description, for programs and for people.
 
 use std::sync::OnceLock;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{config::Config, extract::AcceptsJson, openapi};
 
-/// Neither changes while the service runs; a new version of it is seen soon.
+/// Neither document changes while the service runs. Clients fetch them again after an upgrade.
 const CACHE: &str = "max-age=300";
 
 /// Both documents, rendered at their first request.
@@ -42,11 +42,11 @@ pub(super) async fn openapi(
         .body(documents.description.get_or_init(render).clone())
 }
 
-/// `GET /docs`: 200 with the page, which loads nothing and runs nothing.
+/// `GET /docs`: 200 with the page, which loads no resources and runs no scripts.
 pub(super) async fn page(config: Data<Config>, documents: Data<Documents>) -> HttpResponse {
     let render = || openapi::page(&(documents.build)(&config));
     let page = documents.page.get_or_init(render);
-    // The style belongs to this answer, and no other would be applied.
+    // The nonce admits the style sheet of this response and no other.
     let nonce = uuid::Uuid::new_v4().simple().to_string();
     let policy = format!(
         "default-src 'none'; style-src 'nonce-{nonce}'; \

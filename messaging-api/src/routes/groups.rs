@@ -1,4 +1,4 @@
-//! `/v2/queues/{queue}/groups` and what is below: consumer groups.
+//! `/v2/queues/{queue}/groups` and the paths below: consumer groups.
 
 use std::fmt::Write as _;
 
@@ -62,7 +62,7 @@ fn group_out(queue: &QueueName, group: &Group) -> Map<String, Value> {
     out
 }
 
-/// `PUT …/groups/{group}`: 201, or 204 if it was there, which stays as it is.
+/// `PUT …/groups/{group}`: 201, or 204 if the group exists; it is then not changed.
 pub(super) async fn create(
     queue: InQueue,
     request: HttpRequest,
@@ -84,7 +84,7 @@ pub(super) async fn create(
     })
 }
 
-/// Where to read from: `"start"`, `"end"`, `{"time": RFC 3339}` or `{"sequence": n}`.
+/// Parses a position: `"start"`, `"end"`, `{"time": RFC 3339}` or `{"sequence": n}`.
 fn start_point(key: &str, value: &Value) -> Result<StartPoint, ApiError> {
     let wrong = || {
         ApiError::Body(format!(
@@ -110,7 +110,7 @@ fn start_point(key: &str, value: &Value) -> Result<StartPoint, ApiError> {
     }
 }
 
-/// `GET …/groups/{group}`: 200 with the group and what it has.
+/// `GET …/groups/{group}`: 200 with the group and its statistics.
 pub(super) async fn get(
     queue: InQueue,
     request: HttpRequest,
@@ -121,15 +121,15 @@ pub(super) async fn get(
     let mut out = group_out(&queue.key.name, &group);
     out.insert("backlog".into(), stats.free.into());
     out.insert("in_flight".into(), stats.claimed.into());
-    let oldest = stats.oldest.map(|mark| age(mark.posted_at, services.now()));
+    let oldest = stats.oldest.map(|oldest| age(oldest.posted_at, services.now()));
     out.insert("oldest_age".into(), oldest.into());
-    // Of the last minute, for a second of it.
+    // Messages per second, as the mean of the last minute.
     let rate = f64::from(u32::try_from(stats.completed_last_minute).unwrap_or(u32::MAX)) / 60.0;
     out.insert("rate".into(), ((rate * 100.0).round() / 100.0).into());
     Ok(ok(Value::Object(out).to_string()))
 }
 
-/// `DELETE …/groups/{group}`: 204, also if it was gone.
+/// `DELETE …/groups/{group}`: 204, also if the group does not exist.
 pub(super) async fn delete(
     queue: InQueue,
     request: HttpRequest,
@@ -139,7 +139,7 @@ pub(super) async fn delete(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `POST …/groups/{group}/seek`: 204, it goes on from there.
+/// `POST …/groups/{group}/seek`: 204, the group continues from the new position.
 pub(super) async fn seek(
     queue: InQueue,
     request: HttpRequest,
@@ -154,8 +154,8 @@ pub(super) async fn seek(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `POST …/groups/{group}/claims`: 201 with the claimed messages, 204 when none is free or, with
-/// `wait`, becomes free in time.
+/// `POST …/groups/{group}/claims`: 201 with the claimed messages, 204 if none is claimable or, with
+/// `wait`, becomes claimable in time.
 pub(super) async fn claim(
     queue: InQueue,
     request: HttpRequest,
@@ -180,7 +180,7 @@ pub(super) async fn claim(
         .body(render(&claim, services.now())))
 }
 
-/// A claim of a group; unlike that of a queue it says all that is known of its messages.
+/// Renders a claim of a group, whose messages have more fields than those of a queue's claim.
 fn render(claim: &Claim, now: Timestamp) -> String {
     let (age, ttl) = (age(claim.renewed_at, now), claim.ttl.as_secs());
     let mut out = format!(r#"{{"claim_id":"{}","ttl":{ttl},"age":{age},"messages":["#, claim.id);
@@ -204,7 +204,7 @@ fn render_message(out: &mut String, message: &Message, now: Timestamp) {
         out,
         r#"{{"id":"{id}","sequence":{sequence},"claim_count":{claim_count},"ordering_key":{key},"ttl":{ttl},"age":{age},"body":"#
     );
-    // What is stored was checked to be JSON, hence UTF-8, when it was posted.
+    // A body is checked to be JSON, hence UTF-8, when it is posted.
     out.push_str(std::str::from_utf8(message.body.as_bytes()).unwrap_or("null"));
     if let Some(checksum) = &message.checksum {
         let _ = write!(out, r#","checksum":"{checksum}""#);
@@ -225,7 +225,7 @@ pub(super) async fn get_claim(
     Ok(ok(render(&claim, now)))
 }
 
-/// `PATCH …/groups/{group}/claims/{claim}`: 204, the claim starts anew.
+/// `PATCH …/groups/{group}/claims/{claim}`: 204, the claim is renewed.
 pub(super) async fn renew(
     queue: InQueue,
     request: HttpRequest,
@@ -240,7 +240,7 @@ pub(super) async fn renew(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `DELETE …/groups/{group}/claims/{claim}`: 204, its messages are free.
+/// `DELETE …/groups/{group}/claims/{claim}`: 204, its messages are claimable.
 pub(super) async fn release(
     queue: InQueue,
     request: HttpRequest,
@@ -251,7 +251,7 @@ pub(super) async fn release(
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `POST …/groups/{group}/acknowledge`: 200 with what became of each message.
+/// `POST …/groups/{group}/acknowledge`: 200 with the result of each message.
 pub(super) async fn acknowledge(
     queue: InQueue,
     request: HttpRequest,
@@ -264,29 +264,29 @@ pub(super) async fn acknowledge(
     let claim = document.get("claim_id").and_then(Value::as_str);
     let claim = claim.ok_or_else(|| ApiError::Body("\"claim_id\" must be a string".into()))?;
     let max = limits.max_messages_per_claim_or_pop as usize;
-    let mut said = Vec::new();
+    let mut items = Vec::new();
     for item in array(&document, "acknowledged", max)? {
         let id = item.as_str().ok_or_else(|| {
             ApiError::Body("\"acknowledged\" must hold the ids of messages".into())
         })?;
-        said.push((id, AckOutcome::Ack));
+        items.push((id, AckOutcome::Ack));
     }
     for item in array(&document, "failed", max)? {
-        said.push(failure(item, limits.max_claim_ttl)?);
+        items.push(failure(item, limits.max_claim_ttl)?);
     }
-    // Ids that cannot be read are nobody's.
-    let known = |(id, outcome): &(&str, AckOutcome)| {
+    // A malformed id is reported like one that the claim does not hold.
+    let parse = |(id, outcome): &(&str, AckOutcome)| {
         Some(Acknowledgement { id: id.parse::<MessageId>().ok()?, outcome: *outcome })
     };
-    let readable: Vec<_> = said.iter().filter_map(known).collect();
+    let acknowledgements: Vec<_> = items.iter().filter_map(parse).collect();
     let name = segment(&request, "group");
-    let answers = services.acknowledge(&queue.key, &name, claim, &readable).await?;
-    let mut answers = answers.into_iter();
-    let results: Vec<_> = said
+    let results = services.acknowledge(&queue.key, &name, claim, &acknowledgements).await?;
+    let mut results = results.into_iter();
+    let out: Vec<_> = items
         .iter()
         .map(|one| {
-            let answer = known(one).and_then(|_| answers.next());
-            let result = match (answer, one.1) {
+            let result = parse(one).and_then(|_| results.next());
+            let result = match (result, one.1) {
                 (Some(AckResult::Applied), AckOutcome::Ack) => "acknowledged",
                 (Some(AckResult::Applied), AckOutcome::Nack { .. }) => "failed",
                 _ => "not_held",
@@ -294,7 +294,7 @@ pub(super) async fn acknowledge(
             json!({"id": one.0, "result": result})
         })
         .collect();
-    Ok(ok(json!({"results": results}).to_string()))
+    Ok(ok(json!({"results": out}).to_string()))
 }
 
 fn array<'d>(
@@ -312,7 +312,7 @@ fn array<'d>(
     }
 }
 
-/// `{"id": …, "delay": seconds?}`.
+/// Parses a failed message: `{"id": …, "delay": seconds?}`.
 fn failure(item: &Value, max_delay: i64) -> Result<(&str, AckOutcome), ApiError> {
     let wrong = || ApiError::Body("\"failed\" must hold objects with an \"id\"".into());
     let item = item.as_object().ok_or_else(wrong)?;

@@ -5,12 +5,12 @@ use serde_json::{Map, Value, json};
 
 use crate::{error::ApiError, extract::Caller, services::Services};
 
-/// `GET /v2/ping`: 204 if the stores answer, else 503; both empty.
+/// `GET /v2/ping`: 204 if the stores can be reached, else 503, both without a body.
 pub(super) async fn ping(_: Caller, services: Data<Services>) -> HttpResponse {
     match services.check().await {
         Ok(()) => HttpResponse::NoContent().finish(),
         Err(error) => {
-            tracing::warn!(%error, "the stores do not answer");
+            tracing::warn!(%error, "ping failed: a store cannot be reached");
             HttpResponse::ServiceUnavailable().insert_header(("retry-after", "1")).finish()
         }
     }
@@ -21,7 +21,7 @@ pub(super) async fn head(_: Caller) -> HttpResponse {
     HttpResponse::NoContent().finish()
 }
 
-/// `GET /v2/health`: what each operation did just now; for administrators.
+/// `GET /v2/health`: 200 with the outcome of every operation, for the role `admin`.
 pub(super) async fn health(
     caller: Caller,
     services: Data<Services>,

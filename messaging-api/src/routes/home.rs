@@ -1,4 +1,4 @@
-//! `/v2/`: the home document, which tells clients where things are.
+//! `/v2/`: the home document, from which clients discover the resources.
 
 use std::sync::LazyLock;
 
@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{config::Config, extract::Caller};
 
-/// A resource: its relation, its URI template, the names of the parameters where they are not
-/// those of the template, its methods, and whether it takes a JSON body.
+/// A resource: its relation, its URI template, the parameters whose names differ from those in the
+/// template, its methods, and whether it takes a JSON body.
 struct Entry(
     &'static str,
     &'static str,

@@ -2,21 +2,21 @@
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// What stands for itself in a query (RFC 3986, unreserved).
+/// The characters that a query must encode: all but the unreserved ones (RFC 3986).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// The parameters that the server understood, to be repeated with a new marker.
+/// The parameters of the request that the next page repeats, with a new marker.
 #[derive(Debug, Default)]
 pub(super) struct NextLink(Vec<(&'static str, String)>);
 
 impl NextLink {
-    /// Repeats a parameter, if it was given.
+    /// Adds a parameter, if the request has it.
     pub(super) fn with(mut self, key: &'static str, value: Option<impl ToString>) -> Self {
         self.0.extend(value.map(|value| (key, value.to_string())));
         self
     }
 
-    /// The link, with the marker in the place that it had in the request, else last.
+    /// Returns the link. The marker keeps its position in the request, or comes last.
     pub(super) fn href(mut self, path: &str, marker: &str) -> String {
         match self.0.iter_mut().find(|(key, _)| *key == "marker") {
             Some((_, old)) => marker.clone_into(old),

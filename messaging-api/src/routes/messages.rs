@@ -1,4 +1,4 @@
-//! `/v2/queues/{queue}/messages` and what is below.
+//! `/v2/queues/{queue}/messages` and the paths below.
 
 use actix_web::{HttpRequest, HttpResponse, web::Data};
 
@@ -17,7 +17,7 @@ use crate::{
     services::{Delayed, Listing, PopOrIds, Services},
 };
 
-/// `GET …/messages`: 200 with a page of messages, or with those that `ids` names.
+/// `GET …/messages`: 200 with a page of messages, or with the messages that `ids` names.
 pub(super) async fn list(
     queue: InQueue,
     query: Query,
@@ -100,7 +100,7 @@ pub(super) async fn get(
     Ok(ok(out))
 }
 
-/// `POST …/messages/{message}/reschedule`: 204, it is delivered at another time.
+/// `POST …/messages/{message}/reschedule`: 204, the message becomes visible at another time.
 pub(super) async fn reschedule(
     queue: InQueue,
     request: HttpRequest,
@@ -112,12 +112,12 @@ pub(super) async fn reschedule(
     if let Some(key) = document.keys().find(|key| *key != "deliver_at") {
         return Err(ApiError::Invalid(format!("a schedule has no \"{key}\"")));
     }
-    let moment = deliver_at(document.get("deliver_at").and_then(Value::as_str))?;
-    services.reschedule_message(&queue.key, &segment(&request, "message"), moment).await?;
+    let visible_at = deliver_at(document.get("deliver_at").and_then(Value::as_str))?;
+    services.reschedule_message(&queue.key, &segment(&request, "message"), visible_at).await?;
     Ok(HttpResponse::NoContent().finish())
 }
 
-/// `DELETE …/messages/{message}`: 204, also if it was gone.
+/// `DELETE …/messages/{message}`: 204, also if the message does not exist.
 pub(super) async fn delete(
     queue: InQueue,
     request: HttpRequest,
@@ -135,12 +135,12 @@ pub(super) async fn delete_many(
     query: Query,
     services: Data<Services>,
 ) -> Result<HttpResponse, ApiError> {
-    let what = PopOrIds {
+    let selection = PopOrIds {
         ids: query.list("ids"),
         claim_ids: query.list("claim_ids"),
         pop: query.integer("pop")?,
     };
-    let Some(popped) = services.delete_messages(&queue.key, &what).await? else {
+    let Some(popped) = services.delete_messages(&queue.key, &selection).await? else {
         return Ok(HttpResponse::NoContent().finish());
     };
     let mut out = r#"{"messages":"#.to_owned();

@@ -7,7 +7,7 @@ use crate::{
     services::{Operation, Verb},
 };
 
-/// Reads a patch: all operations are checked before any is applied.
+/// Parses a patch. Every operation is checked before any is applied.
 pub(super) fn parse(document: Value) -> Result<Vec<Operation>, ApiError> {
     let Value::Array(operations) = document else {
         return Err(ApiError::Body("a patch is an array of operations".into()));
@@ -16,27 +16,27 @@ pub(super) fn parse(document: Value) -> Result<Vec<Operation>, ApiError> {
 }
 
 fn operation(value: Value) -> Result<Operation, ApiError> {
-    let fault = |text: String| ApiError::Body(text);
+    let invalid = ApiError::Body;
     let Value::Object(mut fields) = value else {
-        return Err(fault("an operation of a patch must be an object".into()));
+        return Err(invalid("an operation of a patch must be an object".into()));
     };
     let verb = match fields.get("op").and_then(Value::as_str) {
         Some(verb @ ("add" | "remove" | "replace")) => verb.to_owned(),
         Some(other) => {
-            return Err(fault(format!("\"op\" must be add, remove or replace, not {other:?}")));
+            return Err(invalid(format!("\"op\" must be add, remove or replace, not {other:?}")));
         }
-        None => return Err(fault("an operation of a patch needs \"op\"".into())),
+        None => return Err(invalid("an operation of a patch needs \"op\"".into())),
     };
     let path = fields
         .get("path")
         .and_then(Value::as_str)
-        .ok_or_else(|| fault(format!("the operation {verb:?} needs a \"path\"")))?;
-    let segments = pointer(path).map_err(fault)?;
+        .ok_or_else(|| invalid(format!("the operation {verb:?} needs a \"path\"")))?;
+    let segments = pointer(path).map_err(invalid)?;
     let [root, key] = segments.as_slice() else {
-        return Err(fault(format!("the path {path:?} must have the form /metadata/<key>")));
+        return Err(invalid(format!("the path {path:?} must have the form /metadata/<key>")));
     };
     if verb != "remove" && !root.eq_ignore_ascii_case("metadata") {
-        return Err(fault(format!("the path {path:?} must begin with /metadata")));
+        return Err(invalid(format!("the path {path:?} must begin with /metadata")));
     }
     let key = key.clone();
     let verb = if verb == "remove" {
@@ -44,13 +44,13 @@ fn operation(value: Value) -> Result<Operation, ApiError> {
     } else {
         let value = fields
             .remove("value")
-            .ok_or_else(|| fault(format!("the operation {verb:?} needs a \"value\"")))?;
+            .ok_or_else(|| invalid(format!("the operation {verb:?} needs a \"value\"")))?;
         if verb == "add" { Verb::Add(value) } else { Verb::Replace(value) }
     };
     Ok(Operation { verb, key })
 }
 
-/// The segments of a JSON pointer, by the rules of the contract.
+/// Parses the segments of a JSON pointer, by the rules of the contract.
 fn pointer(path: &str) -> Result<Vec<String>, String> {
     let Some(rest) = path.strip_prefix('/') else {
         return Err(format!("the path {path:?} must begin with /"));

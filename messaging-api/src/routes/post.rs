@@ -1,4 +1,4 @@
-//! `POST /v2/queues/{queue}/messages`: the hot path in.
+//! `POST /v2/queues/{queue}/messages`: the hot path of producers.
 
 use std::{fmt, str::FromStr};
 
@@ -23,11 +23,11 @@ use crate::{
     services::{MessageDraft, Services},
 };
 
-/// Clients and proxies refuse longer headers: a location names no more ids than fit, and the body
-/// names them all.
+/// The longest `Location` in bytes, since clients and proxies refuse longer headers. It names as many
+/// ids as fit; the body names all.
 const MAX_LOCATION: usize = 8000;
 
-/// Posts messages: 201 with their paths, in the order of the request.
+/// `POST …/messages`: 201 with the paths of the messages, in the order of the request.
 pub(super) async fn post(
     queue: InQueue,
     mut body: BodyReader,
@@ -64,8 +64,8 @@ pub(super) async fn post(
         .body(resources))
 }
 
-/// The body of a post. Unlike what serde derives, it is read from an object only, and of keys that
-/// stand twice the last counts.
+/// The body of a post. Unlike a derived implementation, it is deserialized from objects only, and the
+/// last of repeated keys wins.
 struct PostIn<'b> {
     messages: Vec<MessageIn<'b>>,
 }
@@ -151,7 +151,7 @@ impl<'de> Deserialize<'de> for MessageIn<'de> {
     }
 }
 
-/// Reads the messages out of a request, whose bytes their bodies share.
+/// Parses the messages of a request. Their bodies share the bytes of the request.
 fn parse(bytes: &Bytes) -> Result<Vec<MessageDraft>, ApiError> {
     let text = json::text(bytes)?;
     let read: PostIn<'_> = match serde_json::from_str(text) {
@@ -175,11 +175,11 @@ fn draft(bytes: &Bytes, message: &MessageIn<'_>) -> Result<MessageDraft, ApiErro
         delay: message.delay.map(|raw| integer(raw).ok_or(())),
         deduplication_id: label("deduplication_id", message.deduplication_id)?,
         ordering_key: label("ordering_key", message.ordering_key)?,
-        deliver_at: message.deliver_at.map(moment).transpose()?,
+        deliver_at: message.deliver_at.map(raw_deliver_at).transpose()?,
     })
 }
 
-/// A name that a producer gives to a message.
+/// Parses an id or key that the producer gives to a message.
 fn label<T: FromStr<Err = InvalidName>>(
     name: &str,
     raw: Option<&RawValue>,
@@ -190,9 +190,9 @@ fn label<T: FromStr<Err = InvalidName>>(
     text.parse().map(Some).map_err(|error| ApiError::Invalid(format!("\"{name}\": {error}")))
 }
 
-/// A moment as RFC 3339 writes it.
+/// Parses a time in the form of RFC 3339.
 pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
-    // The parser takes more forms than this one.
+    // The parser accepts more forms than RFC 3339.
     let (date, rest) = text.split_at_checked(10)?;
     let (time, rest) = rest.split_at_checked(9)?;
     let fits = |text: &str, form: &str| {
@@ -219,15 +219,15 @@ pub(super) fn rfc3339(text: &str) -> Option<Timestamp> {
     if !fits(offset, "Z") && !fits(offset, "+00:00") {
         return None;
     }
-    let moment = text.parse::<jiff::Timestamp>().ok()?;
-    Some(Timestamp::from_millis(moment.as_millisecond()))
+    let time = text.parse::<jiff::Timestamp>().ok()?;
+    Some(Timestamp::from_millis(time.as_millisecond()))
 }
 
-fn moment(raw: &RawValue) -> Result<Timestamp, ApiError> {
+fn raw_deliver_at(raw: &RawValue) -> Result<Timestamp, ApiError> {
     deliver_at(serde_json::from_str::<String>(raw.get()).ok().as_deref())
 }
 
-/// The moment at which a message is to be delivered.
+/// Parses the time at which a message becomes visible.
 pub(super) fn deliver_at(text: Option<&str>) -> Result<Timestamp, ApiError> {
     text.and_then(rfc3339).ok_or_else(|| {
         let text = "\"deliver_at\" must be a moment such as \"2030-01-31T08:00:00Z\"";
@@ -243,7 +243,7 @@ fn integer(raw: &RawValue) -> Option<i64> {
     }
 }
 
-/// Says what is wrong with a body that is not of the shape, step by step.
+/// Finds out what is wrong with a body that could not be deserialized.
 fn diagnose(text: &str) -> Result<PostIn<'_>, ApiError> {
     let whole: &RawValue = serde_json::from_str(text).map_err(json::unparsable)?;
     json::within_bounds(whole.get())?;
@@ -273,7 +273,7 @@ fn diagnose(text: &str) -> Result<PostIn<'_>, ApiError> {
     Ok(PostIn { messages })
 }
 
-/// The fields of an object; of those with the same name, the last.
+/// The fields of an object. The last of repeated fields wins.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct Fields<'b>(#[serde(borrow)] std::collections::HashMap<String, &'b RawValue>);
@@ -296,14 +296,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_the_bytes_between_its_ends() {
+    fn a_body_keeps_its_bytes() {
         let text =
             r#" {"messages" : [ {"body": {"a" :  1.0, "é":"\u00e9"} , "x": 1}, {"body":null}]} "#;
         assert_eq!(bodies(text).unwrap(), [r#"{"a" :  1.0, "é":"\u00e9"}"#, "null"]);
     }
 
     #[test]
-    fn a_moment_is_written_as_rfc_3339_says() {
+    fn a_time_has_the_form_of_rfc_3339() {
         for (text, seconds) in [
             ("2026-11-22T08:00:00Z", 0),
             ("2026-11-22t08:00:00.000z", 0),
@@ -334,13 +334,13 @@ mod tests {
     }
 
     #[test]
-    fn of_keys_that_stand_twice_the_last_counts() {
+    fn the_last_of_repeated_keys_wins() {
         let text = r#"{"messages":1,"messages":[{"body":1,"body":2,"ttl":"x","ttl":60}]}"#;
         assert_eq!(bodies(text).unwrap(), ["2"]);
     }
 
     #[test]
-    fn the_shape_decides_between_the_errors() {
+    fn the_structure_decides_between_the_errors() {
         for text in ["[]", "[[{\"body\":1}]]", "{}", r#"{"message":[]}"#] {
             assert!(matches!(bodies(text), Err(ApiError::Invalid(_))), "{text}");
         }

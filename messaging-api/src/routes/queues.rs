@@ -34,7 +34,7 @@ pub(super) async fn list(
             .map(|(key, values)| metadata_filter(key, values))
             .collect::<Result<_, _>>()?,
     };
-    // A project id that is longer than any project with queues has none.
+    // A project id that exceeds the limit has no queues.
     let (page, count) = match &caller.project {
         Some(project) => {
             let page = services.list_queues(project, listing).await?;
@@ -71,7 +71,7 @@ pub(super) async fn list(
     Ok(HttpResponse::Ok().json(body))
 }
 
-/// A number if it reads as one, else text.
+/// Parses a filter value: an integer if it has the form of one, else text.
 fn metadata_filter(key: &str, values: &[String]) -> Result<MetadataFilter, ApiError> {
     let [value] = values else {
         return Err(ApiError::Invalid(format!("the filter \"{key}\" must have one value")));
@@ -80,12 +80,12 @@ fn metadata_filter(key: &str, values: &[String]) -> Result<MetadataFilter, ApiEr
     Ok(MetadataFilter { key: key.to_owned(), value })
 }
 
-/// The path of a queue.
+/// Returns the path of a queue.
 pub(super) fn path(name: &str) -> String {
     format!("/v2/queues/{name}")
 }
 
-/// `PUT /v2/queues/{queue}`: 201 if it is new, 204 if it was there and stays as it was.
+/// `PUT /v2/queues/{queue}`: 201 if the queue is new, 204 if it exists; it is then not changed.
 pub(super) async fn create(
     queue: InQueue,
     body: BodyReader,
@@ -110,7 +110,7 @@ pub(super) async fn create(
     Ok(response.finish())
 }
 
-/// `GET /v2/queues/{queue}`: 200 with its metadata, defaults filled in, even if it is missing.
+/// `GET /v2/queues/{queue}`: 200 with the metadata and the defaults, also for a missing queue.
 pub(super) async fn get(
     queue: InQueue,
     services: Data<Services>,
@@ -118,7 +118,7 @@ pub(super) async fn get(
     Ok(HttpResponse::Ok().json(services.queue_metadata(&queue.key).await?))
 }
 
-/// `PATCH /v2/queues/{queue}`: 200 with the metadata as they are now.
+/// `PATCH /v2/queues/{queue}`: 200 with the new metadata.
 pub(super) async fn update(
     queue: InQueue,
     request: HttpRequest,
@@ -140,7 +140,7 @@ pub(super) async fn update(
     Ok(HttpResponse::Ok().json(services.patch_queue(&queue.key, &operations).await?))
 }
 
-/// `DELETE /v2/queues/{queue}`: 204, also if it was gone.
+/// `DELETE /v2/queues/{queue}`: 204, also if the queue does not exist.
 pub(super) async fn delete(
     queue: InQueue,
     services: Data<Services>,

@@ -11,7 +11,7 @@ use crate::{
     services::Services,
 };
 
-/// `POST …/redrive`: 200 with what went back to where it came from.
+/// `POST …/redrive`: 200 with the counts of moved and orphaned messages.
 pub(super) async fn redrive(
     queue: InQueue,
     body: BodyReader,
@@ -23,12 +23,12 @@ pub(super) async fn redrive(
         return Err(ApiError::Invalid(format!("a redrive has no \"{key}\"")));
     }
     let (limit, rate) = (integer(&document, "limit")?, integer(&document, "rate")?);
-    let done = services.redrive(&queue.key, limit, rate).await?;
+    let redriven = services.redrive(&queue.key, limit, rate).await?;
     Ok(HttpResponse::Ok().json(json!({
-        "redriven": done.moved,
-        "stranded": done.orphaned,
-        "more": done.more,
-        "until": utc(done.last_visible_at),
+        "redriven": redriven.moved,
+        "stranded": redriven.orphaned,
+        "more": redriven.more,
+        "until": utc(redriven.last_visible_at),
     })))
 }
 

@@ -1,15 +1,15 @@
-//! Messages as they go out. Bodies are spliced in as the bytes that came in.
+//! Rendering of messages. Bodies are copied as the bytes that were posted.
 
 use std::fmt::Write as _;
 
 use storage_traits::domain::{ClaimId, Message, MessageId, QueueName, Timestamp};
 
-/// How a message refers to its claim.
+/// Which fields a rendered message has.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Shape {
-    /// With an `href`, which names the claim that holds or held the message.
+    /// `href`, which names the claim that holds or held the message.
     Linked,
-    /// Popped: no `href`, but the claim (none) and the claim count.
+    /// `claim_id`, which is null, and `claim_count`: the message has been popped.
     Popped,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn message(
 ) {
     let Message { id, ttl, claim, .. } = message;
     let (ttl, age) = (ttl.as_secs(), age(message.posted_at, now));
-    // Ids and names need no escaping; writing to a String cannot fail.
+    // Ids and names need no escaping. Writing to a String cannot fail.
     let _ = match shape {
         Shape::Linked => {
             let claim = claim.map_or(String::new(), |claim| format!("?claim_id={claim}"));
@@ -57,7 +57,7 @@ pub(super) fn message(
             )
         }
     };
-    // What is stored was checked to be JSON, hence UTF-8, when it was posted.
+    // A body is checked to be JSON, hence UTF-8, when it is posted.
     out.push_str(std::str::from_utf8(message.body.as_bytes()).unwrap_or("null"));
     if let Some(checksum) = &message.checksum {
         let _ = write!(out, r#","checksum":"{checksum}""#);
@@ -65,26 +65,24 @@ pub(super) fn message(
     out.push('}');
 }
 
-/// The path of a message.
+/// Returns the path of a message.
 pub(super) fn message_path(queue: &QueueName, id: MessageId) -> String {
     format!("/v2/queues/{queue}/messages/{id}")
 }
 
-/// The path of a claim.
+/// Returns the path of a claim.
 pub(super) fn claim_path(queue: &QueueName, id: ClaimId) -> String {
     format!("/v2/queues/{queue}/claims/{id}")
 }
 
-/// Whole seconds since `then`.
+/// Returns the whole seconds since `then`.
 pub(super) fn age(then: Timestamp, now: Timestamp) -> u64 {
     now.since(then).as_secs()
 }
 
-/// A moment in UTC, to the second.
-pub(super) fn utc(moment: Timestamp) -> String {
-    jiff::Timestamp::from_second(moment.as_millis().div_euclid(1000))
-        .unwrap_or_default()
-        .to_string()
+/// Formats a time in UTC, to the second.
+pub(super) fn utc(time: Timestamp) -> String {
+    jiff::Timestamp::from_second(time.as_millis().div_euclid(1000)).unwrap_or_default().to_string()
 }
 
 #[cfg(test)]
@@ -92,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_moment_is_written_in_utc_to_the_second() {
+    fn a_time_is_written_in_utc_to_the_second() {
         assert_eq!(utc(Timestamp::from_millis(1_769_853_600_999)), "2026-01-31T10:00:00Z");
     }
 }

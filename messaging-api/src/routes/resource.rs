@@ -1,4 +1,4 @@
-//! A resource: its path, what serves its methods and, beside that, what describes them.
+//! A resource: its path and, for each method, the handler and the OpenAPI operation.
 
 use std::future::{Ready, ready};
 
@@ -16,7 +16,7 @@ use crate::{
     metrics::RouteLabel,
 };
 
-/// What a resource asks of every request, whatever its method.
+/// The checks that a resource makes of every request, whatever its method.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Requires {
     Nothing,
@@ -25,10 +25,10 @@ pub(super) enum Requires {
     Queue,
 }
 
-/// Describes a method of a resource.
+/// Builds the OpenAPI operation of a method.
 pub(crate) type Describe = fn(&Config) -> Operation;
 
-/// What is served at a path.
+/// The methods that are served at a path.
 pub(super) struct Resource {
     path: &'static str,
     requires: Requires,
@@ -40,7 +40,7 @@ impl Resource {
         Self { path, requires, methods: Vec::new() }
     }
 
-    /// Adds a method: who serves it, and what is said of it.
+    /// Adds a method with its handler and its OpenAPI operation.
     pub(super) fn on<F, Args>(mut self, method: Method, handler: F, describe: Describe) -> Self
     where
         F: Handler<Args>,
@@ -52,7 +52,7 @@ impl Resource {
         self
     }
 
-    /// What is said of each method.
+    /// Returns the OpenAPI operation of each method.
     pub(super) fn documented(
         self,
         config: &Config,
@@ -61,7 +61,7 @@ impl Resource {
         self.methods.into_iter().map(move |(method, _, describe)| (path, method, describe(config)))
     }
 
-    /// Registers the methods, and a refusal of the others which comes after what is asked of all.
+    /// Registers the methods. Other methods are refused after the checks of the resource.
     pub(super) fn register(self, app: &mut ServiceConfig) {
         let allow = self.allow();
         let refuse = move || refused(ApiError::Method(allow));
@@ -78,12 +78,12 @@ impl Resource {
         });
     }
 
-    /// The methods, as `Allow` lists them.
+    /// Returns the methods, as `Allow` lists them.
     fn allow(&self) -> &'static str {
         let mut names: Vec<&str> = self.methods.iter().map(|(name, ..)| name.as_str()).collect();
         names.sort_unstable();
         names.push("OPTIONS");
-        // Leaked once a worker at start, so that an error can carry it about.
+        // Leaked once per worker at start, so that an error can refer to it.
         Box::leak(names.join(", ").into_boxed_str())
     }
 }

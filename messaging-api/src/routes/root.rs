@@ -11,7 +11,7 @@ const VERSIONS: &str = concat!(
     r#""links":[{"href":"/v2/","rel":"self"}]}]}"#,
 );
 
-/// `GET /`: 300 with the one version that there is.
+/// `GET /`: 300 with the only version of the API.
 pub(super) async fn versions(_: AcceptsJson) -> HttpResponse {
     HttpResponse::build(StatusCode::MULTIPLE_CHOICES)
         .content_type("application/json")

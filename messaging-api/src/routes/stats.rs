@@ -13,7 +13,7 @@ use crate::{
     services::Services,
 };
 
-/// `GET …/stats`: 200 with the counts, zero for a missing queue.
+/// `GET …/stats`: 200 with the counts, which are zero for a missing queue.
 pub(super) async fn stats(
     queue: InQueue,
     services: Data<Services>,
@@ -41,7 +41,7 @@ fn position_out(queue: &InQueue, position: MessagePosition, now: Timestamp) -> V
     })
 }
 
-/// `POST …/purge`: 204 when everything that was asked for is gone.
+/// `POST …/purge`: 204 when the messages are deleted.
 pub(super) async fn purge(
     queue: InQueue,
     body: BodyReader,

@@ -39,7 +39,7 @@ impl Services {
             match self.queues.apply_changes(position).await {
                 Ok(next) => position = Some(next),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the changes of the catalog; will retry")
+                    tracing::warn!(%error, "cannot read the changes of the catalog; will retry");
                 }
             }
         }
