@@ -12,6 +12,7 @@ mod page;
 pub(crate) mod queues;
 mod schemas;
 pub(crate) mod service;
+mod types;
 
 use actix_web::http::Method;
 use serde_json::Value;

@@ -9,7 +9,7 @@ use utoipa::openapi::{
     request_body::RequestBodyBuilder,
 };
 
-use super::schemas::{array, format, integer, object, text};
+use super::types::{array, format, integer, object, text};
 use crate::config::{ClientIdRule, Config};
 
 pub(super) const JSON: &str = "application/json";

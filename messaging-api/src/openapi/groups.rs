@@ -9,7 +9,7 @@ use utoipa::openapi::{
 
 use super::{
     components::{JSON, count, json_response, location, operation, response},
-    schemas::{any, array, format, integer, object, one_of, text},
+    types::{any, array, format, integer, object, one_of, text},
 };
 use crate::config::{Config, Limits, MIN_TTL};
 

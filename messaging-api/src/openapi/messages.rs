@@ -61,7 +61,7 @@ pub(crate) fn list(config: &Config) -> Operation {
 pub(crate) fn delete_many(config: &Config) -> Operation {
     let limits = &config.limits;
     let max = limits.max_messages_per_page;
-    let pop = super::schemas::integer(1, i64::from(limits.max_messages_per_claim_or_pop));
+    let pop = super::types::integer(1, i64::from(limits.max_messages_per_claim_or_pop));
     let requires_claims = config.compat.message_delete_with_claim_id;
     let about = operation(
         TAG,
@@ -116,7 +116,7 @@ pub(crate) fn reschedule(_: &Config) -> Operation {
 }
 
 pub(crate) fn delete(_: &Config) -> Operation {
-    let claim = super::schemas::text();
+    let claim = super::types::text();
     operation(
         TAG,
         "delete_message",

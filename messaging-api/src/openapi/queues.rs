@@ -26,7 +26,7 @@ pub(crate) fn list(config: &Config) -> Operation {
         "The maximum number of queues to list.",
     )
     .flag("detailed", "Whether to include the metadata.")
-    .query("name", super::schemas::text(), "A part of the queue name.")
+    .query("name", super::types::text(), "A part of the queue name.")
     .flag("with_count", "Whether to return the number of queues of the project.")
     .other_parameters(
         "metadata",

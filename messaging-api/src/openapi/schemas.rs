@@ -2,69 +2,21 @@
 
 use serde_json::{Value, json};
 use utoipa::openapi::{
-    ArrayBuilder, ComponentsBuilder, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, SchemaFormat,
-    Type,
+    ComponentsBuilder, ObjectBuilder, OneOfBuilder, Type,
     schema::{AdditionalProperties, AnyOfBuilder, SchemaType},
 };
 
+use super::types::{
+    amount, any, array, either, format, integer, named, object, one_of, seconds, text, typed,
+};
 use crate::{
     config::{Config, Limits, MIN_TTL},
     services::{DEFAULT_REDRIVEN, MAX_RATE, MAX_REDRIVEN},
 };
 
-pub(super) fn text() -> ObjectBuilder {
-    typed(Type::String)
-}
-
-pub(super) fn format(name: &str) -> ObjectBuilder {
-    text().format(Some(SchemaFormat::Custom(name.to_owned())))
-}
-
-pub(super) fn one_of<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> ObjectBuilder {
-    text().enum_values(Some(values))
-}
-
-pub(super) fn integer(min: i64, max: i64) -> ObjectBuilder {
-    typed(Type::Integer).minimum(Some(min)).maximum(Some(max))
-}
-
-pub(super) fn array(items: impl Into<RefOr<Schema>>) -> ArrayBuilder {
-    ArrayBuilder::new().items(utoipa::openapi::schema::ArrayItems::from(items.into()))
-}
-
-/// Returns the schema of any value.
-pub(super) fn any() -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(SchemaType::AnyValue)
-}
-
-fn typed(name: Type) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(name)
-}
-
-fn either(names: impl IntoIterator<Item = Type>) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(names.into_iter().collect::<SchemaType>())
-}
-
-pub(super) fn object() -> ObjectBuilder {
-    typed(Type::Object)
-}
-
-fn named(schema: &str) -> Ref {
-    Ref::from_schema_name(schema)
-}
-
 /// All spellings of a boolean query parameter.
 const FLAGS: [&str; 15] =
     ["true", "false", "True", "False", "t", "f", "yes", "no", "y", "n", "1", "0", "on", "off", ""];
-
-/// Returns the schema of a number that is never negative.
-fn amount(text: &str) -> ObjectBuilder {
-    typed(Type::Integer).minimum(Some(0)).description(Some(text))
-}
-
-fn seconds(text: &str, min: i64, max: i64, default: i64) -> ObjectBuilder {
-    integer(min, max).default(Some(default.into())).description(Some(text))
-}
 
 /// Adds the schemas of all bodies but those of groups.
 pub(super) fn add(components: ComponentsBuilder, config: &Config) -> ComponentsBuilder {

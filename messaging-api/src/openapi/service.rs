@@ -83,7 +83,7 @@ pub(crate) fn openapi(_: &Config) -> Operation {
 }
 
 pub(crate) fn docs(_: &Config) -> Operation {
-    let content = ContentBuilder::new().schema(Some(super::schemas::text())).build();
+    let content = ContentBuilder::new().schema(Some(super::types::text())).build();
     let page = response("The page. It loads no other resources and runs no scripts.")
         .content("text/html", content)
         .header("Cache-Control", cached());
@@ -98,5 +98,5 @@ pub(crate) fn docs(_: &Config) -> Operation {
 }
 
 fn cached() -> utoipa::openapi::Header {
-    header(super::schemas::text(), "How long the response may be cached.")
+    header(super::types::text(), "How long the response may be cached.")
 }
