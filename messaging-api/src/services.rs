@@ -23,6 +23,6 @@ pub(crate) use error::Error;
 pub(crate) use groups::GroupState;
 pub(crate) use long_poll::{MAX_WAIT, Suspend, WaitBudget};
 pub(crate) use messages::{Delayed, Listing, MessageDraft, PopOrIds};
-pub(crate) use patch::{Operation, Verb};
+pub(crate) use patch::{PatchOperation, Verb};
 pub(crate) use queues::QueueListing;
 pub(crate) use redrive::{DEFAULT_REDRIVEN, MAX_RATE, MAX_REDRIVEN};

@@ -4,18 +4,18 @@ use serde_json::Value;
 
 use crate::{
     error::ApiError,
-    services::{Operation, Verb},
+    services::{PatchOperation, Verb},
 };
 
 /// Parses a patch. Every operation is checked before any is applied.
-pub(super) fn parse(document: Value) -> Result<Vec<Operation>, ApiError> {
+pub(super) fn parse(document: Value) -> Result<Vec<PatchOperation>, ApiError> {
     let Value::Array(operations) = document else {
         return Err(ApiError::Body("a patch is an array of operations".into()));
     };
     operations.into_iter().map(operation).collect()
 }
 
-fn operation(value: Value) -> Result<Operation, ApiError> {
+fn operation(value: Value) -> Result<PatchOperation, ApiError> {
     let invalid = ApiError::Body;
     let Value::Object(mut fields) = value else {
         return Err(invalid("an operation of a patch must be an object".into()));
@@ -47,7 +47,7 @@ fn operation(value: Value) -> Result<Operation, ApiError> {
             .ok_or_else(|| invalid(format!("the operation {verb:?} needs a \"value\"")))?;
         if verb == "add" { Verb::Add(value) } else { Verb::Replace(value) }
     };
-    Ok(Operation { verb, key })
+    Ok(PatchOperation { verb, key })
 }
 
 /// Parses the segments of a JSON pointer, by the rules of the contract.
@@ -94,10 +94,10 @@ mod tests {
     #[test]
     fn a_patch_is_an_array_of_operations() {
         let add = json!([{"op": "add", "path": "/METADATA/a", "value": null}]);
-        let expected = Operation { verb: Verb::Add(Value::Null), key: "a".into() };
+        let expected = PatchOperation { verb: Verb::Add(Value::Null), key: "a".into() };
         assert_eq!(parse(add).unwrap(), [expected]);
         let remove = json!([{"op": "remove", "path": "/anything/a"}]);
-        let expected = Operation { verb: Verb::Remove, key: "a".into() };
+        let expected = PatchOperation { verb: Verb::Remove, key: "a".into() };
         assert_eq!(parse(remove).unwrap(), [expected]);
         for patch in [
             json!({}),

@@ -88,6 +88,7 @@ impl Resource {
     }
 }
 
+/// Returns the response of a handler that refuses every request.
 pub(super) fn refused(error: ApiError) -> Ready<Result<String, ApiError>> {
     ready(Err(error))
 }

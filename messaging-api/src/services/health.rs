@@ -18,7 +18,7 @@ const MESSAGES: u32 = 100;
 
 /// The outcome of one operation of the probe.
 #[derive(Debug, Clone)]
-pub(crate) struct Operation {
+pub(crate) struct ProbeOutcome {
     pub name: &'static str,
     pub succeeded: bool,
     pub seconds: f64,
@@ -29,11 +29,12 @@ pub(crate) struct Operation {
 /// The outcome of all operations.
 #[derive(Debug, Clone)]
 pub(crate) struct Health {
-    pub operations: Vec<Operation>,
+    pub operations: Vec<ProbeOutcome>,
 }
 
+/// The operations that have been run so far.
 #[derive(Default)]
-struct HealthProbe(Vec<Operation>);
+struct HealthProbe(Vec<ProbeOutcome>);
 
 impl HealthProbe {
     /// Runs an operation and records its outcome. Returns `None` if it failed.
@@ -46,10 +47,10 @@ impl HealthProbe {
         let result = operation.await;
         let reference = result.as_ref().err().map(|error| {
             let reference = uuid::Uuid::new_v4();
-            tracing::error!(%error, %reference, operation = name, "an operation of the health probe failed");
+            tracing::error!(%error, %reference, operation = name, "a health probe failed");
             reference
         });
-        self.0.push(Operation {
+        self.0.push(ProbeOutcome {
             name,
             succeeded: result.is_ok(),
             seconds: start.elapsed().as_secs_f64(),

@@ -9,7 +9,7 @@ use super::{
 
 /// One operation of a patch, on one key.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Operation {
+pub(crate) struct PatchOperation {
     pub verb: Verb,
     pub key: String,
 }
@@ -28,10 +28,10 @@ pub(crate) enum Verb {
 /// Applies operations in order. Either all are applied or none.
 pub(super) fn apply(
     metadata: &Map<String, Value>,
-    operations: &[Operation],
+    operations: &[PatchOperation],
 ) -> Result<Map<String, Value>> {
     let mut changed = metadata.clone();
-    for Operation { verb, key } in operations {
+    for PatchOperation { verb, key } in operations {
         let absent = !changed.contains_key(key);
         let reserved = SHOWN.contains(&key.as_str());
         if absent && !reserved && !matches!(verb, Verb::Add(_)) {
@@ -58,7 +58,7 @@ mod tests {
     #[test]
     fn a_patch_is_applied_as_a_whole_or_not_at_all() {
         let before = json!({"a": 1}).as_object().cloned().unwrap();
-        let operation = |verb, key: &str| Operation { verb, key: key.to_owned() };
+        let operation = |verb, key: &str| PatchOperation { verb, key: key.to_owned() };
         let add_then_fail = [operation(Verb::Add(json!(2)), "b"), operation(Verb::Remove, "c")];
         assert!(matches!(apply(&before, &add_then_fail), Err(Error::Conflict(_))));
         let good = [

@@ -12,7 +12,7 @@ use super::{
     context::Services,
     error::{Error, Result},
     metadata,
-    patch::{self, Operation},
+    patch::{self, PatchOperation},
 };
 
 /// How many times an update is attempted when concurrent updates conflict with it.
@@ -77,7 +77,7 @@ impl Services {
     pub(crate) async fn patch_queue(
         &self,
         key: &QueueKey,
-        operations: &[Operation],
+        operations: &[PatchOperation],
     ) -> Result<Map<String, Value>> {
         let mut conflict = None;
         for _ in 0..ATTEMPTS {
