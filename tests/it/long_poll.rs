@@ -193,7 +193,7 @@ async fn a_complete_request_is_answered_after_its_client_half_closed() {
         let request = head(&client, line, &length) + body;
         let mut connection = connect_and_send(&client, request).await;
         connection.finish().await.unwrap();
-        let answer = connection.answer().await.expect(line);
+        let answer = connection.response().await.expect(line);
         assert_eq!(answer.status, status, "{line}: {}", answer.text());
         assert_eq!(connection.until_closed().await, b"", "{line}");
     }
@@ -211,7 +211,7 @@ async fn a_waiting_claim_ends_when_its_client_half_closes() {
         await_in_flight(&app, 1).await;
         let start = Instant::now();
         connection.finish().await.unwrap();
-        assert_eq!(connection.answer().await.expect("an answer").status, 204, "{queue}");
+        assert_eq!(connection.response().await.expect("an answer").status, 204, "{queue}");
         assert!(start.elapsed() < Duration::from_secs(10), "{queue}: it waited in vain");
     }
 }
@@ -226,8 +226,8 @@ async fn a_pipelined_request_does_not_end_a_wait() {
     await_in_flight(&app, 1).await;
     connection.send(head(&client, "GET /v2/queues/q", "")).await.unwrap();
     client.post_bodies("q", [json!(1)]).await;
-    assert_eq!(connection.answer().await.expect("the claim").status, 201);
-    assert_eq!(connection.answer().await.expect("the queue").status, 200);
+    assert_eq!(connection.response().await.expect("the claim").status, 201);
+    assert_eq!(connection.response().await.expect("the queue").status, 200);
 }
 
 #[tokio::test]
