@@ -1,4 +1,5 @@
-//! The driver's errors, sorted by what to do about them: by kind, code and label, never by text.
+//! Classifies the driver's errors by kind, code and label, never by text: a retry can cure them, or
+//! not.
 
 use std::error::Error as _;
 
@@ -13,7 +14,7 @@ use storage_traits::{Source, StoreError};
 
 const BACKEND: &str = "mongodb";
 
-/// What a server says that may do later what it does not do now, or that another one can do.
+/// Codes of errors that a retry can cure, on the same server or on another.
 const TRANSIENT_CODES: [i32; 37] = [
     6,     // HostUnreachable
     7,     // HostNotFound
@@ -54,7 +55,7 @@ const TRANSIENT_CODES: [i32; 37] = [
     13436, // NotPrimaryOrSecondary
 ];
 
-/// What a server says that cannot do its work until somebody looks after it.
+/// Codes of errors that last until an operator acts.
 const UNABLE_CODES: [i32; 6] = [
     13,    // Unauthorized
     18,    // AuthenticationFailed
@@ -66,13 +67,13 @@ const UNABLE_CODES: [i32; 6] = [
 
 const DUPLICATE_KEY: i32 = 11_000;
 
-/// A server that can be reached but is not fit, and why.
+/// A server that can be reached but cannot be used, and why.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unfit(pub(crate) String);
+pub(crate) struct UnsupportedServer(pub(crate) String);
 
-impl Unfit {
-    /// As an error of the driver, which it travels with.
+impl UnsupportedServer {
+    /// Returns an error of the driver that carries this one.
     pub(crate) fn error(sentence: impl Into<String>) -> Error {
         Error::custom(Self(sentence.into()))
     }
@@ -83,28 +84,17 @@ pub(crate) fn unavailable(source: impl Into<Source>) -> StoreError {
     StoreError::Unavailable { backend: BACKEND, source: source.into() }
 }
 
-/// An answer that makes no sense, or a server that is not fit.
+/// A reply that the protocol does not allow, or an unsupported server.
 pub(crate) fn unexpected(source: impl Into<Source>) -> StoreError {
     StoreError::Unexpected { backend: BACKEND, source: source.into() }
 }
 
-/// Too much is waiting.
+/// Too many calls are waiting.
 pub(crate) const fn overloaded() -> StoreError {
     StoreError::Overloaded { backend: BACKEND }
 }
 
-/// The same error once more, for another who waited for the same.
-pub(crate) fn again(error: &StoreError) -> StoreError {
-    match error {
-        StoreError::NotFound { kind, key } => StoreError::NotFound { kind, key: key.clone() },
-        StoreError::Conflict { kind, key } => StoreError::Conflict { kind, key: key.clone() },
-        StoreError::Overloaded { backend } => StoreError::Overloaded { backend },
-        StoreError::Unavailable { source, .. } => unavailable(source.to_string()),
-        StoreError::Unexpected { source, .. } => unexpected(source.to_string()),
-    }
-}
-
-/// What a command that was carried out in part says, as the error of a whole one.
+/// Returns the error of a command that was carried out in part.
 pub(crate) fn command_error(code: i32, reply: &Document) -> Error {
     let error = doc! { "code": code, "codeName": "", "errmsg": reply.to_string() };
     match deserialize_from_document::<CommandError>(error) {
@@ -113,17 +103,17 @@ pub(crate) fn command_error(code: i32, reply: &Document) -> Error {
     }
 }
 
-/// Sorts what a retry may cure from what it cannot.
+/// Converts an error of the driver to one of the contract.
 pub(crate) fn store_error(error: Error) -> StoreError {
-    if let Some(unfit) = error.get_custom::<Unfit>() {
-        return unexpected(unfit.clone());
+    if let Some(unsupported) = error.get_custom::<UnsupportedServer>() {
+        return unexpected(unsupported.clone());
     }
-    let unable = matches!(*error.kind, ErrorKind::Authentication { .. } | ErrorKind::Shutdown)
+    let is_unable = matches!(*error.kind, ErrorKind::Authentication { .. } | ErrorKind::Shutdown)
         || codes(&error).any(|code| UNABLE_CODES.contains(&code));
-    if unable || is_transient(&error) { unavailable(error) } else { unexpected(error) }
+    if is_unable || is_transient(&error) { unavailable(error) } else { unexpected(error) }
 }
 
-/// Whether the same may succeed when it is asked again.
+/// Returns whether a retry can succeed.
 pub(crate) fn is_transient(error: &Error) -> bool {
     let labels = [
         RETRYABLE_WRITE_ERROR,
@@ -141,12 +131,12 @@ pub(crate) fn is_transient(error: &Error) -> bool {
         || codes(error).any(|code| TRANSIENT_CODES.contains(&code))
 }
 
-/// Whether a unique index refused a write.
+/// Returns whether a unique index rejected a write.
 pub(crate) fn is_duplicate_key(error: &Error) -> bool {
     codes(error).any(|code| code == DUPLICATE_KEY)
 }
 
-/// All codes that the server gave, for the command, its writes and its write concern.
+/// Returns all codes of an error: of the command, its writes and its write concern.
 fn codes(error: &Error) -> impl Iterator<Item = i32> {
     let mut codes = Vec::new();
     let mut next = Some(error);
@@ -165,7 +155,7 @@ fn codes(error: &Error) -> impl Iterator<Item = i32> {
             }
             _ => {}
         }
-        // The driver keeps its own errors in boxes.
+        // The driver boxes the errors that caused its own.
         next = error.source().and_then(|source| {
             source.downcast_ref().or_else(|| source.downcast_ref().map(Box::<Error>::as_ref))
         });
@@ -186,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_by_its_code_what_to_do() {
+    fn errors_are_classified_by_code() {
         for (code, transient, unavailable) in [
             (10107, true, true),  // another server is the primary
             (112, true, true),    // another transaction was first
@@ -205,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_worth_another_try() {
+    fn a_lost_connection_is_retried() {
         let error = Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         assert!(is_transient(&error));
         assert!(matches!(store_error(error), StoreError::Unavailable { .. }));
@@ -215,8 +205,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_fit_is_said_in_its_own_words() {
-        let error = Unfit::error("the server is a toaster");
+    fn an_unsupported_server_is_reported_with_its_reason() {
+        let error = UnsupportedServer::error("the server is a toaster");
         assert!(!is_transient(&error));
         let StoreError::Unexpected { source, .. } = store_error(error) else { panic!("a retry") };
         assert_eq!(source.to_string(), "the server is a toaster");

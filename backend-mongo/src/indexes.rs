@@ -1,4 +1,4 @@
-//! Indexes: what makes each query a short one.
+//! Indexes. Each query names the index that it uses.
 
 use mongodb::{
     IndexModel,
@@ -8,15 +8,15 @@ use mongodb::{
 };
 use storage_traits::Result;
 
-use crate::{error::Unfit, server::Server};
+use crate::{error::UnsupportedServer, server::Server};
 
-/// Another index has the name or the keys.
+/// Codes of the errors for another index with the same name or keys.
 const CONFLICTS: [i32; 2] = [
     85, // IndexOptionsConflict
     86, // IndexKeySpecsConflict
 ];
 
-/// An index that queries name.
+/// An index, as a query names it.
 pub(crate) struct Index {
     pub(crate) collection: &'static str,
     pub(crate) name: &'static str,
@@ -31,11 +31,11 @@ impl Index {
         IndexModel::builder().keys((self.keys)()).options(options).build()
     }
 
-    /// What to tell an operator who made another index.
-    fn explained(&self, error: Error) -> Error {
+    /// Adds to an error what an operator can do about a conflicting index.
+    fn explain(&self, error: Error) -> Error {
         match &*error.kind {
             ErrorKind::Command(command) if CONFLICTS.contains(&command.code) => {
-                Unfit::error(format!(
+                UnsupportedServer::error(format!(
                     "the index {} of the collection {} cannot be made, as another index has its \
                      name or its keys with other options; drop that one and start again: {}",
                     self.name, self.collection, command.message
@@ -46,21 +46,25 @@ impl Index {
     }
 }
 
-/// Makes the indexes that are missing.
+/// Creates the indexes that are missing.
 ///
 /// # Errors
 /// [`Unexpected`](storage_traits::StoreError::Unexpected) if another index has the name of one of
 /// them, or its keys with other options.
-pub(crate) async fn ensure(server: &Server, indexes: &[Index]) -> Result<()> {
+pub(crate) async fn ensure(server: &Server, indexes: &'static [Index]) -> Result<()> {
     for index in indexes {
-        let make = async || {
-            let collection = server.durable::<Document>(index.collection);
-            match collection.create_index(index.model()).await {
-                Ok(_) => Ok(()),
-                Err(error) => Err(index.explained(error)),
-            }
-        };
-        server.retry(make).await?;
+        create(server, index).await?;
     }
     Ok(())
+}
+
+async fn create(server: &Server, index: &Index) -> Result<()> {
+    let create = async || {
+        let collection = server.acked_durably::<Document>(index.collection);
+        match collection.create_index(index.model()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(index.explain(error)),
+        }
+    };
+    server.retry(create).await
 }

@@ -1,7 +1,6 @@
 //! Catalog and message pool on MongoDB.
 
 mod catalog;
-mod chance;
 mod error;
 mod indexes;
 mod options;

@@ -6,33 +6,33 @@ use mongodb::options::{
 };
 use storage_traits::pool::Durability;
 
-/// The database, where none is named.
+/// The database, if the URI names none.
 const DATABASE: &str = "chapar";
-/// How long a call may take in all, unless `timeoutMS` says otherwise.
+/// How long a call may take in all, without `timeoutMS`.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How many connections to a server there may be, unless `maxPoolSize` says otherwise.
+/// How many connections to a server are opened at most, without `maxPoolSize`.
 const CONNECTIONS: u32 = 64;
-/// How often to look for a server that was not found, unless `heartbeatFrequencyMS` says otherwise.
+/// How often the driver checks each server, without `heartbeatFrequencyMS`.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// The longest name of a database that a server takes, in bytes.
+/// The maximum length of a database name, in bytes.
 const MAX_DATABASE: usize = 63;
 
-/// How to open a catalog or a pool.
+/// The options of a catalog or a pool.
 #[derive(Clone, PartialEq)]
 pub struct MongoOptions {
     connection: ConnectionString,
     database: String,
-    /// What acknowledges a write.
+    /// The write concern of acknowledged writes.
     write_concern: WriteConcern,
-    /// What is read of a replica set.
+    /// The read concern on a replica set.
     read_concern: ReadConcernLevel,
     timeout: Duration,
 }
 
-// None of the options is a floating-point number.
+// No option is a floating-point number.
 impl Eq for MongoOptions {}
 
-/// Without the credentials.
+/// Omits the credentials.
 impl fmt::Debug for MongoOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MongoOptions")
@@ -45,60 +45,59 @@ impl fmt::Debug for MongoOptions {
     }
 }
 
-/// What is wrong with a URI.
+/// Why a URI is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidOption(String);
 
-fn fault<T>(text: &str) -> Result<T, InvalidOption> {
+fn invalid<T>(text: &str) -> Result<T, InvalidOption> {
     Err(InvalidOption(text.to_owned()))
 }
 
 impl MongoOptions {
-    /// The schemes that [`MongoOptions::parse`] knows.
+    /// The URI schemes that [`MongoOptions::parse`] accepts.
     pub const SCHEMES: [&'static str; 2] = ["mongodb", "mongodb+srv"];
 
-    /// Reads MongoDB's own URI:
+    /// Parses MongoDB's own URI:
     /// `mongodb://[user:password@]host[:port],…[/database][?option=value&…]`, or `mongodb+srv://…`.
     ///
     /// The defaults are the database `chapar`, `w=majority`, `journal=true`, `timeoutMS=10000` and
     /// `maxPoolSize=64`.
     ///
     /// # Errors
-    /// A sentence that says what is wrong, without the URI, which may hold a password.
+    /// [`InvalidOption`] with a sentence that explains the error. It does not contain the URI,
+    /// which may hold a password.
     pub fn parse(uri: &str) -> Result<Self, InvalidOption> {
         let (uri, timeout) = take_timeout(uri)?;
-        // What the driver says is wrong may repeat a part of the URI.
+        // The driver's error may contain a part of the URI, so it is dropped.
         let Ok(connection) = ConnectionString::parse(&uri) else {
-            return fault(
-                "this is no URI of MongoDB, as in mongodb://HOST,HOST/DATABASE?replicaSet=NAME; \
-                 look at the hosts, at the names and values of the options, and for signs in the \
-                 password that must be percent-encoded",
+            return invalid(
+                "not a MongoDB URI, as in mongodb://HOST,HOST/DATABASE?replicaSet=NAME: check the \
+                 hosts, the names and values of the options, and that special characters in the \
+                 password are percent-encoded",
             );
         };
         let database = connection.default_database.clone().unwrap_or_else(|| DATABASE.to_owned());
         if database.len() > MAX_DATABASE || database.contains(['.', '\0']) {
-            return fault("the name of the database is too long or has a dot in it");
+            return invalid("the database name is too long or contains a dot");
         }
         if ["admin", "config", "local"].contains(&database.as_str()) {
-            return fault("this database is MongoDB's own; name another one");
+            return invalid("admin, config and local are reserved for MongoDB");
         }
         let write_concern = write_concern(&connection, timeout)?;
         let read_concern = read_concern(&connection, &write_concern)?;
         if connection.read_preference.as_ref().is_some_and(|it| *it != ReadPreference::Primary) {
-            return fault(
-                "readPreference can be primary only: a secondary does not know yet what was just \
-                 changed",
+            return invalid(
+                "readPreference must be primary: a secondary may not have the latest changes yet",
             );
         }
         if connection.max_pool_size == Some(0) {
-            return fault("maxPoolSize is at least 1");
+            return invalid("maxPoolSize must be at least 1");
         }
         Ok(Self { connection, database, write_concern, read_concern, timeout })
     }
 
-    /// The options as the driver wants them. Looks up the hosts in the DNS, if that is where they
-    /// are named.
+    /// Returns the options of the driver. Resolves a `mongodb+srv` URI through DNS.
     pub(crate) async fn client_options(&self) -> mongodb::error::Result<ClientOptions> {
         let mut options = ClientOptions::parse(self.connection.clone()).await?;
         let half = self.timeout / 2;
@@ -120,17 +119,18 @@ impl MongoOptions {
         self.timeout
     }
 
-    /// What acknowledges a write.
+    /// Returns the write concern of acknowledged writes.
     pub(crate) const fn write_concern(&self) -> &WriteConcern {
         &self.write_concern
     }
 
-    /// What is read of a replica set; a server alone has nothing but its latest state.
+    /// Returns the read concern on a replica set. A standalone server is read with `local`.
     pub(crate) const fn read_concern(&self) -> &ReadConcernLevel {
         &self.read_concern
     }
 
-    /// What an acknowledgement means if so many members hold the data; `None` if that is unknown.
+    /// Returns what an acknowledgement means if so many members hold the data; `None` if the number
+    /// is unknown.
     pub(crate) fn durability(&self, members: Option<usize>) -> Durability {
         if self.write_concern.journal == Some(false) {
             return Durability::Memory;
@@ -146,7 +146,7 @@ impl MongoOptions {
     }
 }
 
-/// Takes `timeoutMS` out of a URI: MongoDB knows it, the driver does not.
+/// Removes `timeoutMS` from a URI: it is an option of MongoDB that the driver does not know.
 fn take_timeout(uri: &str) -> Result<(String, Duration), InvalidOption> {
     let (place, query) = uri.split_once('?').unwrap_or((uri, ""));
     let (mut kept, mut timeout) = (Vec::new(), TIMEOUT);
@@ -155,10 +155,10 @@ fn take_timeout(uri: &str) -> Result<(String, Duration), InvalidOption> {
         if name.eq_ignore_ascii_case("timeoutMS") {
             match value.parse() {
                 Ok(millis @ 100..=600_000) => timeout = Duration::from_millis(millis),
-                _ => return fault("timeoutMS is a number from 100 to 600000"),
+                _ => return invalid("timeoutMS must be from 100 to 600000"),
             }
         } else if name.eq_ignore_ascii_case("socketTimeoutMS") {
-            return fault("write timeoutMS for socketTimeoutMS: it bounds a call in all");
+            return invalid("use timeoutMS, which limits a whole call, instead of socketTimeoutMS");
         } else {
             kept.push(pair);
         }
@@ -174,15 +174,17 @@ fn write_concern(
     let mut concern = connection.write_concern.clone().unwrap_or_default();
     match concern.w.get_or_insert(Acknowledgment::Majority) {
         Acknowledgment::Nodes(0) => {
-            return fault("w=0 acknowledges nothing; w is at least 1");
+            return invalid("w must be at least 1: w=0 acknowledges nothing");
         }
-        Acknowledgment::Nodes(51..) => return fault("w is a number from 1 to 50, or a word"),
+        Acknowledgment::Nodes(51..) => {
+            return invalid("w must be a number from 1 to 50, or a name");
+        }
         _ => {}
     }
     concern.journal.get_or_insert(true);
     match concern.w_timeout.get_or_insert(timeout).as_millis() {
         1..=0x7fff_ffff => Ok(concern),
-        _ => fault("wtimeoutMS is a number from 1 to 2147483647"),
+        _ => invalid("wtimeoutMS must be from 1 to 2147483647"),
     }
 }
 
@@ -194,15 +196,16 @@ fn read_concern(
     match connection.read_concern.as_ref().map(|concern| &concern.level) {
         None if majority => Ok(ReadConcernLevel::Majority),
         None => Ok(ReadConcernLevel::Local),
-        Some(ReadConcernLevel::Majority) if !majority => {
-            fault("readConcernLevel=majority does not see all that any w but majority acknowledges")
-        }
+        Some(ReadConcernLevel::Majority) if !majority => invalid(
+            "readConcernLevel=majority needs w=majority: it does not return all writes that \
+                 other write concerns acknowledge",
+        ),
         Some(
             level @ (ReadConcernLevel::Local
             | ReadConcernLevel::Majority
             | ReadConcernLevel::Linearizable),
         ) => Ok(level.clone()),
-        Some(_) => fault("readConcernLevel is local, majority or linearizable"),
+        Some(_) => invalid("readConcernLevel must be local, majority or linearizable"),
     }
 }
 
@@ -215,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_said_has_a_default() {
+    async fn missing_options_have_defaults() {
         let options = parse("mongodb://a,b:1");
         assert_eq!((options.database(), options.timeout().as_secs()), ("chapar", 10));
         let concern = options.write_concern();
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_said_is_kept() {
+    async fn given_options_are_kept() {
         let options = parse(
             "mongodb://me:p%40ss%3F@[::1]:1/data?timeoutMS=900&w=2&journal=false&wtimeoutMS=7\
              &authSource=admin&appName=x&maxPoolSize=3&connectTimeoutMS=8&retryWrites=false\
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_fits_what_is_acknowledged() {
+    fn the_read_concern_matches_the_write_concern() {
         for (query, level) in [
             ("w=majority&readConcernLevel=local", ReadConcernLevel::Local),
             ("readConcernLevel=linearizable", ReadConcernLevel::Linearizable),
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_means_what_is_asked_of_it() {
+    fn the_declared_durability_follows_the_write_concern() {
         use Durability::{Fsync, Majority, Memory};
         for (query, unknown, one, three) in [
             ("", Majority, Fsync, Majority),
@@ -284,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_secrets() {
+    fn errors_contain_no_secrets() {
         let host = "mongodb://me:secret@a";
         for wrong in [
             "mongodb:".to_owned(),
@@ -321,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_not_shown() {
+    fn debug_output_contains_no_credentials() {
         let options = parse("mongodb://myself:secret@a,b/?authMechanism=SCRAM-SHA-256");
         let shown = format!("{options:?}");
         assert!(!shown.contains("secret") && !shown.contains("myself"), "{shown}");

@@ -1,4 +1,4 @@
-//! The servers: how they are reached, what they are, and how often they are asked.
+//! The connection to the servers: discovery, topology and retries.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -12,7 +12,7 @@ use mongodb::{
         Acknowledgment, ClientOptions, CollectionOptions, ReadConcern, ServerAddress, WriteConcern,
     },
 };
-use storage_traits::{Result, StoreError, pool::Durability};
+use storage_traits::{Result, StoreError, pool::Durability, random::jitter};
 use tokio::{
     runtime::Handle,
     sync::{OnceCell, watch},
@@ -20,53 +20,52 @@ use tokio::{
 };
 
 use crate::{
-    chance,
-    error::{Unfit, is_transient, store_error, unavailable, unexpected},
+    error::{UnsupportedServer, is_transient, store_error, unavailable, unexpected},
     options::MongoOptions,
 };
 
-/// How long to wait at most before something is tried again, at first and after many times.
-const PAUSE: Duration = Duration::from_millis(10);
-const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// How long to wait at most before a retry, at first and after many attempts.
+const BACKOFF: Duration = Duration::from_millis(10);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// The oldest wire protocol that is spoken here: that of MongoDB 5.0.
+/// The oldest supported wire protocol version: that of MongoDB 5.0.
 const WIRE_VERSION: i32 = 13;
 
-/// What kind of servers these are.
+/// How the servers are deployed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Topology {
-    /// One server without a replica set, and so without transactions and without failover.
+    /// One server without a replica set: no transactions, no failover.
     Standalone,
-    /// A replica set, perhaps of one member.
+    /// A replica set, which may have one member.
     Set,
     /// Shards behind `mongos`.
     Sharded,
 }
 
-/// What a server said of itself.
+/// What a server reports in its reply to `hello`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Facts {
+struct ServerInfo {
     topology: Topology,
-    /// How many members hold the data, if that is known.
+    /// How many members hold the data, if known.
     members: Option<usize>,
 }
 
-/// All servers of a catalog or a pool.
+/// The servers of a catalog or a pool.
 pub(crate) struct Server {
     options: MongoOptions,
-    /// Empty until the hosts are known.
+    /// Empty until the hosts are resolved.
     database: OnceCell<Database>,
-    /// What to answer with until then: nobody can be reached through it.
-    nobody: OnceLock<Database>,
-    /// Empty until a server was reached.
-    facts: OnceCell<Facts>,
+    /// Used in place of `database` until then.
+    unreachable: OnceLock<Database>,
+    /// Empty until a server has been reached.
+    info: OnceCell<ServerInfo>,
     calls: watch::Sender<usize>,
     closed: watch::Sender<bool>,
-    /// Where this was opened. Who asks may be on another, which ends before.
+    /// The runtime that opened this. A caller may run on another one, which ends earlier.
     runtime: Handle,
 }
 
-/// One call among those under way.
+/// Counts a call as in flight until it is dropped.
 struct Call<'s>(&'s watch::Sender<usize>);
 
 impl Drop for Call<'_> {
@@ -76,43 +75,43 @@ impl Drop for Call<'_> {
 }
 
 impl Server {
-    /// Connects, if a server can be reached: one that cannot is tried again whenever something is
-    /// asked.
+    /// Connects. If no server can be reached, each later call tries again.
     ///
     /// # Errors
-    /// [`Unexpected`](StoreError::Unexpected) if a server can be reached but is not fit.
+    /// [`Unexpected`](StoreError::Unexpected) if a server can be reached but is unsupported.
     pub(crate) async fn open(options: MongoOptions) -> Result<Arc<Self>> {
         let server = Arc::new(Self {
             options,
             database: OnceCell::new(),
-            nobody: OnceLock::new(),
-            facts: OnceCell::new(),
+            unreachable: OnceLock::new(),
+            info: OnceCell::new(),
             calls: watch::Sender::new(0),
             closed: watch::Sender::new(false),
             runtime: Handle::current(),
         });
-        match timeout(server.timeout(), server.reach()).await {
+        match timeout(server.timeout(), server.connect()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => match store_error(error) {
                 error @ StoreError::Unexpected { .. } => return Err(error),
                 error => tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "mongodb cannot be reached; it is tried again"
+                    "mongodb cannot be reached; will retry"
                 ),
             },
-            Err(_) => tracing::warn!("mongodb does not answer; it is tried again"),
+            Err(_) => tracing::warn!("mongodb does not respond; will retry"),
         }
         Ok(server)
     }
 
-    /// The database. Within [`Server::retry`], it is the real one.
+    /// Returns the database. Before the servers were reached, this is one that cannot be reached;
+    /// within [`Server::retry`] it is always the real one.
     pub(crate) fn database(&self) -> &Database {
-        self.database.get().unwrap_or_else(|| self.nobody.get_or_init(nobody))
+        self.database.get().unwrap_or_else(|| self.unreachable.get_or_init(unreachable_database))
     }
 
-    /// A collection whose writes are acknowledged as the options demand, and whose reads are of
-    /// what is as durable as that.
-    pub(crate) fn durable<T: Send + Sync>(&self, name: &str) -> Collection<T> {
+    /// Returns a collection with the configured write concern, and with the matching read concern:
+    /// reads return only durable data.
+    pub(crate) fn acked_durably<T: Send + Sync>(&self, name: &str) -> Collection<T> {
         let level = match self.topology() {
             Topology::Standalone => ReadConcern::local(),
             Topology::Set | Topology::Sharded => self.options.read_concern().clone().into(),
@@ -124,9 +123,9 @@ impl Server {
         self.database().collection_with_options(name, options)
     }
 
-    /// A collection whose writes are acknowledged by the primary alone, and whose reads are of the
-    /// primary's latest state.
-    pub(crate) fn quick<T: Send + Sync>(&self, name: &str) -> Collection<T> {
+    /// Returns a collection whose writes are acknowledged by the primary alone, and whose reads
+    /// return the primary's latest state.
+    pub(crate) fn acked_by_primary<T: Send + Sync>(&self, name: &str) -> Collection<T> {
         let options = CollectionOptions::builder()
             .write_concern(WriteConcern::nodes(1))
             .read_concern(ReadConcern::local())
@@ -134,55 +133,57 @@ impl Server {
         self.database().collection_with_options(name, options)
     }
 
-    /// A collection whose changes are followed: servers tell of none that is not durable.
-    pub(crate) fn followed<T: Send + Sync>(&self, name: &str) -> Collection<T> {
+    /// Returns a collection to open a change stream on. Change streams contain durable changes
+    /// only.
+    pub(crate) fn for_change_stream<T: Send + Sync>(&self, name: &str) -> Collection<T> {
         let options = CollectionOptions::builder().read_concern(ReadConcern::majority()).build();
         self.database().collection_with_options(name, options)
     }
 
-    /// The write concern that commands of our own are given.
+    /// Returns the configured write concern for commands that are sent as documents.
     pub(crate) fn write_concern(&self) -> Bson {
         serialize_to_bson(self.options.write_concern()).unwrap_or(Bson::Null)
     }
 
-    /// What kind of servers these are; a replica set until one was reached.
+    /// Returns the topology. Until a server has been reached, a replica set is assumed.
     pub(crate) fn topology(&self) -> Topology {
-        self.facts.get().map_or(Topology::Set, |facts| facts.topology)
+        self.info.get().map_or(Topology::Set, |info| info.topology)
     }
 
-    /// What an acknowledgement means, as far as is known.
+    /// Returns what an acknowledgement means, as far as the topology is known.
     pub(crate) fn durability(&self) -> Durability {
-        self.options.durability(self.facts.get().and_then(|facts| facts.members))
+        self.options.durability(self.info.get().and_then(|info| info.members))
     }
 
-    /// The server's clock.
+    /// Returns the server's time.
     pub(crate) async fn time(&self) -> Result<DateTime> {
         let hello = async || self.database().run_command(doc! { "hello": 1 }).await;
         let hello = self.retry(hello).await?;
         hello.get_datetime("localTime").copied().map_err(unexpected)
     }
 
-    /// Whether the primary is still the one that it was in this term.
-    pub(crate) async fn is_term(&self, term: Option<ObjectId>) -> Result<bool> {
-        // Shards have what is stored for good at once.
+    /// Returns whether the primary was elected with this election id, so that it has all writes
+    /// that were acknowledged in its reply.
+    pub(crate) async fn is_same_primary(&self, election_id: Option<ObjectId>) -> Result<bool> {
+        // Writes to shards are acknowledged durably, and a standalone server has no election.
         if self.topology() != Topology::Set {
             return Ok(true);
         }
         let hello = self.retry(async || self.database().run_command(doc! { "hello": 1 }).await);
-        Ok(term.is_some() && hello.await?.get_object_id("electionId").ok() == term)
+        Ok(election_id.is_some() && hello.await?.get_object_id("electionId").ok() == election_id)
     }
 
-    /// How long a call may take in all.
+    /// Returns how long a call may take in all.
     pub(crate) const fn timeout(&self) -> Duration {
         self.options.timeout()
     }
 
-    /// Whether a server was reached.
-    pub(crate) fn was_reached(&self) -> bool {
-        self.facts.initialized()
+    /// Returns whether a server has been reached.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.info.initialized()
     }
 
-    /// Lets something go on whoever asked for it.
+    /// Spawns a task that does not end with its caller's runtime.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
     }
@@ -191,122 +192,127 @@ impl Server {
         *self.closed.borrow()
     }
 
-    /// Waits for the calls that are under way, and lets go of the servers. Calls after it fail.
+    /// Waits for the calls in flight, and disconnects. Later calls fail.
     pub(crate) async fn close(&self) {
         self.closed.send_replace(true);
         let mut calls = self.calls.subscribe();
-        // What takes longer gives up by itself.
+        // A call that takes longer ends by its own timeout.
         let _ = timeout(self.timeout(), calls.wait_for(|calls| *calls == 0)).await;
         let Some(database) = self.database.get() else { return };
-        let gently = database.client().clone().shutdown();
-        if timeout(self.timeout() / 2, gently).await.is_err() {
+        let graceful = database.client().clone().shutdown();
+        if timeout(self.timeout() / 2, graceful).await.is_err() {
             database.client().clone().shutdown().immediate(true).await;
         }
     }
 
-    /// Asks again, after a pause that grows, until the answer is one, an error that will stay, or
-    /// the time for a call is over. What is asked must bear to be carried out more than once: an
-    /// attempt that fails may have been.
+    /// Runs `attempt`, and repeats it with increasing pauses while its error is transient and the
+    /// timeout of a call has not passed. `attempt` must be idempotent: a failed one may have been
+    /// carried out.
     ///
     /// # Errors
-    /// [`Unavailable`](StoreError::Unavailable) if there was no answer in time, or this is closed;
-    /// what the last attempt said otherwise.
+    /// [`Unavailable`](StoreError::Unavailable) if no attempt succeeded in time, or this is closed;
+    /// otherwise the error of the last attempt.
     pub(crate) async fn retry<T, A>(&self, mut attempt: impl FnMut() -> A) -> Result<T>
     where
         A: Future<Output = mongodb::error::Result<T>>,
     {
-        let _call = self.begin()?;
+        let _call = self.start_call()?;
         let deadline = Instant::now() + self.timeout();
-        let (mut pause, mut last) = (PAUSE, None);
+        let (mut backoff, mut last) = (BACKOFF, None);
         loop {
-            // A server that hangs does not get all of the time: there may be another by then.
+            // A server that hangs gets half of the time, so that another primary can be tried.
             let limit = deadline.min(Instant::now() + self.timeout() / 2);
-            let reached = timeout_at(limit, async {
-                self.reach().await?;
+            let attempted = timeout_at(limit, async {
+                self.connect().await?;
                 attempt().await
             });
-            match reached.await {
-                Ok(Ok(answer)) => return Ok(answer),
+            match attempted.await {
+                Ok(Ok(value)) => return Ok(value),
                 Ok(Err(error)) if is_transient(&error) => last = Some(error),
                 Ok(Err(error)) => return Err(store_error(error)),
                 Err(_) => {}
             }
-            if !self.pause(pause.mul_f64(chance::fraction()), deadline).await {
+            if !self.wait_before_retry(jitter(backoff), deadline).await {
                 return Err(match last {
                     Some(error) => store_error(error),
                     None => unavailable("no answer in time"),
                 });
             }
-            pause = MAX_PAUSE.min(pause * 2);
+            backoff = MAX_BACKOFF.min(backoff * 2);
         }
     }
 
-    fn begin(&self) -> Result<Call<'_>> {
-        // Counted first, so that whoever closes waits for what was not refused.
+    fn start_call(&self) -> Result<Call<'_>> {
+        // The call is counted before the check, so that `close` waits for each call that passed it.
         self.calls.send_modify(|calls| *calls += 1);
         let call = Call(&self.calls);
         if self.is_closed() { Err(unavailable("it was closed")) } else { Ok(call) }
     }
 
-    /// Waits; `false` if there is no time for it, or this is closed.
-    async fn pause(&self, pause: Duration, deadline: Instant) -> bool {
-        let end = Instant::now() + pause;
+    /// Waits for `time`. Returns `false` if the deadline comes first, or this is closed.
+    async fn wait_before_retry(&self, time: Duration, deadline: Instant) -> bool {
+        let end = Instant::now() + time;
         let mut closed = self.closed.subscribe();
         end < deadline && timeout_at(end, closed.wait_for(|closed| *closed)).await.is_err()
     }
 
-    /// Finds the hosts and asks one what it is, unless that is known.
-    async fn reach(&self) -> mongodb::error::Result<()> {
-        let database = self.database.get_or_try_init(|| connect(&self.options)).await?;
-        self.facts.get_or_try_init(|| learn(database, &self.options)).await?;
+    /// Resolves the hosts and reads the topology, unless that has been done.
+    async fn connect(&self) -> mongodb::error::Result<()> {
+        let database = self.database.get_or_try_init(|| create_client(&self.options)).await?;
+        self.info.get_or_try_init(|| read_server_info(database, &self.options)).await?;
         Ok(())
     }
 }
 
-async fn connect(options: &MongoOptions) -> mongodb::error::Result<Database> {
+async fn create_client(options: &MongoOptions) -> mongodb::error::Result<Database> {
     let client_options = options.client_options().await?;
-    // Nothing is asked of a server here: files are read.
+    // This does not contact a server, but reads certificates.
     let client = Client::with_options(client_options).map_err(|error| {
-        Unfit::error(format!("the options of the URI do not go together: {error}"))
+        UnsupportedServer::error(format!("the options of the URI do not go together: {error}"))
     })?;
     Ok(client.database(options.database()))
 }
 
-async fn learn(database: &Database, options: &MongoOptions) -> mongodb::error::Result<Facts> {
-    let facts = read_hello(&database.run_command(doc! { "hello": 1 }).await?)?;
-    if facts.topology == Topology::Standalone {
+async fn read_server_info(
+    database: &Database,
+    options: &MongoOptions,
+) -> mongodb::error::Result<ServerInfo> {
+    let info = read_hello(&database.run_command(doc! { "hello": 1 }).await?)?;
+    if info.topology == Topology::Standalone {
         if matches!(options.write_concern().w, Some(Acknowledgment::Nodes(2..))) {
-            return Err(Unfit::error("w is more than 1, but the server is in no replica set"));
+            return Err(UnsupportedServer::error(
+                "w is more than 1, but the server is in no replica set",
+            ));
         }
-        tracing::warn!("mongodb is one server without a replica set: it has no failover");
+        tracing::warn!("mongodb runs without a replica set: there is no failover");
     }
-    Ok(facts)
+    Ok(info)
 }
 
-fn read_hello(hello: &Document) -> mongodb::error::Result<Facts> {
+fn read_hello(hello: &Document) -> mongodb::error::Result<ServerInfo> {
     if hello.get_i32("maxWireVersion").unwrap_or(0) < WIRE_VERSION {
-        return Err(Unfit::error("the server is older than MongoDB 5.0"));
+        return Err(UnsupportedServer::error("the server is older than MongoDB 5.0"));
     }
     if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") {
-        return Ok(Facts { topology: Topology::Sharded, members: None });
+        return Ok(ServerInfo { topology: Topology::Sharded, members: None });
     }
     if hello.get_str("setName").is_err() {
-        return Ok(Facts { topology: Topology::Standalone, members: Some(1) });
+        return Ok(ServerInfo { topology: Topology::Standalone, members: Some(1) });
     }
     let count = |list| hello.get_array(list).map_or(0, Vec::len);
-    Ok(Facts { topology: Topology::Set, members: Some(count("hosts") + count("passives")) })
+    Ok(ServerInfo { topology: Topology::Set, members: Some(count("hosts") + count("passives")) })
 }
 
-/// A database that cannot be reached, and does not take long to say so.
-fn nobody() -> Database {
-    // Nobody is looked up under this name (RFC 6761).
-    let host = ServerAddress::Tcp { host: "nobody.invalid".to_owned(), port: None };
+/// Returns a database whose commands fail quickly.
+fn unreachable_database() -> Database {
+    // Names under `.invalid` never resolve (RFC 6761).
+    let host = ServerAddress::Tcp { host: "unreachable.invalid".to_owned(), port: None };
     let options = ClientOptions::builder()
         .hosts(vec![host])
         .server_selection_timeout(Duration::from_millis(1))
         .build();
     let client = Client::with_options(options).expect("the options go together");
-    client.database("nobody")
+    client.database("unreachable")
 }
 
 #[cfg(test)]
@@ -314,7 +320,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_known_by_its_greeting() {
+    fn the_topology_is_read_from_hello() {
         let standalone = doc! { "maxWireVersion": 13, "isWritablePrimary": true };
         let set = doc! {
             "maxWireVersion": 17,
@@ -329,22 +335,23 @@ mod tests {
             (set, Topology::Set, Some(3)),
             (router, Topology::Sharded, None),
         ] {
-            assert_eq!(read_hello(&hello).unwrap(), Facts { topology, members });
+            assert_eq!(read_hello(&hello).unwrap(), ServerInfo { topology, members });
         }
         let old = read_hello(&doc! { "maxWireVersion": 9, "setName": "rs" }).unwrap_err();
         assert!(matches!(store_error(old), StoreError::Unexpected { .. }));
     }
 
     #[tokio::test]
-    async fn what_will_not_change_is_asked_once() {
-        let options = MongoOptions::parse("mongodb://nobody.invalid/?timeoutMS=200").unwrap();
+    async fn permanent_errors_are_not_retried() {
+        let options = MongoOptions::parse("mongodb://unreachable.invalid/?timeoutMS=200").unwrap();
         let server = Server::open(options).await.unwrap();
-        let (database, facts) = (nobody(), Facts { topology: Topology::Set, members: Some(3) });
-        let _ = (server.database.set(database), server.facts.set(facts));
+        let (database, info) =
+            (unreachable_database(), ServerInfo { topology: Topology::Set, members: Some(3) });
+        let _ = (server.database.set(database), server.info.set(info));
         let attempts = std::cell::Cell::new(0);
         let refused = server.retry(async || {
             attempts.set(attempts.get() + 1);
-            Err::<(), _>(Unfit::error("for good"))
+            Err::<(), _>(UnsupportedServer::error("for good"))
         });
         assert!(matches!(refused.await, Err(StoreError::Unexpected { .. })));
         assert_eq!(attempts.replace(0), 1);

@@ -1,4 +1,4 @@
-//! The feed from which this node learns what was changed.
+//! The change feed: which queues other nodes changed or deleted.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use futures_util::TryStreamExt;
 use mongodb::{
     Collection,
     bson::{Timestamp, doc},
-    error::Result as Answer,
+    error::Result as DriverResult,
 };
 use serde::Deserialize;
 use storage_traits::{
@@ -19,18 +19,19 @@ use tokio::time::Instant;
 
 use super::{
     MongoCatalog,
-    life::{self, GONE_KEPT, by_change, read_key},
-    ring::Ring,
+    change_buffer::ChangeBuffer,
+    queue_document::{self, TOMBSTONE_TTL, by_change, read_key},
 };
 
-/// How many changes are read at a time.
-const PAGE: u32 = 1_000;
-/// How often that is done for one call. A feed with more in it is begun anew.
-const PAGES: usize = 50;
-/// How long nobody may read the feed before it has forgotten something, with time to spare.
-const GAP: Duration = GONE_KEPT.saturating_sub(Duration::from_mins(10));
+/// How many changes one query reads.
+const PAGE_SIZE: u32 = 1_000;
+/// How many queries one call makes at most. If there are more changes, the buffer starts anew.
+const MAX_PAGES: usize = 50;
+/// How long a node may go without reading the feed: deletions disappear from it after
+/// [`TOMBSTONE_TTL`].
+const MAX_READ_INTERVAL: Duration = TOMBSTONE_TTL.saturating_sub(Duration::from_mins(10));
 
-/// A life of a queue, as much as there is of it in the index of the feed.
+/// The fields of a queue that the index of the feed contains.
 #[derive(Deserialize)]
 struct Change {
     changed: Timestamp,
@@ -42,62 +43,63 @@ struct Change {
 impl ChangeFeed for MongoCatalog {
     async fn changes(&self, after: Option<ChangeToken>) -> Result<Changes> {
         self.ready().await?;
-        let mut ring = self.ring.lock().await;
-        self.catch_up(&mut ring).await?;
-        Ok(ring.after(after))
+        let mut buffer = self.buffer.lock().await;
+        self.refresh(&mut buffer).await?;
+        Ok(buffer.after(after))
     }
 }
 
 impl MongoCatalog {
-    /// Reads what was changed since it was read last. What is read stays read if it fails.
-    async fn catch_up(&self, ring: &mut Ring) -> Result<()> {
+    /// Reads the changes since the last read into the buffer. Changes that were read stay there if
+    /// a later query fails.
+    async fn refresh(&self, buffer: &mut ChangeBuffer) -> Result<()> {
         let begin = Instant::now();
-        let goes_on = ring.read_at.is_some_and(|read_at| begin - read_at < GAP);
-        if !(goes_on && self.read_pages(ring, Ring::push).await?) {
-            ring.forget();
+        let is_recent = buffer.read_at.is_some_and(|read_at| begin - read_at < MAX_READ_INTERVAL);
+        if !(is_recent && self.read_pages(buffer, ChangeBuffer::push).await?) {
+            buffer.clear();
             if let Some(change) = self.server.retry(|| self.newest()).await? {
-                ring.skip(change.changed, change.key()?);
+                buffer.mark_seen(change.changed, change.key()?);
             }
-            self.read_pages(ring, Ring::skip).await?;
+            self.read_pages(buffer, ChangeBuffer::mark_seen).await?;
         }
-        ring.read_at = Some(begin);
+        buffer.read_at = Some(begin);
         Ok(())
     }
 
-    /// Reads the window; `false` if there is too much in it.
+    /// Reads all changes that may be new. Returns `false` if there are too many.
     async fn read_pages(
         &self,
-        ring: &mut Ring,
-        take: fn(&mut Ring, Timestamp, QueueKey),
+        buffer: &mut ChangeBuffer,
+        add: fn(&mut ChangeBuffer, Timestamp, QueueKey),
     ) -> Result<bool> {
-        let mut from = ring.window();
-        for _ in 0..PAGES {
+        let mut from = buffer.read_from();
+        for _ in 0..MAX_PAGES {
             let page = self.server.retry(|| self.read_page(from)).await?;
-            let is_last = page.len() < PAGE as usize;
+            let is_last = page.len() < PAGE_SIZE as usize;
             for change in page {
                 from = change.changed;
-                take(ring, change.changed, change.key()?);
+                add(buffer, change.changed, change.key()?);
             }
             if is_last {
-                ring.prune();
+                buffer.prune();
                 return Ok(true);
             }
         }
-        ring.prune();
+        buffer.prune();
         Ok(false)
     }
 
-    async fn read_page(&self, from: Timestamp) -> Answer<Vec<Change>> {
+    async fn read_page(&self, from: Timestamp) -> DriverResult<Vec<Change>> {
         let changes = self.feed();
         let find = changes
             .find(doc! { "changed": { "$gte": from } })
             .sort(doc! { "changed": 1 })
             .projection(Change::projection())
             .hint(by_change());
-        find.limit(PAGE.into()).batch_size(PAGE).await?.try_collect().await
+        find.limit(PAGE_SIZE.into()).batch_size(PAGE_SIZE).await?.try_collect().await
     }
 
-    async fn newest(&self) -> Answer<Option<Change>> {
+    async fn newest(&self) -> DriverResult<Option<Change>> {
         let first = Timestamp { time: 0, increment: 0 };
         self.feed()
             .find_one(doc! { "changed": { "$gte": first } })
@@ -108,12 +110,12 @@ impl MongoCatalog {
     }
 
     fn feed(&self) -> Collection<Change> {
-        self.server.durable(life::QUEUES)
+        self.server.acked_durably(queue_document::QUEUES)
     }
 }
 
 impl Change {
-    /// What the index covers.
+    /// Restricts a query to the fields of the index.
     fn projection() -> mongodb::bson::Document {
         doc! { "_id": 0, "changed": 1, "project": 1, "name": 1 }
     }

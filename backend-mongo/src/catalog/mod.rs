@@ -1,11 +1,11 @@
-//! The control plane. One collection holds everything: a document is one life of a queue, and when
-//! it was changed last is in the same document. So a change and its place in the change feed are
-//! one atomic write, and no writer waits for another.
+//! The control plane, in one collection. A document is one incarnation of a queue, with the time of
+//! its last change, which is its position in the change feed. So a change and its position are one
+//! atomic write, and writers do not block each other.
 
+mod change_buffer;
 mod changes;
-mod life;
+mod queue_document;
 mod queues;
-mod ring;
 
 use std::sync::Arc;
 
@@ -14,43 +14,42 @@ use mongodb::{Collection, bson::doc};
 use storage_traits::{Result, catalog::Catalog};
 use tokio::sync::{Mutex, OnceCell};
 
-use self::{life::Life, ring::Ring};
+use self::{change_buffer::ChangeBuffer, queue_document::QueueDocument};
 use crate::{indexes, options::MongoOptions, server::Server};
 
 /// A [`Catalog`] on MongoDB.
 pub struct MongoCatalog {
     server: Arc<Server>,
-    /// Empty until the indexes are there.
+    /// Empty until the indexes exist.
     ready: OnceCell<()>,
-    /// What is known of the changes; whoever reads more of them holds it.
-    ring: Mutex<Ring>,
+    /// The changes that were read. The lock is held while more are read.
+    buffer: Mutex<ChangeBuffer>,
 }
 
 impl MongoCatalog {
-    /// Connects, if a server can be reached: one that cannot is tried again whenever something is
-    /// asked of the catalog.
+    /// Opens a catalog. If no server can be reached, each later call tries again to connect.
     ///
     /// # Errors
-    /// [`Unexpected`](storage_traits::StoreError::Unexpected) if a server can be reached but is not
-    /// fit: it is too old, or has other indexes where the catalog makes its own.
+    /// [`Unexpected`](storage_traits::StoreError::Unexpected) if a server can be reached but is
+    /// unsupported: it is too old, or has other indexes under the names of the catalog's.
     pub async fn open(options: MongoOptions) -> Result<Self> {
         let server = Server::open(options).await?;
-        let ring = Mutex::new(Ring::default());
-        let catalog = Self { server, ready: OnceCell::new(), ring };
-        if catalog.server.was_reached() {
+        let buffer = Mutex::new(ChangeBuffer::default());
+        let catalog = Self { server, ready: OnceCell::new(), buffer };
+        if catalog.server.is_connected() {
             catalog.ready().await?;
         }
         Ok(catalog)
     }
 
-    /// Makes the indexes, once.
+    /// Creates the indexes, once.
     async fn ready(&self) -> Result<()> {
-        let make = || indexes::ensure(&self.server, &life::INDEXES);
-        self.ready.get_or_try_init(make).await.copied()
+        let create = || indexes::ensure(&self.server, queue_document::INDEXES);
+        self.ready.get_or_try_init(create).await.copied()
     }
 
-    fn queues(&self) -> Collection<Life> {
-        self.server.durable(life::QUEUES)
+    fn queues(&self) -> Collection<QueueDocument> {
+        self.server.acked_durably(queue_document::QUEUES)
     }
 }
 
@@ -58,10 +57,10 @@ impl MongoCatalog {
 impl Catalog for MongoCatalog {
     async fn check(&self) -> Result<()> {
         self.ready().await?;
-        let nobody = doc! { "_id": 0 };
+        let no_queue = doc! { "_id": 0 };
         let read = async || {
             let queues = self.queues();
-            queues.find_one(nobody.clone()).hint(life::by_id()).await
+            queues.find_one(no_queue.clone()).hint(queue_document::by_id()).await
         };
         self.server.retry(read).await.map(drop)
     }

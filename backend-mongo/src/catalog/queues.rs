@@ -1,52 +1,55 @@
-//! Queues. A read is of what is durable, and a write that changes nothing is acknowledged like one
-//! that does: whatever stood in its way is durable by then, so a read after it shows why.
+//! Queues.
+//!
+//! Reads return durable data. A write that changes nothing is acknowledged like one that does: the
+//! state that prevented the change is durable then, so a read after it shows the reason.
 
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use mongodb::{
     bson::{Document, doc},
-    error::Result as Answer,
+    error::Result as DriverResult,
     options::ReturnDocument,
 };
 use storage_traits::{
     Page, Result, StoreError,
     catalog::{Created, QueueCatalog, QueueFilter},
     domain::{Metadata, ProjectId, QueueKey, QueueRecord, QueueRef, Timestamp},
+    random::random_i64,
 };
 
 use super::{
     MongoCatalog,
-    life::{Life, by_id, by_name},
+    queue_document::{QueueDocument, by_id, by_name},
 };
-use crate::{
-    chance,
-    error::{is_duplicate_key, unexpected},
-};
+use crate::error::{is_duplicate_key, unexpected};
 
 /// How many queues a filtered list reads at a time.
 const LIST_CHUNK: u32 = 200;
-/// How often an incarnation is drawn. One that is taken is rarer than anything.
-const DRAWS: usize = 100;
+/// How many incarnations a creation tries. One that is taken is extremely rare.
+const MAX_ATTEMPTS: usize = 100;
 
 #[async_trait]
 impl QueueCatalog for MongoCatalog {
     async fn create(&self, key: &QueueKey, metadata: &Metadata, now: Timestamp) -> Result<Created> {
         self.ready().await?;
-        let birth = chance::stamp();
-        for _ in 0..DRAWS {
-            let drawn = Life::new(key, metadata, now, birth);
-            let found = self.server.retry(|| self.find_or_insert(key, &drawn)).await?;
-            if let Some(life) = found {
-                return Ok(Created { record: life.record()?, new: life.birth == birth });
+        let creation_token = random_i64();
+        for _ in 0..MAX_ATTEMPTS {
+            let new = QueueDocument::new(key, metadata, now, creation_token);
+            let found = self.server.retry(|| self.find_or_insert(key, &new)).await?;
+            if let Some(document) = found {
+                return Ok(Created {
+                    record: document.record()?,
+                    new: document.creation_token == creation_token,
+                });
             }
         }
-        Err(unexpected("each incarnation that was drawn is taken"))
+        Err(unexpected("each incarnation that was generated is taken"))
     }
 
     async fn get(&self, key: &QueueKey) -> Result<Option<QueueRecord>> {
         self.ready().await?;
-        let life = self.server.retry(|| self.find(key)).await?;
-        life.map(|life| life.record()).transpose()
+        let document = self.server.retry(|| self.find(key)).await?;
+        document.map(|document| document.record()).transpose()
     }
 
     async fn list(&self, project: &ProjectId, filter: &QueueFilter) -> Result<Page<QueueRecord>> {
@@ -56,11 +59,11 @@ impl QueueCatalog for MongoCatalog {
         let mut found = Vec::new();
         let mut after = filter.after.clone().unwrap_or_default();
         loop {
-            let lives = self.server.retry(|| self.read_names(project, &after, chunk)).await?;
-            let Some(last) = lives.last() else { return Ok(Page::cut(found, filter.limit)) };
+            let documents = self.server.retry(|| self.read_names(project, &after, chunk)).await?;
+            let Some(last) = documents.last() else { return Ok(Page::cut(found, filter.limit)) };
             after.clone_from(&last.name);
-            for life in lives {
-                let record = life.record()?;
+            for document in documents {
+                let record = document.record()?;
                 if filter.matches(&record.queue.key.name, &record.metadata) {
                     found.push(record);
                 }
@@ -88,17 +91,17 @@ impl QueueCatalog for MongoCatalog {
         _now: Timestamp,
     ) -> Result<QueueRecord> {
         self.ready().await?;
-        let (key, stamp) = (&read.queue.key, chance::stamp());
+        let (key, update_token) = (&read.queue.key, random_i64());
         let unchanged =
             doc! { "_id": read.queue.incarnation.get(), "live": true, "version": read.version };
         let change = doc! {
-            "$set": { "metadata": metadata.to_json(), "stamp": stamp },
+            "$set": { "metadata": metadata.to_json(), "update_token": update_token },
             "$inc": { "version": 1_i64 },
             "$currentDate": { "changed": { "$type": "timestamp" } },
         };
         match self.server.retry(|| self.change(&unchanged, &change)).await? {
-            Some(life) if life.stamp == Some(stamp) => life.record(),
-            Some(life) if life.live => {
+            Some(document) if document.update_token == Some(update_token) => document.record(),
+            Some(document) if document.live => {
                 Err(StoreError::Conflict { kind: "queue", key: key.to_string() })
             }
             _ => Err(StoreError::not_found("queue", key)),
@@ -107,48 +110,64 @@ impl QueueCatalog for MongoCatalog {
 
     async fn delete(&self, key: &QueueKey, _now: Timestamp) -> Result<Option<QueueRef>> {
         self.ready().await?;
-        // A repetition must not delete what was created under the name since.
-        let Some(life) = self.server.retry(|| self.find(key)).await? else { return Ok(None) };
-        let stamp = chance::stamp();
-        let unchanged = doc! { "_id": life.id, "live": true };
+        // A repetition must not delete a queue that was created under the same name since.
+        let Some(document) = self.server.retry(|| self.find(key)).await? else { return Ok(None) };
+        let update_token = random_i64();
+        let unchanged = doc! { "_id": document.id, "live": true };
         let change = doc! {
-            "$set": { "live": false, "stamp": stamp },
-            "$currentDate": { "changed": { "$type": "timestamp" }, "gone_at": true },
+            "$set": { "live": false, "update_token": update_token },
+            "$currentDate": { "changed": { "$type": "timestamp" }, "deleted_at": true },
         };
         match self.server.retry(|| self.change(&unchanged, &change)).await? {
-            Some(life) if life.stamp == Some(stamp) => life.queue().map(Some),
+            Some(document) if document.update_token == Some(update_token) => {
+                document.queue().map(Some)
+            }
             _ => Ok(None),
         }
     }
 }
 
 impl MongoCatalog {
-    async fn find(&self, key: &QueueKey) -> Answer<Option<Life>> {
-        self.queues().find_one(Life::filter(key)).hint(by_name()).await
+    async fn find(&self, key: &QueueKey) -> DriverResult<Option<QueueDocument>> {
+        self.queues().find_one(QueueDocument::filter(key)).hint(by_name()).await
     }
 
-    /// `None` if the incarnation is taken, or what had the name is gone already.
-    async fn find_or_insert(&self, key: &QueueKey, drawn: &Life) -> Answer<Option<Life>> {
-        if let Some(life) = self.find(key).await? {
-            return Ok(Some(life));
+    /// Returns the queue with this name, inserted if there was none; `None` if the incarnation is
+    /// taken, or the queue was deleted in between.
+    async fn find_or_insert(
+        &self,
+        key: &QueueKey,
+        new: &QueueDocument,
+    ) -> DriverResult<Option<QueueDocument>> {
+        if let Some(document) = self.find(key).await? {
+            return Ok(Some(document));
         }
-        match self.queues().insert_one(drawn).await {
-            Ok(_) => Ok(Some(drawn.clone())),
+        match self.queues().insert_one(new).await {
+            Ok(_) => Ok(Some(new.clone())),
             Err(error) if is_duplicate_key(&error) => self.find(key).await,
             Err(error) => Err(error),
         }
     }
 
-    /// Some lives behind a name.
-    async fn read_names(&self, project: &ProjectId, after: &str, n: u32) -> Answer<Vec<Life>> {
-        let beyond = doc! { "project": project.as_str(), "live": true, "name": { "$gt": after } };
+    /// Reads `n` queues with names after `after`.
+    async fn read_names(
+        &self,
+        project: &ProjectId,
+        after: &str,
+        n: u32,
+    ) -> DriverResult<Vec<QueueDocument>> {
+        let after = doc! { "project": project.as_str(), "live": true, "name": { "$gt": after } };
         let queues = self.queues();
-        let find = queues.find(beyond).sort(doc! { "name": 1 }).hint(by_name());
+        let find = queues.find(after).sort(doc! { "name": 1 }).hint(by_name());
         find.limit(n.into()).batch_size(n).await?.try_collect().await
     }
 
-    /// Changes a life if it is as `unchanged` says, and answers how it is then, in any case.
-    async fn change(&self, unchanged: &Document, change: &Document) -> Answer<Option<Life>> {
+    /// Changes a queue if it matches `unchanged`. Returns it as it is then, changed or not.
+    async fn change(
+        &self,
+        unchanged: &Document,
+        change: &Document,
+    ) -> DriverResult<Option<QueueDocument>> {
         let queues = self.queues();
         let changed = queues
             .find_one_and_update(unchanged.clone(), change.clone())

@@ -1,5 +1,5 @@
-//! Messages that come to the end of a queue by a step: those that are compared with what was posted
-//! before, that have an ordering key, or that are retained; and letters.
+//! Messages that a unit of work adds to the end of a queue: posts with an ordering key, a
+//! deduplication id or retention, and transfers from other queues.
 
 use async_trait::async_trait;
 use storage_traits::{
@@ -8,14 +8,13 @@ use storage_traits::{
 };
 
 use super::{
-    beside::{Window, garbage_after},
-    body::Answer,
     bucket::{Bucket, CAPACITY_BYTES, CAPACITY_SPAN},
-    line::Shift,
     operation::Operation,
-    record::Reading,
-    slot::{Slot, State, message_id},
-    step::{NewBucket, Progress, Step},
+    ordering::KeyDelta,
+    queue_document::GroupState,
+    side_documents::{DedupRecord, ttl_after},
+    stored_message::{State, StoredMessage, message_id},
+    unit_of_work::{NewBucket, Progress, UnitOfWork},
 };
 
 /// Posts messages.
@@ -25,170 +24,167 @@ pub(super) struct Append {
     pub(super) now: Timestamp,
 }
 
-impl Answer for Option<Vec<Posted>> {
-    fn shift(&mut self, from: i64, by: i64) {
-        if let Some(posted) = self {
-            posted.shift(from, by);
-        }
-    }
-}
-
 #[async_trait]
 impl Operation for Append {
-    type Answer = Option<Vec<Posted>>;
+    type Reply = Option<Vec<Posted>>;
 
     const APPENDS: bool = true;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        if !step.knows(step.home) {
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        if !unit.has_group(unit.queue_id) {
             return Ok(Progress::Done(None));
         }
-        let ids = step.ids()?;
+        let ids = unit.incarnation()?;
         let mut posted = Vec::with_capacity(self.messages.len());
         for message in &self.messages {
             if let Some(deduplication) = &message.deduplication
-                && let Some(first) = seen(step, deduplication, self.now).await?
+                && let Some(first) = find_duplicate(unit, deduplication, self.now).await?
             {
                 posted.push(Posted { id: message_id(ids, first)?, duplicate: true });
                 continue;
             }
-            let slot = Slot::new(&self.client, message, self.now);
+            let stored = StoredMessage::new(&self.client, message, self.now);
             let body = message.body.as_bytes();
-            let sequence = append(step, &slot, body, message.retained, self.now).await?;
+            let sequence = append(unit, &stored, body, message.retained, self.now).await?;
             posted.push(Posted { id: message_id(ids, sequence)?, duplicate: false });
         }
         Ok(Progress::Done(Some(posted)))
     }
 }
 
-/// The position of the message that was stored with this deduplication id, if its window is open;
-/// otherwise opens one for the message that is about to be stored.
-async fn seen(
-    step: &mut Step<'_>,
+/// Returns the position of the message that was stored with this deduplication id, if its window
+/// has not passed. Otherwise opens a window for the message that is stored next.
+async fn find_duplicate(
+    unit: &mut UnitOfWork<'_>,
     deduplication: &Deduplication,
     now: Timestamp,
 ) -> Result<Option<i64>> {
-    let name = Window::name(step.home, deduplication.id.as_str());
-    let found = step.window(&name).await?;
+    let name = DedupRecord::document_id(unit.queue_id, deduplication.id.as_str());
+    let found = unit.dedup_record(&name).await?;
     if let Some(window) = found.filter(|window| window.expires_at > now.as_millis()) {
         return Ok(Some(window.sequence));
     }
     let expires_at = now.plus(deduplication.window).as_millis();
-    let window = Window {
+    let window = DedupRecord {
         id: name.clone(),
-        home: step.home,
-        sequence: step.record()?.tail + 1,
+        queue_id: unit.queue_id,
+        sequence: unit.document()?.tail + 1,
         expires_at,
-        garbage_at: garbage_after(expires_at),
+        garbage_at: ttl_after(expires_at),
     };
-    step.dirty = true;
-    step.windows.insert(name.clone());
-    step.shelf.windows.insert(name, Some(window));
+    unit.dirty = true;
+    unit.dedup_records.insert(name.clone());
+    unit.cache.dedup_records.insert(name, Some(window));
     Ok(None)
 }
 
-/// Puts a message at the end of the queue and of all its groups, and keeps it for later ones if it
-/// is `retained`; answers its position.
+/// Adds a message to the queue and all its groups, and to the retention log if it is `retained`.
+/// Returns its position.
 pub(super) async fn append(
-    step: &mut Step<'_>,
-    slot: &Slot,
+    unit: &mut UnitOfWork<'_>,
+    message: &StoredMessage,
     body: &[u8],
     retained: bool,
     now: Timestamp,
 ) -> Result<i64> {
-    let record = step.record()?;
+    let record = unit.document()?;
     record.tail += 1;
     let sequence = record.tail;
-    for reading in record.open_readings() {
-        put(step, reading, sequence, slot, body, now).await?;
+    for group_id in record.receiving_groups() {
+        append_to_group(unit, group_id, sequence, message, body, now).await?;
     }
     if retained {
-        let log = step.log()?;
-        let kept = Slot { state: State::Retained, ..slot.clone() };
-        place(step, log, sequence, kept, body, false);
+        let retention_log = unit.ensure_retention_log()?;
+        let kept = StoredMessage { state: State::Retained, ..message.clone() };
+        place(unit, retention_log, sequence, kept, body, false);
     }
     Ok(sequence)
 }
 
-/// Puts a message at the end of one reading.
-pub(super) async fn put(
-    step: &mut Step<'_>,
-    reading: i64,
+/// Adds a message to the end of one group.
+pub(super) async fn append_to_group(
+    unit: &mut UnitOfWork<'_>,
+    group_id: i64,
     sequence: i64,
-    slot: &Slot,
+    message: &StoredMessage,
     body: &[u8],
     now: Timestamp,
 ) -> Result<()> {
-    come(step, reading, slot, now).await?;
-    place(step, reading, sequence, slot.clone(), body, false);
+    count_arrival(unit, group_id, message, now).await?;
+    place(unit, group_id, sequence, message.clone(), body, false);
     Ok(())
 }
 
-/// Counts a message that has come into a reading.
-pub(super) async fn come(
-    step: &mut Step<'_>,
-    reading: i64,
-    slot: &Slot,
+/// Counts a message that was added to a group.
+pub(super) async fn count_arrival(
+    unit: &mut UnitOfWork<'_>,
+    group_id: i64,
+    message: &StoredMessage,
     now: Timestamp,
 ) -> Result<()> {
-    step.dirty = true;
-    step.note_due(reading, slot.due());
-    let counters = step.reading(reading)?;
-    counters.letters += i64::from(slot.origin.is_some());
-    match (slot.state, &slot.key) {
+    unit.dirty = true;
+    unit.record_due(group_id, message.next_transition());
+    let counters = unit.group(group_id)?;
+    counters.dead_letters += i64::from(message.origin.is_some());
+    match (message.state, &message.key) {
         (State::Delayed, _) => counters.delayed += 1,
-        (State::InLine, Some(key)) => step.shift(reading, key, Shift::COME, now).await?,
+        (State::ReadyKeyed, Some(key)) => {
+            unit.update_key(group_id, key, KeyDelta::ENQUEUED, now).await?;
+        }
         _ => {
             counters.ready += 1;
-            step.note_freed(reading, 1);
+            unit.record_claimable(group_id, 1);
         }
     }
     Ok(())
 }
 
-/// Puts a message into a bucket that the step makes.
+/// Adds a message to a bucket that the unit of work creates.
 pub(super) fn place(
-    step: &mut Step<'_>,
-    reading: i64,
+    unit: &mut UnitOfWork<'_>,
+    group_id: i64,
     sequence: i64,
-    slot: Slot,
+    message: StoredMessage,
     body: &[u8],
-    fixed: bool,
+    absolute: bool,
 ) {
-    let home = step.home;
+    let queue_id = unit.queue_id;
     let fits = |new: &&mut NewBucket| {
         let bytes: usize = new.bodies.iter().map(Vec::len).sum();
         let offset = sequence - new.bucket.first;
-        new.bucket.reading == reading
-            && new.fixed == fixed
+        new.bucket.group_id == group_id
+            && new.absolute == absolute
             && offset < CAPACITY_SPAN
             && bytes + body.len() <= CAPACITY_BYTES
-            && (fixed || offset == i64::from(new.bucket.span))
+            && (absolute || offset == i64::from(new.bucket.span))
     };
-    let last = step.new.iter_mut().rev().find(|new| new.bucket.reading == reading);
+    let last = unit.new_buckets.iter_mut().rev().find(|new| new.bucket.group_id == group_id);
     let new = if let Some(new) = last.filter(fits) {
         new
     } else {
-        let bucket = Bucket::new(home, reading, sequence);
-        step.new.push(NewBucket { bucket, bodies: Vec::new(), fixed });
-        let last = step.new.len() - 1;
-        &mut step.new[last]
+        let bucket = Bucket::new(queue_id, group_id, sequence);
+        unit.new_buckets.push(NewBucket { bucket, bodies: Vec::new(), absolute });
+        let last = unit.new_buckets.len() - 1;
+        &mut unit.new_buckets[last]
     };
     let offset = u32::try_from(sequence - new.bucket.first).unwrap_or(0);
-    new.bucket.put(offset, slot);
+    new.bucket.insert(offset, message);
     new.bodies.push(body.to_vec());
-    step.dirty = true;
+    unit.dirty = true;
 }
 
-impl Step<'_> {
-    /// The reading of what is retained; it begins with the first message that is.
-    fn log(&mut self) -> Result<i64> {
-        let record = self.record()?;
-        if let Some(log) = record.log() {
+impl UnitOfWork<'_> {
+    /// Returns the id of the retention log, which is created with the first retained message.
+    fn ensure_retention_log(&mut self) -> Result<i64> {
+        let record = self.document()?;
+        if let Some(log) = record.retention_log() {
             return Ok(log);
         }
         let log = storage_traits::domain::Incarnation::generate_for_group().get();
-        record.readings.insert(log.to_string(), Reading { is_log: true, ..Reading::default() });
+        record.groups.insert(
+            log.to_string(),
+            GroupState { is_retention_log: true, ..GroupState::default() },
+        );
         Ok(log)
     }
 }

@@ -1,5 +1,7 @@
-//! Carrying out what was committed. All of it may be done twice and late, and by anybody: a change
-//! looks whether a later one was there before it, and nothing is ever inserted that was deleted.
+//! Applies journal entries to buckets, claims, ordering keys and deduplication records.
+//!
+//! Applying an entry is idempotent: each update is guarded by `applied_revision`, so any node may
+//! apply it again, late. No document is ever inserted again after it was deleted.
 
 use std::{
     collections::HashMap,
@@ -12,82 +14,87 @@ use storage_traits::Result;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    bucket::{Change, place},
-    record::Entry,
-    stores::{BUCKETS, BY_ID, CLAIMS, LINES, Stores, WINDOWS},
+    bucket::{BucketChange, position_fields},
+    collections::Collections,
+    indexes::{BUCKETS, BY_ID, CLAIMS, DEDUPLICATION, ORDERING_KEYS},
+    queue_document::{JournalEntry, Placement},
 };
 use crate::error::unexpected;
 
-/// How many entries are carried out together.
-const TOGETHER: usize = 32;
+/// How many entries are applied together.
+const MAX_BATCH: usize = 32;
 /// How long to wait after a failure.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
-/// Carries out entries of a journal, in order.
-pub(super) async fn carry_out(
-    stores: &Stores,
-    home: i64,
-    entries: &[Entry],
+/// Applies entries of a journal, in order.
+pub(super) async fn apply_entries(
+    collections: &Collections,
+    queue_id: i64,
+    entries: &[JournalEntry],
     durable: bool,
 ) -> Result<()> {
     let mut buckets: Vec<Document> = Vec::new();
-    let mut emptied = Vec::new();
-    let (mut claims, mut lines, mut windows) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut changes, mut last) = (Changes::default(), None);
+    let mut deleted = Vec::new();
+    let (mut claims, mut keys, mut dedup_records) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut changes, mut last) = (MergedChanges::default(), None);
     for entry in entries {
-        buckets.extend(placed(home, entry));
-        // What is missing between two entries was carried out already, and may have changed what the
-        // first one did.
-        if !entry.is_post()
-            && last.replace(entry.version).is_some_and(|last| last + 1 != entry.version)
+        buckets.extend(placement_updates(queue_id, entry));
+        // Entries between two that are not consecutive were applied before, and may have changed
+        // what the first one changed: the second must not be merged into it.
+        if !entry.is_plain_post()
+            && last.replace(entry.revision).is_some_and(|last| last + 1 != entry.revision)
         {
-            buckets.extend(std::mem::take(&mut changes).updates(home));
+            buckets.extend(std::mem::take(&mut changes).updates(queue_id));
         }
-        entry.changed.iter().for_each(|change| changes.add(change, entry.version));
-        entry.emptied.iter().for_each(|id| changes.forget(*id));
-        let gone = |id| doc! { "q": { "_id": id, "home": home }, "limit": 1, "hint": BY_ID };
-        emptied.extend(entry.emptied.iter().map(gone));
+        entry.changes.iter().for_each(|change| changes.add(change, entry.revision));
+        entry.emptied_buckets.iter().for_each(|id| changes.discard(*id));
+        let delete =
+            |id| doc! { "q": { "_id": id, "queue_id": queue_id }, "limit": 1, "hint": BY_ID };
+        deleted.extend(entry.emptied_buckets.iter().map(delete));
         for claim in &entry.claims {
             let mut set = claim.clone();
             let id = set.remove("_id");
-            set.insert("version", entry.version);
-            let query = doc! { "_id": id, "home": home, "version": { "$lt": entry.version } };
+            set.insert("applied_revision", entry.revision);
+            let older = doc! { "$lt": entry.revision };
+            let query = doc! { "_id": id, "queue_id": queue_id, "applied_revision": older };
             claims.push(doc! { "q": query, "u": { "$set": set }, "hint": BY_ID });
         }
-        for line in &entry.lines {
-            lines.push(replace(home, line.clone(), entry.version, false)?);
+        for key in &entry.keys {
+            keys.push(replace_older(queue_id, key.clone(), entry.revision, Replace::Older)?);
         }
-        for window in &entry.windows {
-            let mut window = window.clone();
-            let offset = window.get_i64("offset").map_err(unexpected)?;
-            window.remove("offset");
-            window.insert("sequence", entry.first + offset);
-            windows.push(replace(home, window, entry.version, false)?);
+        for record in &entry.dedup_records {
+            let mut record = record.clone();
+            let offset = record.get_i64("offset").map_err(unexpected)?;
+            record.remove("offset");
+            record.insert("sequence", entry.first_position + offset);
+            let update = replace_older(queue_id, record, entry.revision, Replace::Older)?;
+            dedup_records.push(update);
         }
     }
-    buckets.extend(changes.updates(home));
+    buckets.extend(changes.updates(queue_id));
     let in_buckets = async {
-        stores.update(BUCKETS, buckets, durable).await?;
-        stores.delete(BUCKETS, emptied, durable).await
+        collections.update(BUCKETS, buckets, durable).await?;
+        collections.delete(BUCKETS, deleted, durable).await
     };
     tokio::try_join!(
         in_buckets,
-        stores.update(CLAIMS, claims, durable),
-        stores.update(LINES, lines, durable),
-        stores.update(WINDOWS, windows, durable),
+        collections.update(CLAIMS, claims, durable),
+        collections.update(ORDERING_KEYS, keys, durable),
+        collections.update(DEDUPLICATION, dedup_records, durable),
     )?;
     Ok(())
 }
 
-/// What is to be done to buckets: several changes of one come to one.
+/// Changes of buckets by consecutive entries, merged into one update per bucket.
 #[derive(Default)]
-struct Changes {
+struct MergedChanges {
     order: Vec<ObjectId>,
+    /// The fields to set and to unset, and the last revision.
     changes: HashMap<ObjectId, (Document, Document, i64)>,
 }
 
-impl Changes {
-    fn add(&mut self, change: &Change, version: i64) {
+impl MergedChanges {
+    fn add(&mut self, change: &BucketChange, revision: i64) {
         let (set, unset, last) = self.changes.entry(change.bucket).or_insert_with(|| {
             self.order.push(change.bucket);
             Default::default()
@@ -100,130 +107,141 @@ impl Changes {
             set.remove(field);
             unset.insert(field, "");
         }
-        *last = version;
+        *last = revision;
     }
 
-    fn forget(&mut self, bucket: ObjectId) {
+    fn discard(&mut self, bucket: ObjectId) {
         self.changes.remove(&bucket);
     }
 
-    fn updates(mut self, home: i64) -> Vec<Document> {
+    fn updates(mut self, queue_id: i64) -> Vec<Document> {
         let mut updates = Vec::with_capacity(self.changes.len());
         for bucket in self.order {
-            let Some((mut set, unset, version)) = self.changes.remove(&bucket) else { continue };
-            set.insert("version", version);
+            let Some((mut set, unset, revision)) = self.changes.remove(&bucket) else { continue };
+            set.insert("applied_revision", revision);
             let mut update = doc! { "$set": set };
             if !unset.is_empty() {
                 update.insert("$unset", unset);
             }
-            let query = doc! { "_id": bucket, "home": home, "version": { "$lt": version } };
+            let older = doc! { "$lt": revision };
+            let query = doc! { "_id": bucket, "queue_id": queue_id, "applied_revision": older };
             updates.push(doc! { "q": query, "u": update, "hint": BY_ID });
         }
         updates
     }
 }
 
-/// Gives the buckets of an entry their places.
-pub(super) fn placed(home: i64, entry: &Entry) -> Vec<Document> {
-    let update = |it: &super::record::Placed| {
+/// Returns the updates that give the new buckets of an entry their positions.
+pub(super) fn placement_updates(queue_id: i64, entry: &JournalEntry) -> Vec<Document> {
+    let update = |it: &Placement| {
         let span = u32::try_from(it.span).unwrap_or(0);
         doc! {
-            "q": { "_id": it.bucket, "home": home, "first": { "$exists": false } },
-            "u": { "$set": place(it.reading, it.first(entry), span) },
+            "q": { "_id": it.bucket, "queue_id": queue_id, "first": { "$exists": false } },
+            "u": { "$set": position_fields(it.group_id, it.first(entry), span) },
             "hint": BY_ID,
         }
     };
-    entry.placed.iter().map(update).collect()
+    entry.placements.iter().map(update).collect()
 }
 
-/// Puts a document where none is, or an older one, or one of the same version if that is `anew`.
-pub(super) fn replace(
-    home: i64,
+/// Which stored documents [`replace_older`] replaces.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replace {
+    /// Those of an earlier revision.
+    Older,
+    /// Those of the same revision too.
+    SameRevision,
+}
+
+/// Returns an upsert of a document, unless a document of a later revision is stored.
+pub(super) fn replace_older(
+    queue_id: i64,
     mut document: Document,
-    version: i64,
-    anew: bool,
+    revision: i64,
+    replace: Replace,
 ) -> Result<Document> {
-    let id = document.get("_id").cloned().ok_or_else(|| unexpected("a document has no name"))?;
-    document.insert("version", version);
-    let before = if anew { "$lte" } else { "$lt" };
-    let query = doc! { "_id": id, "home": home, "version": { before: version } };
+    let id = document.get("_id").cloned().ok_or_else(|| unexpected("a document has no id"))?;
+    document.insert("applied_revision", revision);
+    let operator = if replace == Replace::SameRevision { "$lte" } else { "$lt" };
+    let query =
+        doc! { "_id": id, "queue_id": queue_id, "applied_revision": { operator: revision } };
     Ok(doc! { "q": query, "u": document, "upsert": true, "hint": BY_ID })
 }
 
-/// Carries out the entries of one lane in the background, so that nobody waits for it.
-pub(super) struct Applier {
-    entries: mpsc::UnboundedSender<Entry>,
-    /// How many are not carried out yet.
-    left: watch::Sender<usize>,
-    /// Those that are, for good, and can go from the journal.
-    done: Arc<Mutex<Vec<i64>>>,
+/// Applies the entries that this node commits to one queue, in the background.
+pub(super) struct JournalApplier {
+    entries: mpsc::UnboundedSender<JournalEntry>,
+    /// How many entries are not applied yet.
+    pending: watch::Sender<usize>,
+    /// Commit ids of entries that are applied durably and can be removed from the journal.
+    applied: Arc<Mutex<Vec<i64>>>,
 }
 
-impl Applier {
-    pub(super) fn start(stores: &Stores, home: i64) -> Self {
-        let (entries, received) = mpsc::unbounded_channel();
-        let applier = Self { entries, left: watch::Sender::new(0), done: Arc::default() };
-        let (left, done) = (applier.left.clone(), Arc::clone(&applier.done));
-        stores.0.spawn(run(stores.clone(), home, received, left, done));
+impl JournalApplier {
+    pub(super) fn start(collections: &Collections, queue_id: i64) -> Self {
+        let (entries, queue) = mpsc::unbounded_channel();
+        let applier = Self { entries, pending: watch::Sender::new(0), applied: Arc::default() };
+        let (pending, done) = (applier.pending.clone(), Arc::clone(&applier.applied));
+        collections.server.spawn(run(collections.clone(), queue_id, queue, pending, done));
         applier
     }
 
-    pub(super) fn send(&self, entry: Entry) {
-        self.left.send_modify(|left| *left += 1);
-        // It ends with the lane, or with the pool.
+    pub(super) fn send(&self, entry: JournalEntry) {
+        self.pending.send_modify(|pending| *pending += 1);
+        // The task ends with the executor, or with the pool.
         if self.entries.send(entry).is_err() {
-            self.left.send_modify(|left| *left -= 1);
+            self.pending.send_modify(|pending| *pending -= 1);
         }
     }
 
-    /// Waits until no more than so many are left.
-    pub(super) async fn until(&self, most: usize) {
-        // The sender lives as long as this.
-        let _ = self.left.subscribe().wait_for(|left| *left <= most).await;
+    /// Waits until no more than `max` entries are pending.
+    pub(super) async fn wait_until_pending_at_most(&self, max: usize) {
+        // `self` holds the sender, so the channel stays open.
+        let _ = self.pending.subscribe().wait_for(|pending| *pending <= max).await;
     }
 
-    /// What can go from the journal.
-    pub(super) fn done(&self) -> Vec<i64> {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Returns the commit ids of the entries that can be removed from the journal.
+    pub(super) fn applied(&self) -> Vec<i64> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// It has gone.
-    pub(super) fn forget(&self, tokens: &[i64]) {
-        let mut done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
-        done.retain(|token| !tokens.contains(token));
+    /// Forgets entries that were removed from the journal.
+    pub(super) fn mark_truncated(&self, commit_ids: &[i64]) {
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        applied.retain(|commit_id| !commit_ids.contains(commit_id));
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "what was refused may be taken a little later")]
-async fn pause() {
-    tokio::time::sleep(PAUSE).await;
+#[expect(clippy::disallowed_methods, reason = "a failed write may succeed a little later")]
+async fn wait_before_retry() {
+    tokio::time::sleep(RETRY_DELAY).await;
 }
 
 async fn run(
-    stores: Stores,
-    home: i64,
-    mut received: mpsc::UnboundedReceiver<Entry>,
-    left: watch::Sender<usize>,
-    done: Arc<Mutex<Vec<i64>>>,
+    collections: Collections,
+    queue_id: i64,
+    mut queue: mpsc::UnboundedReceiver<JournalEntry>,
+    pending: watch::Sender<usize>,
+    applied: Arc<Mutex<Vec<i64>>>,
 ) {
     let mut entries = Vec::new();
-    while received.recv_many(&mut entries, TOGETHER).await > 0 {
-        while let Err(error) = carry_out(&stores, home, &entries, true).await {
-            if stores.0.is_closed() {
+    while queue.recv_many(&mut entries, MAX_BATCH).await > 0 {
+        while let Err(error) = apply_entries(&collections, queue_id, &entries, true).await {
+            if collections.server.is_closed() {
                 break;
             }
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                queue = home,
-                "what was committed is still to be carried out"
+                queue.id = queue_id,
+                "cannot apply committed changes; will retry"
             );
-            pause().await;
+            wait_before_retry().await;
         }
-        let tokens = entries.iter().map(|entry| entry.token);
-        if !stores.0.is_closed() {
-            done.lock().unwrap_or_else(PoisonError::into_inner).extend(tokens);
+        let commit_ids = entries.iter().map(|entry| entry.commit_id);
+        if !collections.server.is_closed() {
+            applied.lock().unwrap_or_else(PoisonError::into_inner).extend(commit_ids);
         }
-        left.send_modify(|left| *left -= entries.len());
+        pending.send_modify(|pending| *pending -= entries.len());
         entries.clear();
     }
 }

@@ -1,4 +1,4 @@
-//! Buckets: up to [`CAPACITY`] messages of one reading that lie side by side, in one document.
+//! Buckets: up to [`CAPACITY`] consecutive messages of one group in one document.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,41 +9,50 @@ use mongodb::bson::{
 use serde::{Deserialize, Serialize};
 use storage_traits::Result;
 
-use super::slot::{Slot, State};
+use super::stored_message::{State, StoredMessage};
 use crate::error::unexpected;
 
-/// How many messages a bucket holds at the most.
+/// How many messages a bucket holds at most.
 pub(super) const CAPACITY: usize = 64;
-/// How many positions that is.
+/// How many positions a bucket covers at most.
 pub(super) const CAPACITY_SPAN: i64 = 64;
-/// How many bytes of bodies a bucket holds at the most; a message of more has one by itself.
+/// How many bytes of bodies a bucket holds at most. A larger message has a bucket of its own.
 pub(super) const CAPACITY_BYTES: usize = 256 * 1024;
 
 /// Stands for "nothing is due".
 pub(super) const NEVER: i64 = i64::MAX;
 
+/// Where a message is stored, and its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct MessageLocation {
+    pub(super) bucket: ObjectId,
+    pub(super) offset: u32,
+    pub(super) group_id: i64,
+    pub(super) sequence: i64,
+}
+
 /// A bucket in memory, without its bodies.
 #[derive(Debug, Clone)]
 pub(super) struct Bucket {
     pub(super) id: ObjectId,
-    /// The queue in whose document its changes are committed.
-    pub(super) home: i64,
-    pub(super) reading: i64,
+    /// The queue whose document commits changes of the bucket.
+    pub(super) queue_id: i64,
+    pub(super) group_id: i64,
     /// The position of offset 0.
     pub(super) first: i64,
-    /// How many positions it spans.
+    /// How many positions it covers.
     pub(super) span: u32,
-    /// What is left of its messages, by offset.
-    pub(super) slots: BTreeMap<u32, Slot>,
-    /// How many bodies lie in the document.
-    bodies: usize,
+    /// Its remaining messages, by offset.
+    pub(super) messages: BTreeMap<u32, StoredMessage>,
+    /// How many bodies the stored document contains.
+    stored_bodies: usize,
     changed: BTreeSet<u32>,
     removed: BTreeSet<u32>,
 }
 
-/// What a commit changes in the document of a bucket.
+/// The changes that a commit makes to the document of a bucket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Change {
+pub(super) struct BucketChange {
     #[serde(rename = "b")]
     pub(super) bucket: ObjectId,
     #[serde(rename = "s")]
@@ -53,34 +62,34 @@ pub(super) struct Change {
 }
 
 impl Bucket {
-    pub(super) fn new(home: i64, reading: i64, first: i64) -> Self {
+    pub(super) fn new(queue_id: i64, group_id: i64, first: i64) -> Self {
         Self {
             id: ObjectId::new(),
-            home,
-            reading,
+            queue_id,
+            group_id,
             first,
             span: 0,
-            slots: BTreeMap::new(),
-            bodies: 0,
+            messages: BTreeMap::new(),
+            stored_bodies: 0,
             changed: BTreeSet::new(),
             removed: BTreeSet::new(),
         }
     }
 
-    /// Adds a message behind the others.
-    pub(super) fn push(&mut self, slot: Slot) -> u32 {
+    /// Appends a message, and returns its offset.
+    pub(super) fn push(&mut self, message: StoredMessage) -> u32 {
         let offset = self.span;
-        self.slots.insert(offset, slot);
+        self.messages.insert(offset, message);
         self.span += 1;
-        self.bodies += 1;
+        self.stored_bodies += 1;
         offset
     }
 
-    /// Adds a message at an offset that is free.
-    pub(super) fn put(&mut self, offset: u32, slot: Slot) {
-        self.slots.insert(offset, slot);
+    /// Adds a message at an unused offset.
+    pub(super) fn insert(&mut self, offset: u32, message: StoredMessage) {
+        self.messages.insert(offset, message);
         self.span = self.span.max(offset + 1);
-        self.bodies += 1;
+        self.stored_bodies += 1;
     }
 
     pub(super) fn last(&self) -> i64 {
@@ -91,100 +100,107 @@ impl Bucket {
         self.first + i64::from(offset)
     }
 
-    /// The offset of a position, if the bucket spans it.
+    /// Returns the location of the message at an offset.
+    pub(super) fn location(&self, offset: u32) -> MessageLocation {
+        let sequence = self.sequence(offset);
+        MessageLocation { bucket: self.id, offset, group_id: self.group_id, sequence }
+    }
+
+    /// Returns the offset of a position, if the bucket covers it.
     pub(super) fn offset(&self, sequence: i64) -> Option<u32> {
         u32::try_from(sequence - self.first).ok().filter(|offset| *offset < self.span)
     }
 
-    /// A message that is about to be changed.
-    pub(super) fn change(&mut self, offset: u32) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(&offset)?;
+    /// Returns a message to change, and marks it as changed.
+    pub(super) fn change(&mut self, offset: u32) -> Option<&mut StoredMessage> {
+        let message = self.messages.get_mut(&offset)?;
         self.changed.insert(offset);
-        Some(slot)
+        Some(message)
     }
 
-    pub(super) fn remove(&mut self, offset: u32) -> Option<Slot> {
-        let slot = self.slots.remove(&offset)?;
+    pub(super) fn remove(&mut self, offset: u32) -> Option<StoredMessage> {
+        let message = self.messages.remove(&offset)?;
         self.changed.remove(&offset);
         self.removed.insert(offset);
-        Some(slot)
+        Some(message)
     }
 
-    /// When time alone changes something in it.
-    pub(super) fn due(&self) -> i64 {
-        self.slots.values().map(Slot::due).min().unwrap_or(NEVER)
+    /// Returns when time alone changes a message of the bucket.
+    pub(super) fn next_transition(&self) -> i64 {
+        self.messages.values().map(StoredMessage::next_transition).min().unwrap_or(NEVER)
     }
 
     fn count(&self, state: State) -> i64 {
-        let count = self.slots.values().filter(|slot| slot.state == state).count();
+        let count = self.messages.values().filter(|message| message.state == state).count();
         i64::try_from(count).unwrap_or(i64::MAX)
     }
 
-    /// What the indexes are over, each field with its value or none.
+    /// Returns the fields that are indexed, with `None` for a field that is to be unset.
     fn summary(&self) -> [(&'static str, Option<Bson>); 6] {
         let some = |count: i64| (count > 0).then_some(Bson::Int64(count));
-        let available = self.count(State::Ready) + self.count(State::InLine);
-        let waiting: BTreeSet<&str> = self
-            .slots
+        let free = self.count(State::Ready) + self.count(State::ReadyKeyed);
+        let ready_keys: BTreeSet<&str> = self
+            .messages
             .values()
-            .filter(|slot| slot.state == State::InLine)
-            .filter_map(|slot| slot.key.as_deref())
+            .filter(|message| message.state == State::ReadyKeyed)
+            .filter_map(|message| message.key.as_deref())
             .collect();
-        let letters = self.slots.values().filter(|slot| slot.origin.is_some()).count();
+        let dead_letters =
+            self.messages.values().filter(|message| message.origin.is_some()).count();
         [
-            // An empty one that is kept for a while is to be found by the sweep.
-            ("due", Some(Bson::Int64(if self.slots.is_empty() { 0 } else { self.due() }))),
+            // The sweep finds an empty bucket, which is kept while the journal names it, by this
+            // time.
+            (
+                "due",
+                Some(Bson::Int64(if self.messages.is_empty() {
+                    0
+                } else {
+                    self.next_transition()
+                })),
+            ),
             ("ready", some(self.count(State::Ready))),
-            ("free", some(available)),
-            ("unclaimed", some(available + self.count(State::Delayed))),
-            ("letters", some(i64::try_from(letters).unwrap_or(i64::MAX))),
+            ("free", some(free)),
+            ("unclaimed", some(free + self.count(State::Delayed))),
+            ("dead_letters", some(i64::try_from(dead_letters).unwrap_or(i64::MAX))),
             (
                 "keys",
-                (!waiting.is_empty())
-                    .then(|| Bson::Array(waiting.into_iter().map(Bson::from).collect())),
+                (!ready_keys.is_empty())
+                    .then(|| Bson::Array(ready_keys.into_iter().map(Bson::from).collect())),
             ),
         ]
     }
 
-    /// The whole document of a new bucket; without a place in the queue if that is still open.
-    pub(super) fn document(&self, bodies: Vec<Vec<u8>>, placed: bool) -> Result<Document> {
+    /// Returns the document of a new bucket, without its positions.
+    pub(super) fn document(&self, bodies: Vec<Vec<u8>>) -> Result<Document> {
         let mut document = doc! {
             "_id": self.id,
-            "home": self.home,
+            "queue_id": self.queue_id,
             "span": i64::from(self.span),
-            "version": 0_i64,
+            "applied_revision": 0_i64,
         };
-        if placed {
-            document.extend(self.place(self.first));
-        }
         document.extend(
             self.summary().into_iter().filter_map(|(name, value)| Some((name.into(), value?))),
         );
-        let mut slots = Document::new();
-        for (offset, slot) in &self.slots {
-            slots.insert(offset.to_string(), serialize_to_bson(slot).map_err(unexpected)?);
+        let mut messages = Document::new();
+        for (offset, message) in &self.messages {
+            messages.insert(offset.to_string(), serialize_to_bson(message).map_err(unexpected)?);
         }
-        document.insert("slots", slots);
+        document.insert("messages", messages);
         let mut stored = Document::new();
-        for (offset, bytes) in self.slots.keys().zip(bodies) {
+        for (offset, bytes) in self.messages.keys().zip(bodies) {
             stored.insert(offset.to_string(), Binary { subtype: BinarySubtype::Generic, bytes });
         }
         document.insert("bodies", stored);
         Ok(document)
     }
 
-    /// The fields that give it a place in its queue.
-    pub(super) fn place(&self, first: i64) -> Document {
-        place(self.reading, first, self.span)
-    }
-
-    /// Whether it has changed since it was loaded or last committed.
+    /// Returns whether it has changed since it was loaded or since the last [`Self::take_change`].
     pub(super) fn is_changed(&self) -> bool {
         !self.changed.is_empty() || !self.removed.is_empty()
     }
 
-    /// What has changed, as its document is to be changed; from now on nothing has.
-    pub(super) fn take_change(&mut self) -> Result<Change> {
+    /// Returns the changes since the last call as an update of the document.
+    pub(super) fn take_change(&mut self) -> Result<BucketChange> {
         let (mut set, mut unset) = (Document::new(), Vec::new());
         for (name, value) in self.summary() {
             match value {
@@ -193,62 +209,69 @@ impl Bucket {
             }
         }
         for offset in std::mem::take(&mut self.changed) {
-            let slot = self.slots.get(&offset).ok_or_else(|| unexpected("a slot is missing"))?;
-            let slot = serialize_to_bson(slot).map_err(unexpected)?;
-            set.insert(format!("slots.{offset}"), slot);
+            let message =
+                self.messages.get(&offset).ok_or_else(|| unexpected("a message is missing"))?;
+            let message = serialize_to_bson(message).map_err(unexpected)?;
+            set.insert(format!("messages.{offset}"), message);
         }
-        unset.extend(self.removed.iter().map(|offset| format!("slots.{offset}")));
+        unset.extend(self.removed.iter().map(|offset| format!("messages.{offset}")));
         self.removed.clear();
-        // Bodies go when half of them are of no use: each is moved by that once, on average.
-        if self.slots.len() * 2 <= self.bodies {
-            let gone = (0..self.span).filter(|offset| !self.slots.contains_key(offset));
-            unset.extend(gone.map(|offset| format!("bodies.{offset}")));
-            self.bodies = self.slots.len();
+        // Bodies of removed messages are deleted when they are half of all: so each byte is
+        // rewritten once on average.
+        if self.messages.len() * 2 <= self.stored_bodies {
+            let unused = (0..self.span).filter(|offset| !self.messages.contains_key(offset));
+            unset.extend(unused.map(|offset| format!("bodies.{offset}")));
+            self.stored_bodies = self.messages.len();
         }
-        Ok(Change { bucket: self.id, set, unset })
+        Ok(BucketChange { bucket: self.id, set, unset })
     }
 
     /// Reads a document that was loaded without its bodies.
-    pub(super) fn read(raw: &RawDocument) -> Result<Stored> {
+    pub(super) fn read(raw: &RawDocument) -> Result<LoadedBucket> {
         let wrong = |what: &'static str| move || unexpected(what);
         let number = |name: &str| match raw.get(name) {
             Ok(Some(RawBsonRef::Int64(number))) => Ok(Some(number)),
             Ok(None) => Ok(None),
             _ => Err(unexpected("a bucket has a wrong field")),
         };
-        let mut slots = BTreeMap::new();
-        for entry in raw.get_document("slots").map_err(unexpected)? {
-            let (offset, slot) = entry.map_err(unexpected)?;
+        let mut messages = BTreeMap::new();
+        for entry in raw.get_document("messages").map_err(unexpected)? {
+            let (offset, message) = entry.map_err(unexpected)?;
             let offset = offset.as_str().parse().map_err(unexpected)?;
-            let slot = slot.as_document().ok_or_else(wrong("a bucket has a wrong slot"))?;
-            slots.insert(offset, Slot::read(slot)?);
+            let message =
+                message.as_document().ok_or_else(wrong("a bucket has a wrong message"))?;
+            messages.insert(offset, StoredMessage::read(message)?);
         }
         let span = number("span")?.and_then(|span| u32::try_from(span).ok());
         let span = span.ok_or_else(wrong("a bucket has a wrong span"))?;
         let bucket = Self {
             id: raw.get_object_id("_id").map_err(unexpected)?,
-            home: number("home")?.ok_or_else(wrong("a bucket has no home"))?,
-            reading: number("reading")?.unwrap_or(0),
+            queue_id: number("queue_id")?.ok_or_else(wrong("a bucket has no queue_id"))?,
+            group_id: number("group_id")?.unwrap_or(0),
             first: number("first")?.unwrap_or(0),
             span,
-            // Those that are of no use were removed when they were the half of all.
-            bodies: if slots.len() * 2 <= span as usize { slots.len() } else { span as usize },
-            slots,
+            // `take_change` has deleted the others when they were half of all.
+            stored_bodies: if messages.len() * 2 <= span as usize {
+                messages.len()
+            } else {
+                span as usize
+            },
+            messages,
             changed: BTreeSet::new(),
             removed: BTreeSet::new(),
         };
-        Ok(Stored { placed: number("first")?.is_some(), bucket })
+        Ok(LoadedBucket { has_position: number("first")?.is_some(), bucket })
     }
 }
 
-/// The fields that give a bucket a place in its queue.
-pub(super) fn place(reading: i64, first: i64, span: u32) -> Document {
-    doc! { "reading": reading, "first": first, "last": first + i64::from(span) - 1 }
+/// Returns the fields that give a bucket its positions in a group.
+pub(super) fn position_fields(group_id: i64, first: i64, span: u32) -> Document {
+    doc! { "group_id": group_id, "first": first, "last": first + i64::from(span) - 1 }
 }
 
-/// A bucket as it lies in the database.
-pub(super) struct Stored {
+/// A bucket as it is stored.
+pub(super) struct LoadedBucket {
     pub(super) bucket: Bucket,
-    /// Whether it has a place in its queue.
-    pub(super) placed: bool,
+    /// Whether it has its positions already. If not, the journal has them.
+    pub(super) has_position: bool,
 }

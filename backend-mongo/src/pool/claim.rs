@@ -4,21 +4,24 @@ use async_trait::async_trait;
 use storage_traits::{
     Limit, Result, StoreError,
     domain::{
-        AckOutcome, AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Message,
-        QueueRef, Timestamp,
+        AckResult, Acknowledgement, Claim, ClaimId, ClaimSpec, ClaimTerms, Message, QueueRef,
+        Timestamp,
     },
     pool::ClaimStore,
 };
 
 use super::{
     MongoPool,
-    beside::{ClaimRecord, garbage_after},
-    body::Answer,
-    letters::Burial,
+    acknowledge::Acknowledge,
+    bodies::{Completion, Final, MessageWithoutBody, Reply},
+    bucket::MessageLocation,
+    claim_source::ClaimSource,
+    claim_state::{claimed_messages, live_claim, requeue, set_claimed},
+    letters::DeadLetterMove,
     operation::Operation,
-    shelf::Spot,
-    slot::{Slot, State, seconds, whole_seconds},
-    step::{Progress, STEP, Step},
+    side_documents::{ClaimRecord, ttl_after},
+    stored_message::{State, seconds, whole_seconds},
+    unit_of_work::{MAX_UNIT_MESSAGES, Progress, UnitOfWork},
 };
 use crate::error::unexpected;
 
@@ -30,24 +33,28 @@ impl ClaimStore for MongoPool {
         spec: &ClaimSpec,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        let Some(home) = self.home(queue).await? else { return Ok(None) };
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(None) };
         let mut spec = spec.clone();
-        let own = [home, queue.incarnation.get()];
+        let own = [queue_id, queue.incarnation.get()];
         spec.dead_letter =
             spec.dead_letter.filter(|rule| !own.contains(&rule.queue.incarnation.get()));
         if let Some(rule) = &spec.dead_letter
-            && !self.is_open(&rule.queue).await?
+            && !self.0.is_open(&rule.queue).await?
         {
             return Err(StoreError::not_found("queue", &rule.queue.key));
         }
-        let reading = queue.incarnation.get();
+        let group_id = queue.incarnation.get();
         loop {
-            let create = Create { reading, spec: spec.clone(), now };
-            let Claimed { claim, leaving, again } = self.run(home, create).await?;
-            if leaving && let Err(error) = self.see_off(home).await {
-                // What was taken is taken; the next claim or the sweep delivers them.
+            let create = Create { group_id, spec: spec.clone(), now };
+            let ClaimAttempt { claim, has_transfers, again } = self.0.run(queue_id, create).await?;
+            if has_transfers && let Err(error) = self.deliver_transfers(queue_id).await {
+                // The claim is committed; the next claim or the sweep delivers the dead letters.
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(error, queue = home, "dead letters are still to be delivered");
+                tracing::warn!(
+                    error,
+                    queue.id = queue_id,
+                    "cannot deliver dead letters; will retry"
+                );
                 return Ok(claim);
             }
             if !again {
@@ -62,8 +69,8 @@ impl ClaimStore for MongoPool {
         id: ClaimId,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        let Some(home) = self.home(queue).await? else { return Ok(None) };
-        self.run(home, Get { reading: queue.incarnation.get(), id, now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(None) };
+        self.0.run(queue_id, Get { group_id: queue.incarnation.get(), id, now }).await
     }
 
     async fn renew(
@@ -73,15 +80,15 @@ impl ClaimStore for MongoPool {
         terms: ClaimTerms,
         now: Timestamp,
     ) -> Result<()> {
-        let Some(home) = self.home(queue).await? else {
+        let Some(queue_id) = self.0.owning_queue(queue).await? else {
             return Err(StoreError::not_found("claim", &id));
         };
-        self.run(home, Renew { reading: queue.incarnation.get(), id, terms, now }).await
+        self.0.run(queue_id, Renew { group_id: queue.incarnation.get(), id, terms, now }).await
     }
 
     async fn release(&self, queue: &QueueRef, id: ClaimId, now: Timestamp) -> Result<()> {
-        let Some(home) = self.home(queue).await? else { return Ok(()) };
-        self.run(home, Release { reading: queue.incarnation.get(), id, now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(()) };
+        self.0.run(queue_id, Release { group_id: queue.incarnation.get(), id, now }).await
     }
 
     async fn acknowledge(
@@ -91,208 +98,206 @@ impl ClaimStore for MongoPool {
         acknowledgements: &[Acknowledgement],
         now: Timestamp,
     ) -> Result<Vec<AckResult>> {
-        let Some(home) = self.home(queue).await? else {
+        let Some(queue_id) = self.0.owning_queue(queue).await? else {
             return Ok(vec![AckResult::NotHeld; acknowledgements.len()]);
         };
-        let said = acknowledgements.to_vec();
-        self.run(home, Acknowledge { reading: queue.incarnation.get(), id, said, now }).await
+        let acknowledgements = acknowledgements.to_vec();
+        let group_id = queue.incarnation.get();
+        self.0.run(queue_id, Acknowledge { group_id, id, acknowledgements, now }).await
     }
 
     async fn pop(&self, queue: &QueueRef, limit: Limit, now: Timestamp) -> Result<Vec<Message>> {
-        let Some(home) = self.home(queue).await? else { return Ok(Vec::new()) };
-        self.run(home, Pop { reading: queue.incarnation.get(), limit, now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(Vec::new()) };
+        self.0.run(queue_id, Pop { group_id: queue.incarnation.get(), limit, now }).await
     }
 }
 
 struct Create {
-    reading: i64,
+    group_id: i64,
     spec: ClaimSpec,
     now: Timestamp,
 }
 
-/// What came of a claim.
-#[derive(Default)]
-struct Claimed {
-    claim: Option<Claim>,
-    /// Whether letters are on their way.
-    leaving: bool,
-    /// Whether it is to be tried again, since letters were all that it came to.
+/// The result of an attempt to claim. `C` is the claim with or without bodies.
+struct ClaimAttempt<C> {
+    claim: Option<C>,
+    /// Whether the queue has transfers to deliver.
+    has_transfers: bool,
+    /// Whether the attempt moved so many dead letters that it reached no other message.
     again: bool,
 }
 
-impl Answer for Claimed {
-    fn messages(&mut self) -> &mut [Message] {
-        self.claim.messages()
+/// A claim whose messages have no bodies yet.
+struct ClaimWithoutBodies {
+    id: ClaimId,
+    renewed_at: Timestamp,
+    ttl: std::time::Duration,
+    messages: Vec<MessageWithoutBody>,
+}
+
+impl Reply for ClaimWithoutBodies {
+    type Complete = Claim;
+
+    fn complete(self, commit: &Completion<'_>) -> Result<Claim> {
+        let Self { id, renewed_at, ttl, messages } = self;
+        Ok(Claim { id, renewed_at, ttl, messages: messages.complete(commit)? })
+    }
+}
+
+impl Reply for ClaimAttempt<ClaimWithoutBodies> {
+    type Complete = ClaimAttempt<Claim>;
+
+    fn complete(self, commit: &Completion<'_>) -> Result<ClaimAttempt<Claim>> {
+        let Self { claim, has_transfers, again } = self;
+        Ok(ClaimAttempt { claim: claim.complete(commit)?, has_transfers, again })
     }
 }
 
 #[async_trait]
 impl Operation for Create {
-    type Answer = Claimed;
+    type Reply = ClaimAttempt<ClaimWithoutBodies>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, spec, now } = self;
-        let (reading, now) = (*reading, *now);
-        if !step.knows(reading) {
-            return Ok(Progress::Done(Claimed::default()));
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, spec, now } = self;
+        let (group_id, now) = (*group_id, *now);
+        if !unit.has_group(group_id) {
+            let nothing = ClaimAttempt { claim: None, has_transfers: false, again: false };
+            return Ok(Progress::Done(nothing));
         }
-        if !step.settle(reading, now).await?.done {
+        if !unit.apply_due(group_id, now).await?.done {
             return Ok(Progress::Again);
         }
-        let mut burial = spec.dead_letter.as_ref().map(|rule| Burial::new(reading, rule, now));
-        let mut taken: Vec<Spot> = Vec::new();
-        let mut plain_first = true;
+        let mut dead_letters =
+            spec.dead_letter.as_ref().map(|rule| DeadLetterMove::new(group_id, rule, now));
+        let mut claimed: Vec<MessageLocation> = Vec::new();
+        let mut skip_unkeyed = false;
         let mut moved = 0;
-        while taken.len() < spec.limit.get() {
-            let Some(side) = step.next_side(reading, plain_first).await? else { break };
-            let free = step.first_of(reading, &side, spec.limit.get() - taken.len()).await?;
-            if free.is_empty() {
-                if step.hole.is_some() {
-                    break;
-                }
-                // Nothing is left on a side that was said to have something.
-                return Err(unexpected("the queue's counters are wrong"));
-            }
-            plain_first &= side.key.is_some();
-            let before = taken.len();
-            for at in free {
-                let count = step.slot(at)?.claim_count;
-                match &mut burial {
-                    Some(burial) if count >= burial.most() => {
-                        burial.bury(step, at).await?;
+        while claimed.len() < spec.limit.get() {
+            let Some(source) = unit.next_source(group_id, skip_unkeyed).await? else { break };
+            let limit = spec.limit.get() - claimed.len();
+            let Some(ready) = ready_messages(unit, group_id, &source, limit).await? else { break };
+            skip_unkeyed |= matches!(source, ClaimSource::Unkeyed);
+            let before = claimed.len();
+            for at in ready {
+                let count = unit.stored(at)?.claim_count;
+                match &mut dead_letters {
+                    Some(dead_letters) if count >= dead_letters.max_claim_count() => {
+                        dead_letters.move_message(unit, at).await?;
                         moved += 1;
                     }
                     _ => {
-                        take(step, at, spec, now)?;
-                        taken.push(at);
+                        claim_message(unit, at, spec, now)?;
+                        claimed.push(at);
                     }
                 }
             }
-            step.close_side(reading, &side, taken.len() - before, now).await?;
-            if moved >= STEP {
+            unit.finish_source(group_id, &source, claimed.len() - before, now).await?;
+            if moved >= MAX_UNIT_MESSAGES {
                 break;
             }
         }
-        if let Some(burial) = burial {
-            burial.end(step).await?;
+        if let Some(dead_letters) = dead_letters {
+            dead_letters.finish(unit).await?;
         }
-        let leaving = !step.record()?.leaving.is_empty();
-        let again = taken.is_empty() && moved >= STEP;
-        let claim = if taken.is_empty() {
+        let has_transfers = !unit.document()?.outgoing_transfers.is_empty();
+        let again = claimed.is_empty() && moved >= MAX_UNIT_MESSAGES;
+        let claim = if claimed.is_empty() {
             None
         } else {
-            Some(record(step, reading, spec, &mut taken, now)?)
+            Some(store_claim(unit, group_id, spec, &mut claimed, now)?)
         };
-        Ok(Progress::Done(Claimed { claim, leaving, again }))
+        Ok(Progress::Done(ClaimAttempt { claim, has_transfers, again }))
     }
 }
 
-/// Writes a claim down.
-fn record(
-    step: &mut Step<'_>,
-    reading: i64,
+/// Returns the first ready messages of a source; `None` if they are not readable yet.
+async fn ready_messages(
+    unit: &mut UnitOfWork<'_>,
+    group_id: i64,
+    source: &ClaimSource,
+    limit: usize,
+) -> Result<Option<Vec<MessageLocation>>> {
+    let ready = unit.first_ready_of(group_id, source, limit).await?;
+    if !ready.is_empty() {
+        return Ok(Some(ready));
+    }
+    // The counters say that the source has messages. Those may be in buckets that are not found yet.
+    if unit.first_missing.is_some() {
+        return Ok(None);
+    }
+    Err(unexpected("the queue's counters are wrong"))
+}
+
+/// Records a new claim, and returns it.
+fn store_claim(
+    unit: &mut UnitOfWork<'_>,
+    group_id: i64,
     spec: &ClaimSpec,
-    taken: &mut [Spot],
+    claimed: &mut [MessageLocation],
     now: Timestamp,
-) -> Result<Claim> {
-    taken.sort_by_key(|at| at.sequence);
+) -> Result<ClaimWithoutBodies> {
+    claimed.sort_by_key(|at| at.sequence);
     let expires_at = now.plus(spec.terms.ttl).as_millis();
     let claim = ClaimRecord {
-        id: ClaimRecord::name(reading, spec.id),
-        home: step.home,
+        id: ClaimRecord::document_id(group_id, spec.id),
+        queue_id: unit.queue_id,
         renewed_at: now.as_millis(),
         ttl: whole_seconds(spec.terms.ttl),
         expires_at,
-        sequences: taken.iter().map(|at| at.sequence).collect(),
-        version: 0,
-        garbage_at: garbage_after(expires_at),
+        sequences: claimed.iter().map(|at| at.sequence).collect(),
+        applied_revision: 0,
+        garbage_at: ttl_after(expires_at),
     };
-    step.shelf.claims.insert((reading, spec.id.to_bytes()), Some(claim.clone()));
-    step.claims.push(claim);
-    let messages = taken.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
-    Ok(Claim { id: spec.id, renewed_at: now, ttl: spec.terms.ttl, messages })
+    unit.cache.claims.insert((group_id, spec.id.to_bytes()), Some(claim.clone()));
+    unit.new_claims.push(claim);
+    let messages = claimed.iter().map(|at| unit.message_for_caller(*at)).collect::<Result<_>>()?;
+    Ok(ClaimWithoutBodies { id: spec.id, renewed_at: now, ttl: spec.terms.ttl, messages })
 }
 
-/// Puts a free message under the claim.
-fn take(step: &mut Step<'_>, at: Spot, spec: &ClaimSpec, now: Timestamp) -> Result<()> {
-    let was_ready = step.slot(at)?.state == State::Ready;
-    let slot = step.change(at, |slot| {
-        hold(slot, spec.id, spec.terms, now);
-        slot.claim_count = slot.claim_count.saturating_add(1);
+/// Claims a ready message.
+fn claim_message(
+    unit: &mut UnitOfWork<'_>,
+    at: MessageLocation,
+    spec: &ClaimSpec,
+    now: Timestamp,
+) -> Result<()> {
+    let was_unkeyed = unit.stored(at)?.state == State::Ready;
+    let message = unit.change(at, |message| {
+        set_claimed(message, spec.id, spec.terms, now);
+        message.claim_count = message.claim_count.saturating_add(1);
     })?;
-    step.note_due(at.reading, slot.due());
-    let counters = step.reading(at.reading)?;
-    counters.claimed += 1;
-    counters.ready -= i64::from(was_ready);
+    unit.record_due(at.group_id, message.next_transition());
+    let group = unit.group(at.group_id)?;
+    group.claimed += 1;
+    group.ready -= i64::from(was_unkeyed);
     Ok(())
 }
 
-/// Writes the claim on the message, which lives on with it if it would expire before.
-fn hold(slot: &mut Slot, claim: ClaimId, terms: ClaimTerms, now: Timestamp) {
-    slot.state = State::Claimed;
-    slot.set_claim(Some(claim));
-    let lapses_at = now.plus(terms.ttl).as_millis();
-    if slot.expires_at < lapses_at {
-        let ttl = terms.ttl.saturating_add(terms.grace);
-        slot.ttl = whole_seconds(ttl);
-        slot.expires_at = now.plus(ttl).as_millis();
-    }
-    slot.held_until = Some(lapses_at);
-}
-
-/// What a live claim still holds, in order.
-async fn held(
-    step: &mut Step<'_>,
-    reading: i64,
-    id: ClaimId,
-    record: &ClaimRecord,
-    now: Timestamp,
-) -> Result<Vec<Spot>> {
-    let found = step.find(reading, &record.sequences, now).await?;
-    let holds = |at: &Spot| {
-        let slot = step.shelf.slot(*at);
-        slot.is_some_and(|slot| slot.state == State::Claimed && slot.claim() == Some(id))
-    };
-    Ok(found.into_iter().filter(holds).collect())
-}
-
-/// A claim that holds at `now`.
-pub(super) async fn live(
-    step: &mut Step<'_>,
-    reading: i64,
-    id: ClaimId,
-    now: Timestamp,
-) -> Result<Option<ClaimRecord>> {
-    if !step.knows(reading) {
-        return Ok(None);
-    }
-    Ok(step.claim(reading, id).await?.filter(|claim| claim.is_alive(now)))
-}
-
 struct Get {
-    reading: i64,
+    group_id: i64,
     id: ClaimId,
     now: Timestamp,
 }
 
 #[async_trait]
 impl Operation for Get {
-    type Answer = Option<Claim>;
+    type Reply = Option<ClaimWithoutBodies>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, id, now } = *self;
-        let Some(record) = live(step, reading, id, now).await? else {
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, id, now } = *self;
+        let Some(claim) = live_claim(unit, group_id, id, now).await? else {
             return Ok(Progress::Done(None));
         };
-        let held = held(step, reading, id, &record, now).await?;
-        let messages = held.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
-        let renewed_at = Timestamp::from_millis(record.renewed_at);
-        Ok(Progress::Done(Some(Claim { id, renewed_at, ttl: seconds(record.ttl), messages })))
+        let held = claimed_messages(unit, group_id, id, &claim, now).await?;
+        let messages = held.iter().map(|at| unit.message_for_caller(*at)).collect::<Result<_>>()?;
+        let renewed_at = Timestamp::from_millis(claim.renewed_at);
+        let ttl = seconds(claim.ttl);
+        Ok(Progress::Done(Some(ClaimWithoutBodies { id, renewed_at, ttl, messages })))
     }
 }
 
 struct Renew {
-    reading: i64,
+    group_id: i64,
     id: ClaimId,
     terms: ClaimTerms,
     now: Timestamp,
@@ -300,175 +305,87 @@ struct Renew {
 
 #[async_trait]
 impl Operation for Renew {
-    type Answer = ();
+    type Reply = Final<()>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<()>> {
-        let Self { reading, id, terms, now } = *self;
-        let Some(mut record) = live(step, reading, id, now).await? else {
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, id, terms, now } = *self;
+        let Some(mut claim) = live_claim(unit, group_id, id, now).await? else {
             return Err(StoreError::not_found("claim", &id));
         };
-        for at in held(step, reading, id, &record, now).await? {
-            let slot = step.change(at, |slot| hold(slot, id, terms, now))?;
-            step.note_due(reading, slot.due());
+        for at in claimed_messages(unit, group_id, id, &claim, now).await? {
+            let message = unit.change(at, |message| set_claimed(message, id, terms, now))?;
+            unit.record_due(group_id, message.next_transition());
         }
-        record.renewed_at = now.as_millis();
-        record.ttl = whole_seconds(terms.ttl);
-        record.expires_at = now.plus(terms.ttl).as_millis();
-        record.garbage_at = garbage_after(record.expires_at);
-        step.change_claim(reading, id, record);
-        Ok(Progress::Done(()))
+        claim.renewed_at = now.as_millis();
+        claim.ttl = whole_seconds(terms.ttl);
+        claim.expires_at = now.plus(terms.ttl).as_millis();
+        claim.garbage_at = ttl_after(claim.expires_at);
+        unit.change_claim(group_id, id, claim);
+        Ok(Progress::done(()))
     }
 }
 
 struct Release {
-    reading: i64,
+    group_id: i64,
     id: ClaimId,
     now: Timestamp,
 }
 
 #[async_trait]
 impl Operation for Release {
-    type Answer = ();
+    type Reply = Final<()>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<()>> {
-        let Self { reading, id, now } = *self;
-        let Some(mut record) = live(step, reading, id, now).await? else {
-            return Ok(Progress::Done(()));
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, id, now } = *self;
+        let Some(mut claim) = live_claim(unit, group_id, id, now).await? else {
+            return Ok(Progress::done(()));
         };
-        for at in held(step, reading, id, &record, now).await? {
-            put_back(step, at, now, now).await?;
+        for at in claimed_messages(unit, group_id, id, &claim, now).await? {
+            requeue(unit, at, now, now).await?;
         }
-        record.expires_at = i64::MIN;
-        step.change_claim(reading, id, record);
-        Ok(Progress::Done(()))
-    }
-}
-
-impl Step<'_> {
-    fn change_claim(&mut self, reading: i64, id: ClaimId, record: ClaimRecord) {
-        self.dirty = true;
-        self.shelf.claims.insert((reading, id.to_bytes()), Some(record.clone()));
-        // One that the same step makes is written as it is at last.
-        match self.claims.iter_mut().find(|claim| claim.id == record.id) {
-            Some(claim) => *claim = record,
-            None => self.changed_claims.push(record),
-        }
-    }
-}
-
-/// Takes a message out of its claim: free at once, or at a later moment.
-async fn put_back(
-    step: &mut Step<'_>,
-    at: Spot,
-    retry_at: Timestamp,
-    now: Timestamp,
-) -> Result<()> {
-    if retry_at <= now {
-        step.change(at, |slot| slot.set_claim(None))?;
-        return step.free(at, now).await;
-    }
-    let slot = step.change(at, |slot| {
-        slot.set_claim(None);
-        slot.state = State::Delayed;
-        slot.held_until = None;
-        slot.set_visible_at(retry_at.as_millis());
-    })?;
-    step.note_due(at.reading, slot.due());
-    let counters = step.reading(at.reading)?;
-    counters.claimed -= 1;
-    counters.delayed += 1;
-    Ok(())
-}
-
-struct Acknowledge {
-    reading: i64,
-    id: ClaimId,
-    said: Vec<Acknowledgement>,
-    now: Timestamp,
-}
-
-#[async_trait]
-impl Operation for Acknowledge {
-    type Answer = Vec<AckResult>;
-
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, id, said, now } = self;
-        let (reading, now) = (*reading, *now);
-        if !step.knows(reading) {
-            return Ok(Progress::Done(vec![AckResult::NotHeld; said.len()]));
-        }
-        let ids: Vec<_> = said.iter().map(|one| one.id).collect();
-        let own = step.own(&ids);
-        step.load_positions(reading, &own).await?;
-        let mut answers = Vec::with_capacity(said.len());
-        for one in said {
-            let own = one.id.incarnation.get() == step.home;
-            let at = step.shelf.find(reading, one.id.sequence.get()).filter(|_| own);
-            let holds = |at: &Spot| {
-                let slot = step.shelf.slot(*at);
-                slot.is_some_and(|slot| !slot.is_over(now) && slot.holder(now) == Some(*id))
-            };
-            let Some(at) = at.filter(holds) else {
-                answers.push(AckResult::NotHeld);
-                continue;
-            };
-            match one.outcome {
-                AckOutcome::Ack => {
-                    step.remove(at, now).await?;
-                    step.reading(reading)?.handle(1, now);
-                }
-                AckOutcome::Nack { delay } => {
-                    put_back(step, at, now.plus(delay), now).await?;
-                }
-            }
-            answers.push(AckResult::Applied);
-        }
-        Ok(Progress::Done(answers))
+        claim.expires_at = i64::MIN;
+        unit.change_claim(group_id, id, claim);
+        Ok(Progress::done(()))
     }
 }
 
 struct Pop {
-    reading: i64,
+    group_id: i64,
     limit: Limit,
     now: Timestamp,
 }
 
 #[async_trait]
 impl Operation for Pop {
-    type Answer = Vec<Message>;
+    type Reply = Vec<MessageWithoutBody>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, limit, now } = *self;
-        if !step.knows(reading) {
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, limit, now } = *self;
+        if !unit.has_group(group_id) {
             return Ok(Progress::Done(Vec::new()));
         }
-        if !step.settle(reading, now).await?.done {
+        if !unit.apply_due(group_id, now).await?.done {
             return Ok(Progress::Again);
         }
-        let mut taken: Vec<Message> = Vec::new();
-        let mut plain_first = true;
-        while taken.len() < limit.get() {
-            let Some(side) = step.next_side(reading, plain_first).await? else { break };
-            let free = step.first_of(reading, &side, limit.get() - taken.len()).await?;
-            if free.is_empty() {
-                if step.hole.is_some() {
-                    break;
-                }
-                return Err(unexpected("the queue's counters are wrong"));
+        let mut popped: Vec<MessageWithoutBody> = Vec::new();
+        let mut skip_unkeyed = false;
+        while popped.len() < limit.get() {
+            let Some(source) = unit.next_source(group_id, skip_unkeyed).await? else { break };
+            let limit = limit.get() - popped.len();
+            let Some(ready) = ready_messages(unit, group_id, &source, limit).await? else { break };
+            skip_unkeyed |= matches!(source, ClaimSource::Unkeyed);
+            unit.read_bodies_before_commit = true;
+            for at in &ready {
+                popped.push(unit.message_for_caller(*at)?);
+                unit.remove_message(*at, now).await?;
             }
-            plain_first &= side.key.is_some();
-            step.takes_off = true;
-            for at in &free {
-                taken.push(step.message(*at)?);
-                step.remove(*at, now).await?;
-            }
-            step.reading(reading)?.handle(free.len(), now);
-            match &side.key {
-                Some(key) => step.send_to_end(reading, key).await?,
-                None => step.close_side(reading, &side, 0, now).await?,
+            unit.group(group_id)?.add_completed(ready.len(), now);
+            match &source {
+                ClaimSource::Key { key, .. } => unit.rotate_to_back(group_id, key).await?,
+                ClaimSource::Unkeyed => unit.finish_source(group_id, &source, 0, now).await?,
             }
         }
-        taken.sort_by_key(|message| message.id);
-        Ok(Progress::Done(taken))
+        popped.sort_by_key(MessageWithoutBody::id);
+        Ok(Progress::Done(popped))
     }
 }

@@ -12,22 +12,20 @@ use mongodb::{
     bson::{Document, RawDocumentBuf, doc, oid::ObjectId},
     options::ReturnDocument,
 };
-use storage_traits::Result;
+use storage_traits::{Result, random::random_i64};
 
 use super::{
-    Side,
-    apply::placed,
+    apply::placement_updates,
     bucket::{Bucket, CAPACITY, CAPACITY_BYTES, NEVER},
-    commit::journal,
-    posts::{Answer, Post, Posts, Shape},
-    record::{Entry, Placed},
-    slot::{Slot, State, number},
-    stores::{BUCKETS, BY_ID, QUEUES, Query, Stores, hint},
+    collections::{Collections, Query},
+    commit::journal_update,
+    events::{EventSink, PostedBatch},
+    indexes::{BUCKETS, BY_ID, QUEUES, hint},
+    post_queue::{Answer, Committed, Desks, Post, Shape},
+    queue_document::{JournalEntry, Placement},
+    stored_message::{State, StoredMessage, to_i64},
 };
-use crate::{
-    chance,
-    error::{again, unavailable, unexpected},
-};
+use crate::error::{unavailable, unexpected};
 
 /// How many bytes of bodies are stored together; a post of more goes by itself.
 const MOST_BYTES: usize = 4 << 20;
@@ -39,8 +37,8 @@ const FIND_OUT_PAUSE: Duration = Duration::from_secs(1);
 /// How long buckets go without their places.
 const PLACE_AFTER: Duration = Duration::from_millis(100);
 
-fn delayed_of(slots: &[&(Slot, Vec<u8>)]) -> i64 {
-    number(slots.iter().filter(|(slot, _)| slot.state == State::Delayed).count())
+fn delayed_of(messages: &[&(StoredMessage, Vec<u8>)]) -> i64 {
+    to_i64(messages.iter().filter(|(message, _)| message.state == State::Delayed).count())
 }
 
 #[expect(clippy::disallowed_methods, reason = "what is to be done together has to gather")]
@@ -51,39 +49,31 @@ async fn pause(pause: Duration) {
 /// How many posts fit into a batch beside others.
 fn fitting(posts: &[Post], others: &[Post]) -> usize {
     let mut bytes: usize = others.iter().map(|post| post.bytes).sum();
-    let mut messages: usize = others.iter().map(|post| post.slots.len()).sum();
+    let mut messages: usize = others.iter().map(|post| post.messages.len()).sum();
     let fits = |post: &&Post| {
         bytes += post.bytes;
-        messages += post.slots.len();
+        messages += post.messages.len();
         bytes <= MOST_BYTES && messages <= MOST_MESSAGES
     };
     posts.iter().take_while(fits).count()
 }
 
-/// A batch that has its positions.
-pub(super) struct Committed {
-    pub(super) entry: Entry,
-    /// Whether one command was sent for it. If there were more, one that is late may still come,
-    /// and must find the entry in the journal; it goes when it is stale.
-    pub(super) once: bool,
-}
-
 /// Stores what gathers for one queue.
 #[derive(Clone)]
 pub(super) struct Clerk {
-    pub(super) posts: Arc<Posts>,
-    pub(super) side: Arc<Side>,
-    pub(super) stores: Stores,
-    pub(super) home: i64,
+    pub(super) desks: Arc<Desks>,
+    pub(super) events: Arc<EventSink>,
+    pub(super) collections: Collections,
+    pub(super) queue_id: i64,
 }
 
 /// What is stored together, for one reading after the other.
 struct Batch {
-    token: i64,
+    commit_id: i64,
     count: i64,
     buckets: Vec<Bucket>,
     documents: Vec<Document>,
-    placed: Vec<Placed>,
+    placed: Vec<Placement>,
     ready: i64,
     delayed: i64,
     due: i64,
@@ -92,7 +82,7 @@ struct Batch {
 impl Batch {
     fn new() -> Self {
         Self {
-            token: chance::stamp(),
+            commit_id: random_i64(),
             count: 0,
             buckets: Vec::new(),
             documents: Vec::new(),
@@ -116,9 +106,9 @@ impl Clerk {
             for post in posts {
                 let own = match &answer {
                     Ok(_) => Ok(first),
-                    Err(error) => Err(again(error)),
+                    Err(error) => Err(error.to_shared_copy()),
                 };
-                first = first.map(|first| first + number(post.slots.len()));
+                first = first.map(|first| first + to_i64(post.messages.len()));
                 drop(post.reply.send(own)); // who posted may have gone
             }
         }
@@ -126,8 +116,8 @@ impl Clerk {
 
     /// The next posts that go together; none if all are under way.
     fn next(&self) -> Option<Vec<Post>> {
-        let mut desks = self.posts.desks();
-        let desk = desks.get_mut(&self.home)?;
+        let mut desks = self.desks.lock();
+        let desk = desks.get_mut(&self.queue_id)?;
         desk.waiting.retain(|post| !post.reply.is_closed());
         if desk.waiting.is_empty() {
             desk.under_way -= 1;
@@ -139,29 +129,32 @@ impl Clerk {
 
     /// What waits and can be stored together with these posts.
     fn gathered(&self, posts: &[Post]) -> Vec<Post> {
-        let mut desks = self.posts.desks();
-        let Some(desk) = desks.get_mut(&self.home) else { return Vec::new() };
+        let mut desks = self.desks.lock();
+        let Some(desk) = desks.get_mut(&self.queue_id) else { return Vec::new() };
         desk.waiting.retain(|post| !post.reply.is_closed());
         let count = fitting(&desk.waiting, posts);
         desk.waiting.drain(..count).collect()
     }
 
     async fn shape(&self) -> Result<Option<Shape>> {
-        if let Some(desk) = self.posts.desks().get(&self.home)
+        if let Some(desk) = self.desks.lock().get(&self.queue_id)
             && let Some(shape) = &desk.shape
         {
             return Ok(Some(shape.clone()));
         }
-        let Some(record) = self.stores.record(self.home).await? else { return Ok(None) };
-        let shape = Shape { number: record.shape, readings: record.open_readings().into() };
-        if let Some(desk) = self.posts.desks().get_mut(&self.home) {
+        let Some(record) = self.collections.read_committed(self.queue_id).await? else {
+            return Ok(None);
+        };
+        let shape =
+            Shape { number: record.groups_version, group_ids: record.receiving_groups().into() };
+        if let Some(desk) = self.desks.lock().get_mut(&self.queue_id) {
             desk.shape = Some(shape.clone());
         }
         Ok(Some(shape))
     }
 
     fn forget_shape(&self) {
-        if let Some(desk) = self.posts.desks().get_mut(&self.home) {
+        if let Some(desk) = self.desks.lock().get_mut(&self.queue_id) {
             desk.shape = None;
         }
     }
@@ -172,7 +165,7 @@ impl Clerk {
             let Some(shape) = self.shape().await? else { return Ok(None) };
             let mut batch = Batch::new();
             self.pack(posts, &shape, &mut batch)?;
-            let mut term = self.stores.insert_in_term(BUCKETS, &batch.documents).await?;
+            let mut term = self.collections.insert_on_primary(BUCKETS, &batch.documents).await?;
             // What has gathered meanwhile shares the commit: that is what takes long.
             let late = self.gathered(posts);
             if !late.is_empty() {
@@ -180,14 +173,14 @@ impl Clerk {
                 self.pack(&late, &shape, &mut batch)?;
                 posts.extend(late);
                 let late_term =
-                    self.stores.insert_in_term(BUCKETS, &batch.documents[before..]).await?;
+                    self.collections.insert_on_primary(BUCKETS, &batch.documents[before..]).await?;
                 term = term.filter(|term| Some(*term) == late_term);
             }
             let committed = match self.commit(&batch, &shape).await {
                 Ok(committed) => committed,
                 Err(error) => {
                     // It may be committed all the same: then its messages have to be there.
-                    self.stores.0.spawn(self.clone().find_out(batch));
+                    self.collections.server.spawn(self.clone().find_out(batch));
                     return Err(error);
                 }
             };
@@ -196,63 +189,65 @@ impl Clerk {
                 self.forget_shape();
                 let gone = batch.buckets.iter().map(|bucket| {
                     doc! {
-                        "q": { "_id": bucket.id, "home": self.home },
+                        "q": { "_id": bucket.id, "queue_id": self.queue_id },
                         "limit": 1,
                         "hint": BY_ID,
                     }
                 });
-                self.stores.delete(BUCKETS, gone.collect(), false).await?;
+                self.collections.delete(BUCKETS, gone.collect(), false).await?;
                 continue;
             };
-            let first = committed.entry.first;
+            let first = committed.entry.first_position;
             if let Err(error) = self.see_to(&batch, committed, term).await {
-                self.stores.0.spawn(self.clone().find_out(batch));
+                self.collections.server.spawn(self.clone().find_out(batch));
                 return Err(error);
             }
             let Batch { count, ready, due, .. } = batch;
-            let posted = super::Posted { first, count, ready, due };
-            self.side.posted(self.home, &shape.readings, posted);
+            let posted = PostedBatch { first, count, ready, due };
+            self.events.publish_posts(self.queue_id, &shape.group_ids, posted);
             return Ok(Some(first));
         }
     }
 
     /// Puts messages into buckets.
     fn pack(&self, posts: &[Post], shape: &Shape, batch: &mut Batch) -> Result<()> {
-        let slots: Vec<&(Slot, Vec<u8>)> = posts.iter().flat_map(|post| &post.slots).collect();
-        let (count, delayed) = (number(slots.len()), delayed_of(&slots));
-        let due = slots.iter().map(|(slot, _)| slot.due()).min().unwrap_or(NEVER);
+        let messages: Vec<&(StoredMessage, Vec<u8>)> =
+            posts.iter().flat_map(|post| &post.messages).collect();
+        let (count, delayed) = (to_i64(messages.len()), delayed_of(&messages));
+        let due =
+            messages.iter().map(|(message, _)| message.next_transition()).min().unwrap_or(NEVER);
         let before = batch.count;
         batch.count += count;
         batch.ready += count - delayed;
         batch.delayed += delayed;
         batch.due = batch.due.min(due);
-        for reading in shape.readings.iter() {
+        for group_id in shape.group_ids.iter() {
             let mut offset = before;
-            let mut rest = &slots[..];
+            let mut rest = &messages[..];
             while !rest.is_empty() {
                 let mut bytes = 0;
-                let fits = |(_, body): &&&(Slot, Vec<u8>)| {
+                let fits = |(_, body): &&&(StoredMessage, Vec<u8>)| {
                     bytes += body.len();
                     bytes <= CAPACITY_BYTES
                 };
                 let taken = rest.iter().take(CAPACITY).take_while(fits).count().max(1);
                 let (own, others) = rest.split_at(taken);
                 rest = others;
-                let mut bucket = Bucket::new(self.home, *reading, 0);
-                for (slot, _) in own {
-                    bucket.push(slot.clone());
+                let mut bucket = Bucket::new(self.queue_id, *group_id, 0);
+                for (message, _) in own {
+                    bucket.push(message.clone());
                 }
                 let bodies = own.iter().map(|(_, body)| body.clone()).collect();
-                batch.documents.push(bucket.document(bodies, false)?);
-                batch.placed.push(Placed {
+                batch.documents.push(bucket.document(bodies)?);
+                batch.placed.push(Placement {
                     bucket: bucket.id,
-                    reading: *reading,
+                    group_id: *group_id,
                     offset,
-                    span: number(taken),
+                    span: to_i64(taken),
                     delayed: delayed_of(own),
-                    fixed: false,
+                    absolute: false,
                 });
-                offset += number(taken);
+                offset += to_i64(taken);
                 batch.buckets.push(bucket);
             }
         }
@@ -262,36 +257,40 @@ impl Clerk {
     /// Gives a batch its positions; `None` if the queue is not as it was.
     async fn commit(&self, batch: &Batch, shape: &Shape) -> Result<Option<Committed>> {
         let cleared = {
-            let mut desks = self.posts.desks();
-            desks.get_mut(&self.home).map(|desk| desk.done.clone()).unwrap_or_default()
+            let mut desks = self.desks.lock();
+            desks.get_mut(&self.queue_id).map(|desk| desk.done.clone()).unwrap_or_default()
         };
-        let entry = Entry { token: batch.token, placed: batch.placed.clone(), ..Entry::default() };
+        let entry = JournalEntry {
+            commit_id: batch.commit_id,
+            placements: batch.placed.clone(),
+            ..JournalEntry::default()
+        };
         let mut set = doc! {
             "tail": { "$add": ["$tail", batch.count] },
-            "journal": journal(&entry, &cleared)?,
+            "journal": journal_update(&entry, &cleared)?,
         };
-        for reading in shape.readings.iter() {
+        for group_id in shape.group_ids.iter() {
             for (field, count) in [("ready", batch.ready), ("delayed", batch.delayed)] {
                 if count > 0 {
-                    let path = format!("readings.{reading}.{field}");
+                    let path = format!("groups.{group_id}.{field}");
                     set.insert(&path, doc! { "$add": [format!("${path}"), count] });
                 }
             }
         }
         let filter = doc! {
-            "_id": self.home,
-            "shape": shape.number,
-            "gone": { "$exists": false },
-            "journal.token": { "$ne": batch.token },
+            "_id": self.queue_id,
+            "groups_version": shape.number,
+            "dropped": { "$exists": false },
+            "journal.commit_id": { "$ne": batch.commit_id },
         };
         let pipeline = vec![doc! { "$set": set }];
         let attempts = AtomicU32::new(0);
         let changed = self
-            .stores
-            .0
+            .collections
+            .server
             .retry(async || {
                 attempts.fetch_add(1, Ordering::Relaxed);
-                let queues = self.stores.0.durable::<RawDocumentBuf>(QUEUES);
+                let queues = self.collections.server.acked_durably::<RawDocumentBuf>(QUEUES);
                 queues
                     .find_one_and_update(filter.clone(), pipeline.clone())
                     .return_document(ReturnDocument::Before)
@@ -302,11 +301,14 @@ impl Clerk {
             .await?;
         if let Some(before) = changed {
             let first = before.get_i64("tail").map_err(unexpected)? + 1;
-            if let Some(desk) = self.posts.desks().get_mut(&self.home) {
-                desk.done.retain(|token| !cleared.contains(token));
+            if let Some(desk) = self.desks.lock().get_mut(&self.queue_id) {
+                desk.done.retain(|commit_id| !cleared.contains(commit_id));
             }
             let once = attempts.into_inner() == 1;
-            return Ok(Some(Committed { entry: Entry { first, ..entry }, once }));
+            return Ok(Some(Committed {
+                entry: JournalEntry { first_position: first, ..entry },
+                once,
+            }));
         }
         // It may have been committed by an attempt whose outcome was not known.
         self.committed(batch).await
@@ -314,16 +316,16 @@ impl Clerk {
 
     /// What a batch was committed with, if it was.
     async fn committed(&self, batch: &Batch) -> Result<Option<Committed>> {
-        let record = self.stores.latest(self.home).await?;
+        let record = self.collections.read_latest_durable(self.queue_id).await?;
         let journal = record.map(|record| record.journal).unwrap_or_default();
-        let entry = journal.into_iter().find(|it| it.token == batch.token);
+        let entry = journal.into_iter().find(|it| it.commit_id == batch.commit_id);
         Ok(entry.map(|entry| Committed { entry, once: false }))
     }
 
     /// Sees to it that what was committed unknown to us can be read.
     async fn find_out(self, batch: Batch) {
         for _ in 0..FIND_OUT {
-            if self.stores.0.is_closed() {
+            if self.collections.server.is_closed() {
                 return;
             }
             let found = match self.committed(&batch).await {
@@ -345,14 +347,14 @@ impl Clerk {
         committed: Committed,
         term: Option<ObjectId>,
     ) -> Result<()> {
-        if !self.stores.0.is_term(term).await? {
+        if !self.collections.server.is_same_primary(term).await? {
             self.restore(batch).await?;
         }
-        let mut desks = self.posts.desks();
-        let desk = desks.entry(self.home).or_default();
+        let mut desks = self.desks.lock();
+        let desk = desks.entry(self.queue_id).or_default();
         desk.unplaced.push(committed);
         if !std::mem::replace(&mut desk.is_tended, true) {
-            self.stores.0.spawn(self.clone().tend());
+            self.collections.server.spawn(self.clone().tend());
         }
         Ok(())
     }
@@ -363,12 +365,12 @@ impl Clerk {
         loop {
             pause(PLACE_AFTER).await;
             let (entries, done, is_idle) = {
-                let mut desks = self.posts.desks();
-                let Some(desk) = desks.get_mut(&self.home) else { return };
+                let mut desks = self.desks.lock();
+                let Some(desk) = desks.get_mut(&self.queue_id) else { return };
                 let is_idle = desk.under_way == 0 && desk.waiting.is_empty();
                 let entries = std::mem::take(&mut desk.unplaced);
                 if entries.is_empty() && is_idle && desk.done.is_empty() {
-                    desks.remove(&self.home);
+                    desks.remove(&self.queue_id);
                     return;
                 }
                 let is_idle = is_idle && entries.is_empty();
@@ -379,18 +381,22 @@ impl Clerk {
                 )
             };
             let tended = if is_idle {
-                self.stores.clear_journal(self.home, &done).await
+                self.collections.truncate_journal(self.queue_id, &done).await
             } else {
                 self.place(&entries).await
             };
             if let Err(error) = tended {
                 let error = &error as &dyn std::error::Error;
-                tracing::debug!(error, queue = self.home, "posts are still to get their places");
-                if self.stores.0.is_closed() {
+                tracing::debug!(
+                    error,
+                    queue.id = self.queue_id,
+                    "cannot assign positions to posted messages; will retry"
+                );
+                if self.collections.server.is_closed() {
                     return;
                 }
-                let mut desks = self.posts.desks();
-                let desk = desks.entry(self.home).or_default();
+                let mut desks = self.desks.lock();
+                let desk = desks.entry(self.queue_id).or_default();
                 desk.unplaced.extend(entries);
                 desk.done.extend(done);
             }
@@ -399,10 +405,14 @@ impl Clerk {
 
     /// Marks buckets with their places.
     pub(super) async fn place(&self, batches: &[Committed]) -> Result<()> {
-        let updates = batches.iter().flat_map(|batch| placed(self.home, &batch.entry)).collect();
-        self.stores.update(BUCKETS, updates, true).await?;
-        let tokens = batches.iter().filter(|batch| batch.once).map(|batch| batch.entry.token);
-        self.posts.desks().entry(self.home).or_default().done.extend(tokens);
+        let updates = batches
+            .iter()
+            .flat_map(|batch| placement_updates(self.queue_id, &batch.entry))
+            .collect();
+        self.collections.update(BUCKETS, updates, true).await?;
+        let commit_ids =
+            batches.iter().filter(|batch| batch.once).map(|batch| batch.entry.commit_id);
+        self.desks.lock().entry(self.queue_id).or_default().done.extend(commit_ids);
         Ok(())
     }
 
@@ -411,7 +421,8 @@ impl Clerk {
         let ids: Vec<_> = batch.placed.iter().map(|it| it.bucket).collect();
         let filter = doc! { "_id": { "$in": &ids } };
         let query = Query { filter, sort: None, index: BY_ID, limit: 0 };
-        let there = self.stores.find_parts(BUCKETS, query, Some(doc! { "_id": 1 })).await?;
+        let there =
+            self.collections.find_projected(BUCKETS, query, Some(doc! { "_id": 1 })).await?;
         let there: Vec<ObjectId> =
             there.iter().filter_map(|raw| raw.get_object_id("_id").ok()).collect();
         // What others took from the journal they have seen in its place, and perhaps consumed.
@@ -420,12 +431,16 @@ impl Clerk {
             let both = batch.placed.iter().zip(&batch.documents);
             let missing = both.filter(|(placed, _)| !there.contains(&placed.bucket));
             let missing: Vec<Document> = missing.map(|(_, document)| document.clone()).collect();
-            tracing::debug!(queue = self.home, count = missing.len(), "posts are stored again");
-            self.stores.insert(BUCKETS, &missing, true).await?;
+            tracing::debug!(
+                queue.id = self.queue_id,
+                count = missing.len(),
+                "inserting posted messages again"
+            );
+            self.collections.insert(BUCKETS, &missing, true).await?;
         } else {
-            self.stores.barrier(self.home).await?;
+            self.collections.majority_barrier(self.queue_id).await?;
         }
-        if self.stores.is_buried(&ids).await? {
+        if self.collections.is_tombstoned(&ids).await? {
             return Err(unavailable("it took too long to store it"));
         }
         Ok(())

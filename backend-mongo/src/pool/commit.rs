@@ -1,196 +1,212 @@
-//! The commit of a step: one change of the queue's document, if nobody else has changed it since.
+//! The commit of a unit of work: one conditional update of the queue's document.
+//!
+//! Its filter names the revision that the unit of work was computed from (optimistic concurrency): if
+//! another node has committed since, nothing is changed and the operations run again.
 
 use std::collections::HashSet;
 
 use mongodb::{
     bson::{
         Bson, Document, RawDocumentBuf, deserialize_from_slice, doc, oid::ObjectId,
-        serialize_to_bson,
+        serialize_to_bson, serialize_to_document,
     },
     options::ReturnDocument,
 };
-use storage_traits::Result;
+use storage_traits::{Result, random::random_i64};
 
 use super::{
-    apply::replace,
-    group::AT_END,
-    record::{Entry, Placed, Reading, Record},
-    step::Step,
-    stores::{BUCKETS, BY_ID, CLAIMS, PARCELS, QUEUES, REFUSE, Stores, hint},
+    apply::{Replace, replace_older},
+    collections::Collections,
+    indexes::{BUCKETS, BY_ID, CLAIMS, GARBAGE, QUEUES, TRANSFERS, hint},
+    queue_document::{AT_END, GroupState, JournalEntry, Placement, QueueDocument},
+    side_documents::ClaimRecord,
+    unit_of_work::UnitOfWork,
 };
-use crate::{chance, error::unexpected};
+use crate::error::unexpected;
 
-/// How a commit ended.
-pub(super) enum Committed {
-    /// The queue as it is now, and what is to be carried out.
-    Yes(Box<(Record, Entry)>),
-    /// Somebody else was faster: nothing was changed.
-    No,
+/// The outcome of a commit.
+pub(super) enum CommitOutcome {
+    /// The queue as it is now, and the journal entry that is to be applied.
+    Committed(Box<(QueueDocument, JournalEntry)>),
+    /// Another node has committed since the queue was read; nothing was changed.
+    Conflict,
 }
 
-/// What a commit does.
-pub(super) struct Commit {
+/// The update of the queue's document.
+struct Commit {
     filter: Document,
     pipeline: Vec<Document>,
-    token: i64,
+    id: i64,
 }
 
-/// Commits a step; `cleared` are the entries that can go from the journal.
-pub(super) async fn commit(step: &mut Step<'_>, cleared: &[i64]) -> Result<Committed> {
-    let entry = entry(step, cleared)?;
-    let commit = build(step, &entry, cleared)?;
-    prepare(step).await?;
-    let mut claims = Vec::with_capacity(step.claims.len());
-    for claim in &step.claims {
-        let claim = mongodb::bson::serialize_to_document(claim).map_err(unexpected)?;
-        // What an attempt that came to nothing has written is replaced.
-        claims.push(replace(step.home, claim, entry.version, true)?);
+/// Commits a unit of work, and removes the entries `truncated` from the journal.
+pub(super) async fn commit(unit: &mut UnitOfWork<'_>, truncated: &[i64]) -> Result<CommitOutcome> {
+    let entry = build_entry(unit, truncated)?;
+    let commit = build_commit(unit, &entry, truncated)?;
+    insert_referenced(unit).await?;
+    let mut claims = Vec::with_capacity(unit.new_claims.len());
+    for claim in &unit.new_claims {
+        let claim = serialize_to_document(claim).map_err(unexpected)?;
+        // An attempt that lost may have stored the claim with the same revision.
+        claims.push(replace_older(unit.queue_id, claim, entry.revision, Replace::SameRevision)?);
     }
-    // A claim that is written down for nothing is nobody's; one that is not is not answered.
-    let (committed, written) = tokio::join!(
-        run(&step.stores, step.home, &commit),
-        step.stores.update(CLAIMS, claims, true)
+    // A claim that is stored without a commit is harmless: no message names it. A claim that is
+    // committed but not stored is not returned to the caller.
+    let (committed, stored) = tokio::join!(
+        execute(&unit.collections, unit.queue_id, &commit),
+        unit.collections.update(CLAIMS, claims, true)
     );
-    let Some(record) = committed? else { return Ok(Committed::No) };
-    written?;
-    let own = record.journal.iter().find(|it| it.token == entry.token).cloned();
-    let own = own.ok_or_else(|| unexpected("the journal has lost an entry"))?;
-    Ok(Committed::Yes(Box::new((record, own))))
+    let Some(document) = committed? else { return Ok(CommitOutcome::Conflict) };
+    stored?;
+    let own = document.journal.iter().find(|it| it.commit_id == entry.commit_id).cloned();
+    let own = own.ok_or_else(|| unexpected("an entry is missing from the journal"))?;
+    Ok(CommitOutcome::Committed(Box::new((document, own))))
 }
 
-/// Stores what the commit refers to.
-async fn prepare(step: &Step<'_>) -> Result<()> {
-    let mut buckets = Vec::with_capacity(step.new.len());
-    for new in &step.new {
-        buckets.push(new.bucket.document(new.bodies.clone(), false)?);
+/// Inserts the documents that the commit refers to. They are not visible before the commit.
+async fn insert_referenced(unit: &UnitOfWork<'_>) -> Result<()> {
+    let mut buckets = Vec::with_capacity(unit.new_buckets.len());
+    for new in &unit.new_buckets {
+        buckets.push(new.bucket.document(new.bodies.clone())?);
     }
-    let home = step.home;
-    let refuse = step.ended.iter().map(|reading| {
-        doc! { "_id": ObjectId::new(), "home": home, "reading": reading, "due": 0_i64 }
+    let queue_id = unit.queue_id;
+    let garbage = unit.deleted_groups.iter().map(|group_id| {
+        doc! { "_id": ObjectId::new(), "queue_id": queue_id, "group_id": group_id, "due": 0_i64 }
     });
-    let refuse: Vec<_> = refuse.collect();
+    let garbage: Vec<_> = garbage.collect();
     tokio::try_join!(
-        step.stores.insert(BUCKETS, &buckets, true),
-        step.stores.insert(PARCELS, &step.parcels, true),
-        step.stores.insert(REFUSE, &refuse, true),
+        unit.collections.insert(BUCKETS, &buckets, true),
+        unit.collections.insert(TRANSFERS, &unit.transfers, true),
+        unit.collections.insert(GARBAGE, &garbage, true),
     )?;
     Ok(())
 }
 
-/// What is to be carried out when the step is committed.
-fn entry(step: &mut Step<'_>, cleared: &[i64]) -> Result<Entry> {
-    let base = step.base.as_ref().ok_or_else(|| unexpected("an unknown queue was changed"))?;
+/// Returns the journal entry of a unit of work.
+fn build_entry(unit: &mut UnitOfWork<'_>, truncated: &[i64]) -> Result<JournalEntry> {
+    let base = unit.base.as_ref();
+    let base = base.ok_or_else(|| unexpected("a queue that does not exist was changed"))?;
     let first = base.tail + 1;
-    let stays = base.journal.iter().filter(|entry| !cleared.contains(&entry.token));
+    let remaining = base.journal.iter().filter(|entry| !truncated.contains(&entry.commit_id));
     let named: HashSet<ObjectId> =
-        stays.flat_map(|entry| entry.placed.iter().map(|it| it.bucket)).collect();
-    let mut entry = Entry { token: chance::stamp(), version: base.epoch + 1, ..Entry::default() };
-    for new in &step.new {
+        remaining.flat_map(|entry| entry.placements.iter().map(|it| it.bucket)).collect();
+    let mut entry = JournalEntry {
+        commit_id: random_i64(),
+        revision: base.revision + 1,
+        ..JournalEntry::default()
+    };
+    for new in &unit.new_buckets {
         let bucket = &new.bucket;
-        entry.placed.push(Placed {
+        entry.placements.push(Placement {
             bucket: bucket.id,
-            reading: bucket.reading,
-            offset: if new.fixed { bucket.first } else { bucket.first - first },
+            group_id: bucket.group_id,
+            offset: if new.absolute { bucket.first } else { bucket.first - first },
             span: i64::from(bucket.span),
             delayed: 0,
-            fixed: new.fixed,
+            absolute: new.absolute,
         });
     }
-    for id in std::mem::take(&mut step.changed) {
-        let Some(bucket) = step.shelf.bucket_mut(id) else { continue };
-        let stays = !bucket.slots.is_empty() || named.contains(&id);
-        if stays && bucket.is_changed() {
-            entry.changed.push(bucket.take_change()?);
+    for id in std::mem::take(&mut unit.changed_buckets) {
+        let Some(bucket) = unit.cache.bucket_mut(id) else { continue };
+        let is_kept = !bucket.messages.is_empty() || named.contains(&id);
+        if is_kept && bucket.is_changed() {
+            entry.changes.push(bucket.take_change()?);
         }
     }
-    // One that the journal still names is kept until it does not: who posted it may look for it.
-    entry.emptied = step.shelf.empty().filter(|id| !named.contains(id)).collect();
-    for place in &step.lines {
-        if let Some(Some(line)) = step.shelf.lines.get(place) {
-            entry.lines.push(line.document()?);
+    // An empty bucket is kept as long as the journal names it: the node that posted it may check
+    // whether it exists.
+    entry.emptied_buckets = unit.cache.empty_buckets().filter(|id| !named.contains(id)).collect();
+    for key in &unit.changed_keys {
+        if let Some(Some(state)) = unit.cache.keys.get(key) {
+            entry.keys.push(state.document()?);
         }
     }
-    for name in &step.windows {
-        if let Some(Some(window)) = step.shelf.windows.get(name) {
-            let mut document = mongodb::bson::serialize_to_document(window).map_err(unexpected)?;
+    for id in &unit.dedup_records {
+        if let Some(Some(record)) = unit.cache.dedup_records.get(id) {
+            let mut document = serialize_to_document(record).map_err(unexpected)?;
             document.remove("sequence");
-            document.insert("offset", window.sequence - first);
-            entry.windows.push(document);
+            document.insert("offset", record.sequence - first);
+            entry.dedup_records.push(document);
         }
     }
-    entry.claims = step.changed_claims.iter().map(super::beside::ClaimRecord::change).collect();
+    entry.claims = unit.changed_claims.iter().map(ClaimRecord::change).collect();
     Ok(entry)
 }
 
-fn build(step: &Step<'_>, entry: &Entry, cleared: &[i64]) -> Result<Commit> {
-    let (Some(base), Some(record)) = (&step.base, &step.record) else {
-        return Err(unexpected("an unknown queue was changed"));
+fn build_commit(unit: &UnitOfWork<'_>, entry: &JournalEntry, truncated: &[i64]) -> Result<Commit> {
+    let (Some(base), Some(document)) = (&unit.base, &unit.document) else {
+        return Err(unexpected("a queue that does not exist was changed"));
     };
-    let mut set = doc! { "epoch": entry.version };
+    let mut set = doc! { "revision": entry.revision };
     let mut unset = Vec::new();
-    if record.tail != base.tail {
-        set.insert("tail", doc! { "$add": ["$tail", record.tail - base.tail] });
+    if document.tail != base.tail {
+        set.insert("tail", doc! { "$add": ["$tail", document.tail - base.tail] });
     }
-    for (number, reading) in &record.readings {
-        match base.readings.get(number) {
-            Some(before) if before == reading => {}
-            Some(before) => changed(number, before, reading, &mut set, &mut unset)?,
-            None => drop(set.insert(format!("readings.{number}"), begun(reading)?)),
+    for (id, group) in &document.groups {
+        match base.groups.get(id) {
+            Some(before) if before == group => {}
+            Some(before) => change_group(id, before, group, &mut set, &mut unset)?,
+            None => drop(set.insert(format!("groups.{id}"), new_group(group)?)),
         }
     }
-    let ended = base.readings.keys().filter(|number| !record.readings.contains_key(*number));
-    unset.extend(ended.map(|number| Bson::from(format!("readings.{number}"))));
-    if !record.readings.keys().eq(base.readings.keys()) {
-        let numbers = record.readings.keys().map(|number| number.parse::<i64>());
-        let numbers = numbers.collect::<std::result::Result<Vec<_>, _>>().map_err(unexpected)?;
-        set.insert("reading_ids", numbers);
-        set.insert("shape", base.shape + 1);
+    let deleted = base.groups.keys().filter(|id| !document.groups.contains_key(*id));
+    unset.extend(deleted.map(|id| Bson::from(format!("groups.{id}"))));
+    if !document.groups.keys().eq(base.groups.keys()) {
+        let ids = document.groups.keys().map(|id| id.parse::<i64>());
+        let ids = ids.collect::<std::result::Result<Vec<_>, _>>().map_err(unexpected)?;
+        set.insert("group_ids", ids);
+        set.insert("groups_version", base.groups_version + 1);
     }
-    if record.leaving != base.leaving {
-        let leaving = serialize_to_bson(&record.leaving).map_err(unexpected)?;
-        set.insert("leaving", doc! { "$literal": leaving });
+    if document.outgoing_transfers != base.outgoing_transfers {
+        let transfers = serialize_to_bson(&document.outgoing_transfers).map_err(unexpected)?;
+        set.insert("outgoing_transfers", doc! { "$literal": transfers });
     }
-    for (from, number) in &record.letters_from {
-        if base.letters_from.get(from) != Some(number) {
-            set.insert(format!("letters_from.{from}"), *number);
+    for (from, number) in &document.last_transfer_from {
+        if base.last_transfer_from.get(from) != Some(number) {
+            set.insert(format!("last_transfer_from.{from}"), *number);
         }
     }
-    set.insert("journal", journal(entry, cleared)?);
+    set.insert("journal", journal_update(entry, truncated)?);
     let mut pipeline = vec![doc! { "$set": set }];
     if !unset.is_empty() {
         pipeline.push(doc! { "$unset": unset });
     }
-    let filter = doc! { "_id": step.home, "epoch": base.epoch, "gone": { "$exists": false } };
-    Ok(Commit { filter, pipeline, token: entry.token })
+    let filter = doc! {
+        "_id": unit.queue_id, "revision": base.revision, "dropped": { "$exists": false },
+    };
+    Ok(Commit { filter, pipeline, id: entry.commit_id })
 }
 
-/// The journal with one entry more, and without those that can go.
-pub(super) fn journal(entry: &Entry, cleared: &[i64]) -> Result<Document> {
+/// Returns the expression that appends an entry to the journal and removes those `truncated`.
+pub(super) fn journal_update(entry: &JournalEntry, truncated: &[i64]) -> Result<Document> {
     let entry = serialize_to_bson(entry).map_err(unexpected)?;
-    let rest: Bson = if cleared.is_empty() {
+    let rest: Bson = if truncated.is_empty() {
         "$journal".into()
     } else {
-        let stays = doc! { "$not": [{ "$in": ["$$entry.token", cleared] }] };
-        doc! { "$filter": { "input": "$journal", "as": "entry", "cond": stays } }.into()
+        let remains = doc! { "$not": [{ "$in": ["$$entry.commit_id", truncated] }] };
+        doc! { "$filter": { "input": "$journal", "as": "entry", "cond": remains } }.into()
     };
-    let placed = doc! { "first": { "$add": ["$tail", 1_i64] }, "at": "$$NOW" };
+    let of_commit = doc! {
+        "first_position": { "$add": ["$tail", 1_i64] }, "committed_at": "$$NOW",
+    };
     Ok(doc! {
-        "$concatArrays": [rest, [{ "$mergeObjects": [{ "$literal": entry }, placed] }]]
+        "$concatArrays": [rest, [{ "$mergeObjects": [{ "$literal": entry }, of_commit] }]]
     })
 }
 
-/// What has changed in a reading. Posts add to some of its counters at the same time.
-fn changed(
-    number: &str,
-    before: &Reading,
-    reading: &Reading,
+/// Adds the changes of a group. `ready` and `delayed` are changed by addition, since concurrent posts
+/// add to them without raising the revision.
+fn change_group(
+    id: &str,
+    before: &GroupState,
+    after: &GroupState,
     set: &mut Document,
     unset: &mut Vec<Bson>,
 ) -> Result<()> {
-    let fields = |reading| mongodb::bson::serialize_to_document(reading).map_err(unexpected);
-    let (before, after) = (fields(before)?, fields(reading)?);
+    let fields = |group| serialize_to_document(group).map_err(unexpected);
+    let (before, after) = (fields(before)?, fields(after)?);
     for (field, value) in &after {
-        let path = format!("readings.{number}.{field}");
+        let path = format!("groups.{id}.{field}");
         match (field.as_str(), before.get(field), value) {
             (_, Some(before), after) if before == after => {}
             ("ready" | "delayed", Some(Bson::Int64(before)), Bson::Int64(after)) => {
@@ -199,31 +215,38 @@ fn changed(
             _ => drop(set.insert(path, doc! { "$literal": value })),
         }
     }
-    let gone = before.keys().filter(|field| !after.contains_key(field));
-    unset.extend(gone.map(|field| Bson::from(format!("readings.{number}.{field}"))));
+    let removed = before.keys().filter(|field| !after.contains_key(field));
+    unset.extend(removed.map(|field| Bson::from(format!("groups.{id}.{field}"))));
     Ok(())
 }
 
-/// A reading that begins: with all that was posted before it is committed.
-fn begun(reading: &Reading) -> Result<Document> {
-    let literal = serialize_to_bson(reading).map_err(unexpected)?;
+/// Returns the expression for a new group. Its backfill ends at the last position at the time of the
+/// commit, so that no concurrent post is missed or copied twice.
+fn new_group(group: &GroupState) -> Result<Document> {
+    let literal = serialize_to_bson(group).map_err(unexpected)?;
     let mut parts = vec![doc! { "$literal": literal }];
-    if let Some(fill) = reading.fill {
-        let after: Bson = if fill.after == AT_END { "$tail".into() } else { fill.after.into() };
-        let fill = serialize_to_bson(&fill).map_err(unexpected)?;
-        let ends = doc! { "after": after, "up_to": "$tail" };
-        parts.push(doc! { "fill": { "$mergeObjects": [{ "$literal": fill }, ends] } });
+    if let Some(backfill) = group.backfill {
+        let after: Bson =
+            if backfill.after == AT_END { "$tail".into() } else { backfill.after.into() };
+        let backfill = serialize_to_bson(&backfill).map_err(unexpected)?;
+        let range = doc! { "after": after, "up_to": "$tail" };
+        parts.push(doc! { "backfill": { "$mergeObjects": [{ "$literal": backfill }, range] } });
     }
     Ok(doc! { "$mergeObjects": parts })
 }
 
-/// Makes the change; `None` if the queue is not as it was. One whose outcome is not known is made
-/// again, and is known by its token.
-async fn run(stores: &Stores, home: i64, commit: &Commit) -> Result<Option<Record>> {
-    let changed: Option<RawDocumentBuf> = stores
-        .0
+/// Updates the queue's document; returns `None` if its revision has changed. If the outcome of an
+/// attempt is unknown, the update is sent again, and the commit id in the journal shows whether an
+/// attempt succeeded.
+async fn execute(
+    collections: &Collections,
+    queue_id: i64,
+    commit: &Commit,
+) -> Result<Option<QueueDocument>> {
+    let updated: Option<RawDocumentBuf> = collections
+        .server
         .retry(async || {
-            let queues = stores.0.durable::<RawDocumentBuf>(QUEUES);
+            let queues = collections.server.acked_durably::<RawDocumentBuf>(QUEUES);
             queues
                 .find_one_and_update(commit.filter.clone(), commit.pipeline.clone())
                 .return_document(ReturnDocument::After)
@@ -231,9 +254,9 @@ async fn run(stores: &Stores, home: i64, commit: &Commit) -> Result<Option<Recor
                 .await
         })
         .await?;
-    if let Some(raw) = changed {
+    if let Some(raw) = updated {
         return deserialize_from_slice(raw.as_bytes()).map(Some).map_err(unexpected);
     }
-    let record = stores.latest(home).await?;
-    Ok(record.filter(|record| record.journal.iter().any(|it| it.token == commit.token)))
+    let document = collections.read_latest_durable(queue_id).await?;
+    Ok(document.filter(|it| it.journal.iter().any(|entry| entry.commit_id == commit.id)))
 }

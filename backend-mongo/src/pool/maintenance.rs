@@ -1,4 +1,4 @@
-//! Life and care of the queues.
+//! Queue lifecycle and maintenance.
 
 use async_trait::async_trait;
 use mongodb::bson::{doc, oid::ObjectId};
@@ -10,84 +10,90 @@ use storage_traits::{
 
 use super::{
     MongoPool,
-    body::Answer,
+    bodies::Final,
+    bucket::MessageLocation,
+    due::ApplyDue,
+    indexes::{BY_ID, GARBAGE, QUEUES},
+    loading::Scan,
     operation::Operation,
-    settle::Settled,
-    shelf::Spot,
-    slot::{State, message_id},
-    step::{Progress, STEP, Scan, Step},
-    stores::{BY_ID, QUEUES, REFUSE},
+    stored_message::{State, message_id},
+    unit_of_work::{MAX_UNIT_MESSAGES, Progress, UnitOfWork},
 };
 use crate::error::unexpected;
 
-/// How many buckets a purge goes through at a time.
+/// How many buckets a step of a purge loads.
 const PURGE_BUCKETS: usize = 16;
 
 #[async_trait]
 impl PoolMaintenance for MongoPool {
     async fn open_queue(&self, queue: &QueueRef) -> Result<()> {
-        let number = queue.incarnation.get();
-        let record = doc! {
-            "_id": number,
+        let queue_id = queue.incarnation.get();
+        let document = doc! {
+            "_id": queue_id,
             "project": queue.key.project.as_str(),
             "name": queue.key.name.as_str(),
-            "epoch": 0_i64,
-            "shape": 0_i64,
+            "revision": 0_i64,
+            "groups_version": 0_i64,
             "tail": 0_i64,
-            "readings": { number.to_string(): { "ready": 0_i64, "delayed": 0_i64 } },
-            "reading_ids": [number],
+            "groups": { queue_id.to_string(): { "ready": 0_i64, "delayed": 0_i64 } },
+            "group_ids": [queue_id],
             "journal": [],
         };
-        self.stores().insert(QUEUES, &[record], true).await
+        self.0.collections.insert(QUEUES, &[document], true).await
     }
 
     async fn drop_queue(&self, queue: &QueueRef) -> Result<()> {
-        let home = queue.incarnation.get();
-        let refuse = doc! { "_id": ObjectId::new(), "home": home, "due": 0_i64 };
-        self.stores().insert(REFUSE, &[refuse], true).await?;
-        let readings = self.stores().record(home).await?.map(|record| record.open_readings());
+        let queue_id = queue.incarnation.get();
+        let garbage = doc! { "_id": ObjectId::new(), "queue_id": queue_id, "due": 0_i64 };
+        self.0.collections.insert(GARBAGE, &[garbage], true).await?;
+        let group_ids = self
+            .0
+            .collections
+            .read_committed(queue_id)
+            .await?
+            .map(|document| document.receiving_groups());
         let update = doc! {
-            "q": { "_id": home },
+            "q": { "_id": queue_id },
             "u": {
-                "$set": { "gone": true },
-                "$inc": { "epoch": 1_i64 },
+                "$set": { "dropped": true },
+                "$inc": { "revision": 1_i64 },
                 "$setOnInsert": {
                     "project": queue.key.project.as_str(), "name": queue.key.name.as_str(),
                 },
                 "$unset": {
-                    "readings": "", "reading_ids": "", "journal": "", "leaving": "",
-                    "letters_from": "",
+                    "groups": "", "group_ids": "", "journal": "", "outgoing_transfers": "",
+                    "last_transfer_from": "",
                 },
             },
             "upsert": true,
             "hint": BY_ID,
         };
-        self.stores().update(QUEUES, vec![update], true).await?;
-        for reading in readings.into_iter().flatten().chain([home]) {
-            self.wakes().gone(reading);
+        self.0.collections.update(QUEUES, vec![update], true).await?;
+        for group_id in group_ids.into_iter().flatten().chain([queue_id]) {
+            self.0.events.notify_dropped(group_id);
         }
         Ok(())
     }
 
     async fn stats(&self, queue: &QueueRef, now: Timestamp) -> Result<Stats> {
-        let Some(home) = self.home(queue).await? else { return Ok(Stats::default()) };
-        self.run(home, Count { reading: queue.incarnation.get(), now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(Stats::default()) };
+        self.0.run(queue_id, Count { group_id: queue.incarnation.get(), now }).await
     }
 
     async fn purge(&self, queue: &QueueRef, now: Timestamp) -> Result<u64> {
-        let Some(home) = self.home(queue).await? else { return Ok(0) };
-        self.settle_all(queue, now).await?;
-        let reading = queue.incarnation.get();
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(0) };
+        self.apply_all_due(queue, now).await?;
+        let group_id = queue.incarnation.get();
         let (mut purged, mut up_to) = (0, None);
-        for log in [false, true] {
+        for retention_log in [false, true] {
             let mut after = 0;
             loop {
-                let step = Purge { reading, log, after, up_to, now };
-                let done = self.run(home, step).await?;
-                purged += if log { 0 } else { done.deleted };
-                up_to = Some(done.up_to);
-                after = done.after;
-                if after >= done.up_to {
+                let purge = Purge { group_id, retention_log, after, up_to, now };
+                let progress = self.0.run(queue_id, purge).await?;
+                purged += if retention_log { 0 } else { progress.deleted };
+                up_to = Some(progress.up_to);
+                after = progress.after;
+                if after >= progress.up_to {
                     break;
                 }
             }
@@ -96,125 +102,99 @@ impl PoolMaintenance for MongoPool {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept> {
-        self.sweep_some(now).await
+        self.run_sweep(now).await
     }
 
     fn counters(&self) -> EventCounts {
-        self.side_counters()
+        self.0.events.counters.snapshot()
     }
 
     async fn check(&self) -> Result<()> {
-        self.ready().await?;
-        self.stores().barrier(0).await
+        self.0.ready().await?;
+        self.0.collections.majority_barrier(0).await
     }
 
     async fn close(&self) {
-        self.shut_down().await;
+        self.0.shut_down().await;
     }
 }
 
 impl MongoPool {
-    /// Settles a reading in as many steps as it takes.
-    pub(super) async fn settle_all(&self, queue: &QueueRef, now: Timestamp) -> Result<()> {
-        let Some(home) = self.home(queue).await? else { return Ok(()) };
-        let settle = Settle { reading: queue.incarnation.get(), now, all: true };
-        self.run(home, settle).await.map(drop)
-    }
-}
-
-/// Brings a reading up to the time: in one step, or in as many as it takes. Answers nothing if it is
-/// unknown.
-pub(super) struct Settle {
-    pub(super) reading: i64,
-    pub(super) now: Timestamp,
-    pub(super) all: bool,
-}
-
-impl Answer for Option<Settled> {}
-
-#[async_trait]
-impl Operation for Settle {
-    type Answer = Option<Settled>;
-
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        if !step.knows(self.reading) {
-            return Ok(Progress::Done(None));
-        }
-        let settled = step.settle(self.reading, self.now).await?;
-        let again = self.all && !settled.done;
-        Ok(if again { Progress::Again } else { Progress::Done(Some(settled)) })
+    /// Applies what is due in a queue or group, in as many steps as it takes.
+    pub(super) async fn apply_all_due(&self, queue: &QueueRef, now: Timestamp) -> Result<()> {
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(()) };
+        let apply = ApplyDue { group_id: queue.incarnation.get(), now, all: true };
+        self.0.run(queue_id, apply).await.map(drop)
     }
 }
 
 struct Count {
-    reading: i64,
+    group_id: i64,
     now: Timestamp,
 }
 
 #[async_trait]
 impl Operation for Count {
-    type Answer = Stats;
+    type Reply = Final<Stats>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Stats>> {
-        let Self { reading, now } = *self;
-        if !step.knows(reading) {
-            return Ok(Progress::Done(Stats::default()));
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, now } = *self;
+        if !unit.has_group(group_id) {
+            return Ok(Progress::done(Stats::default()));
         }
-        if !step.settle(reading, now).await?.done {
+        if !unit.apply_due(group_id, now).await?.done {
             return Ok(Progress::Again);
         }
-        let counters = step.reading(reading)?.clone();
+        let group = unit.group(group_id)?.clone();
         let count = |number: i64| u64::try_from(number).map_err(unexpected);
         let mut stats = Stats {
-            free: count(counters.free())?,
-            claimed: count(counters.claimed)?,
+            free: count(group.unclaimed())?,
+            claimed: count(group.claimed)?,
             oldest: None,
             newest: None,
-            completed_last_minute: counters.recent().last_minute(now),
+            completed_last_minute: group.completed_counter().last_minute(now),
         };
         if stats.free + stats.claimed > 0 {
-            stats.oldest = oldest(step, reading).await?;
-            stats.newest = newest(step, reading).await?;
+            stats.oldest = oldest(unit, group_id).await?;
+            stats.newest = newest(unit, group_id).await?;
         }
-        Ok(Progress::Done(stats))
+        Ok(Progress::done(stats))
     }
 }
 
-fn mark(step: &Step<'_>, at: Spot) -> Result<MessagePosition> {
+fn position_of(unit: &UnitOfWork<'_>, at: MessageLocation) -> Result<MessagePosition> {
     Ok(MessagePosition {
-        id: message_id(step.ids()?, at.sequence)?,
-        posted_at: Timestamp::from_millis(step.slot(at)?.posted_at),
+        id: message_id(unit.incarnation()?, at.sequence)?,
+        posted_at: Timestamp::from_millis(unit.stored(at)?.posted_at),
     })
 }
 
-async fn oldest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessagePosition>> {
-    let (mut after, tail) = (0, step.record()?.tail);
+async fn oldest(unit: &mut UnitOfWork<'_>, group_id: i64) -> Result<Option<MessagePosition>> {
+    let (mut after, tail) = (0, unit.document()?.tail);
     while after < tail {
-        let known = step.load_beyond(reading, after, Scan::All, 2).await?;
-        let first = step.shelf.beyond(reading, after).find_map(|bucket| {
-            let (offset, _) = bucket.slots.first_key_value()?;
-            let sequence = bucket.sequence(*offset);
-            Some(Spot { bucket: bucket.id, offset: *offset, reading, sequence })
+        let known = unit.load_after(group_id, after, Scan::All, 2).await?;
+        let first = unit.cache.buckets_after(group_id, after).find_map(|bucket| {
+            let (offset, _) = bucket.messages.first_key_value()?;
+            Some(bucket.location(*offset))
         });
         if let Some(at) = first.filter(|at| at.sequence <= known) {
-            return mark(step, at).map(Some);
+            return position_of(unit, at).map(Some);
         }
         after = known;
     }
     Ok(None)
 }
 
-async fn newest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessagePosition>> {
+async fn newest(unit: &mut UnitOfWork<'_>, group_id: i64) -> Result<Option<MessagePosition>> {
     let mut before = i64::MAX;
     loop {
-        let known = step.load_last(reading, before).await?;
-        let last = step.shelf.backward(reading).find_map(|bucket| {
-            let (offset, _) = bucket.slots.last_key_value()?;
-            let sequence = bucket.sequence(*offset);
-            Some(Spot { bucket: bucket.id, offset: *offset, reading, sequence })
+        let known = unit.load_before(group_id, before).await?;
+        let last = unit.cache.buckets_backward(group_id).find_map(|bucket| {
+            let (offset, _) = bucket.messages.last_key_value()?;
+            Some(bucket.location(*offset))
         });
         if let Some(at) = last.filter(|at| at.sequence >= known) {
-            return mark(step, at).map(Some);
+            return position_of(unit, at).map(Some);
         }
         if known == i64::MIN {
             return Ok(None);
@@ -224,9 +204,9 @@ async fn newest(step: &mut Step<'_>, reading: i64) -> Result<Option<MessagePosit
 }
 
 struct Purge {
-    reading: i64,
-    /// Whether to purge what the queue retains.
-    log: bool,
+    group_id: i64,
+    /// Whether to purge the retention log of the queue.
+    retention_log: bool,
     after: i64,
     up_to: Option<i64>,
     now: Timestamp,
@@ -239,50 +219,49 @@ struct Purged {
     up_to: i64,
 }
 
-impl Answer for Purged {}
-
 #[async_trait]
 impl Operation for Purge {
-    type Answer = Purged;
+    type Reply = Final<Purged>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Purged>> {
-        let Self { log, after, now, .. } = *self;
-        let done = Purged { deleted: 0, after: i64::MAX, up_to: self.up_to.unwrap_or(0) };
-        if !step.knows(self.reading) {
-            return Ok(Progress::Done(done));
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { retention_log, after, now, .. } = *self;
+        let finished = Purged { deleted: 0, after: i64::MAX, up_to: self.up_to.unwrap_or(0) };
+        if !unit.has_group(self.group_id) {
+            return Ok(Progress::done(finished));
         }
-        let reading = match (log, step.record()?.log()) {
-            (false, _) => self.reading,
-            (true, Some(log)) if self.reading == step.home => log,
-            _ => return Ok(Progress::Done(done)),
+        let group_id = match (retention_log, unit.document()?.retention_log()) {
+            (false, _) => self.group_id,
+            (true, Some(retention_log)) if self.group_id == unit.queue_id => retention_log,
+            _ => return Ok(Progress::done(finished)),
         };
         let up_to = match self.up_to {
             Some(up_to) => up_to,
-            None => step.record()?.tail,
+            None => unit.document()?.tail,
         };
-        let scan = if log { Scan::All } else { Scan::Unclaimed };
-        let mut known = step.load_beyond(reading, after, scan, PURGE_BUCKETS).await?.min(up_to);
+        let scan = if retention_log { Scan::All } else { Scan::Unclaimed };
+        let mut known = unit.load_after(group_id, after, scan, PURGE_BUCKETS).await?.min(up_to);
         let mut found = Vec::new();
-        for bucket in step.shelf.beyond(reading, after) {
-            let goes = |state: State| state != State::Claimed;
-            for (offset, _) in bucket.slots.iter().filter(|(_, slot)| goes(slot.state)) {
+        for bucket in unit.cache.buckets_after(group_id, after) {
+            for (offset, _) in
+                bucket.messages.iter().filter(|(_, message)| message.state != State::Claimed)
+            {
                 let sequence = bucket.sequence(*offset);
                 if sequence > after && sequence <= known {
-                    found.push(Spot { bucket: bucket.id, offset: *offset, reading, sequence });
+                    found.push(bucket.location(*offset));
                 }
             }
         }
-        if found.len() > STEP {
-            found.truncate(STEP);
+        if found.len() > MAX_UNIT_MESSAGES {
+            found.truncate(MAX_UNIT_MESSAGES);
             known = found.last().map_or(known, |at| at.sequence);
         }
         for at in &found {
-            if log {
-                step.erase(*at)?;
+            if retention_log {
+                unit.delete_message(*at)?;
             } else {
-                step.remove(*at, now).await?;
+                unit.remove_message(*at, now).await?;
             }
         }
-        Ok(Progress::Done(Purged { deleted: found.len() as u64, after: known, up_to }))
+        Ok(Progress::done(Purged { deleted: found.len() as u64, after: known, up_to }))
     }
 }

@@ -1,4 +1,4 @@
-//! Messages: look at them, delete them, put them off.
+//! Posts, lists, reads, deletes and reschedules messages.
 
 use async_trait::async_trait;
 use storage_traits::{
@@ -12,17 +12,19 @@ use storage_traits::{
 use super::{
     MongoPool,
     append::Append,
-    claim::live,
+    bodies::{Final, MessageWithoutBody},
+    bucket::MessageLocation,
+    claim_state::live_claim,
+    loading::Scan,
     operation::Operation,
     posts::is_plain,
-    shelf::Spot,
-    slot::{Slot, State},
-    step::{Progress, Scan, Step},
+    stored_message::{State, StoredMessage},
+    unit_of_work::{Progress, UnitOfWork},
 };
 
-/// How many buckets a list loads at first; more the longer it gets.
+/// How many buckets a list loads first, and at most; the number doubles with each page of buckets.
 const PAGE_BUCKETS: usize = 4;
-const MOST_PAGE_BUCKETS: usize = 64;
+const MAX_PAGE_BUCKETS: usize = 64;
 
 #[async_trait]
 impl MessageStore for MongoPool {
@@ -34,11 +36,11 @@ impl MessageStore for MongoPool {
         now: Timestamp,
     ) -> Result<Vec<Posted>> {
         let missing = || StoreError::not_found("queue", &queue.key);
-        let home = queue.incarnation.get();
+        let queue_id = queue.incarnation.get();
         let posted = if is_plain(&messages) {
-            self.store(home, client, messages, now).await?
+            self.0.store_posts(queue_id, client, messages, now).await?
         } else {
-            self.run(home, Append { client: client.clone(), messages, now }).await?
+            self.0.run(queue_id, Append { client: client.clone(), messages, now }).await?
         };
         posted.ok_or_else(missing)
     }
@@ -49,8 +51,10 @@ impl MessageStore for MongoPool {
         spec: &ListSpec,
         now: Timestamp,
     ) -> Result<Page<Message>> {
-        let Some(home) = self.home(queue).await? else { return Ok(Page::empty()) };
-        self.run(home, List { reading: queue.incarnation.get(), spec: spec.clone(), now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(Page::empty()) };
+        self.0
+            .run(queue_id, List { group_id: queue.incarnation.get(), spec: spec.clone(), now })
+            .await
     }
 
     async fn get(
@@ -59,8 +63,10 @@ impl MessageStore for MongoPool {
         ids: &[MessageId],
         now: Timestamp,
     ) -> Result<Vec<Message>> {
-        let Some(home) = self.home(queue).await? else { return Ok(Vec::new()) };
-        self.run(home, Get { reading: queue.incarnation.get(), ids: ids.to_vec(), now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else { return Ok(Vec::new()) };
+        self.0
+            .run(queue_id, Get { group_id: queue.incarnation.get(), ids: ids.to_vec(), now })
+            .await
     }
 
     async fn delete(
@@ -70,8 +76,10 @@ impl MessageStore for MongoPool {
         claim: Option<ClaimId>,
         now: Timestamp,
     ) -> Result<DeleteOutcome> {
-        let Some(home) = self.home(queue).await? else { return Ok(DeleteOutcome::Missing) };
-        self.run(home, Delete { reading: queue.incarnation.get(), id, claim, now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else {
+            return Ok(DeleteOutcome::Missing);
+        };
+        self.0.run(queue_id, Delete { group_id: queue.incarnation.get(), id, claim, now }).await
     }
 
     async fn reschedule(
@@ -81,8 +89,12 @@ impl MessageStore for MongoPool {
         visible_at: Timestamp,
         now: Timestamp,
     ) -> Result<Rescheduled> {
-        let Some(home) = self.home(queue).await? else { return Ok(Rescheduled::Missing) };
-        self.run(home, Reschedule { reading: queue.incarnation.get(), id, visible_at, now }).await
+        let Some(queue_id) = self.0.owning_queue(queue).await? else {
+            return Ok(Rescheduled::Missing);
+        };
+        self.0
+            .run(queue_id, Reschedule { group_id: queue.incarnation.get(), id, visible_at, now })
+            .await
     }
 
     async fn delete_many(
@@ -92,99 +104,99 @@ impl MessageStore for MongoPool {
         claims: &[ClaimId],
         now: Timestamp,
     ) -> Result<Option<u64>> {
-        let Some(home) = self.home(queue).await? else {
+        let Some(queue_id) = self.0.owning_queue(queue).await? else {
             return Ok(claims.is_empty().then_some(0));
         };
         let (ids, claims) = (ids.to_vec(), claims.to_vec());
-        self.run(home, DeleteMany { reading: queue.incarnation.get(), ids, claims, now }).await
+        self.0
+            .run(queue_id, DeleteMany { group_id: queue.incarnation.get(), ids, claims, now })
+            .await
     }
 }
 
 struct List {
-    reading: i64,
+    group_id: i64,
     spec: ListSpec,
     now: Timestamp,
 }
 
 impl List {
-    fn shows(&self, slot: &Slot) -> bool {
-        let wanted = match slot.state {
-            State::Ready | State::InLine => self.spec.include_free,
+    fn includes(&self, message: &StoredMessage) -> bool {
+        let wanted = match message.state {
+            State::Ready | State::ReadyKeyed => self.spec.include_free,
             State::Delayed => self.spec.include_delayed,
             State::Claimed => self.spec.include_claimed,
             State::Retained => false,
         };
-        let hides = self.spec.hide_client.as_ref().is_some_and(|own| own.as_str() == slot.client);
+        let hides =
+            self.spec.hide_client.as_ref().is_some_and(|own| own.as_str() == message.client);
         wanted && !hides
     }
 }
 
 #[async_trait]
 impl Operation for List {
-    type Answer = Page<Message>;
+    type Reply = Page<MessageWithoutBody>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, spec, now } = self;
-        let (reading, now) = (*reading, *now);
-        if !step.knows(reading) {
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, spec, now } = self;
+        let (group_id, now) = (*group_id, *now);
+        if !unit.has_group(group_id) {
             return Ok(Progress::Done(Page::empty()));
         }
-        if !step.settle(reading, now).await?.done {
+        if !unit.apply_due(group_id, now).await?.done {
             return Ok(Progress::Again);
         }
         let scan = if spec.include_claimed { Scan::All } else { Scan::Unclaimed };
-        // Behind a message that is still to come nothing is shown, or a reader would miss it.
-        let tail = step.record()?.tail;
-        let end = step.hole.map_or(tail, |hole| tail.min(hole - 1));
+        // A list ends before a bucket that is not found yet: a reader that continued after it would
+        // miss its messages.
+        let end = unit.readable_end();
         let mut after = spec.after.map_or(0, Sequence::get);
-        let (mut found, mut buckets): (Vec<Spot>, usize) = (Vec::new(), PAGE_BUCKETS);
+        let (mut found, mut buckets): (Vec<MessageLocation>, usize) = (Vec::new(), PAGE_BUCKETS);
         while found.len() <= spec.limit.get() && after < end {
-            let known = step.load_beyond(reading, after, scan, buckets).await?.min(end);
-            buckets = MOST_PAGE_BUCKETS.min(buckets * 2);
-            for bucket in step.shelf.beyond(reading, after) {
+            let known = unit.load_after(group_id, after, scan, buckets).await?.min(end);
+            buckets = MAX_PAGE_BUCKETS.min(buckets * 2);
+            for bucket in unit.cache.buckets_after(group_id, after) {
                 if bucket.first > known {
                     break;
                 }
-                let shown = bucket.slots.iter().filter(|(_, slot)| self.shows(slot));
-                let spots = shown.map(|(offset, _)| Spot {
-                    bucket: bucket.id,
-                    offset: *offset,
-                    reading,
-                    sequence: bucket.sequence(*offset),
-                });
-                found.extend(spots.filter(|it| it.sequence > after && it.sequence <= known));
+                let shown = bucket.messages.iter().filter(|(_, message)| self.includes(message));
+                let shown = shown.map(|(offset, _)| bucket.location(*offset));
+                found.extend(shown.filter(|it| it.sequence > after && it.sequence <= known));
             }
             after = known;
         }
         let page = Page::cut(found, spec.limit);
-        let items = page.items.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
+        let items =
+            page.items.iter().map(|at| unit.message_for_caller(*at)).collect::<Result<_>>()?;
         Ok(Progress::Done(Page { items, more: page.more }))
     }
 }
 
 struct Get {
-    reading: i64,
+    group_id: i64,
     ids: Vec<MessageId>,
     now: Timestamp,
 }
 
 #[async_trait]
 impl Operation for Get {
-    type Answer = Vec<Message>;
+    type Reply = Vec<MessageWithoutBody>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        if !step.knows(self.reading) {
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        if !unit.has_group(self.group_id) {
             return Ok(Progress::Done(Vec::new()));
         }
-        let own = step.own(&self.ids);
-        let found = step.find(self.reading, &own, self.now).await?;
-        let messages = found.iter().map(|at| step.message(*at)).collect::<Result<_>>()?;
+        let own = unit.own_sequences(&self.ids);
+        let found = unit.find(self.group_id, &own, self.now).await?;
+        let messages =
+            found.iter().map(|at| unit.message_for_caller(*at)).collect::<Result<_>>()?;
         Ok(Progress::Done(messages))
     }
 }
 
 struct Delete {
-    reading: i64,
+    group_id: i64,
     id: MessageId,
     claim: Option<ClaimId>,
     now: Timestamp,
@@ -192,21 +204,21 @@ struct Delete {
 
 #[async_trait]
 impl Operation for Delete {
-    type Answer = DeleteOutcome;
+    type Reply = Final<DeleteOutcome>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, id, claim, now } = *self;
-        let missing = Ok(Progress::Done(DeleteOutcome::Missing));
-        if !step.knows(reading) {
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, id, claim, now } = *self;
+        let missing = Ok(Progress::done(DeleteOutcome::Missing));
+        if !unit.has_group(group_id) {
             return missing;
         }
-        let own = step.own(&[id]);
-        let Some(at) = step.find(reading, &own, now).await?.pop() else { return missing };
-        let holder = step.slot(at)?.holder(now);
+        let own = unit.own_sequences(&[id]);
+        let Some(at) = unit.find(group_id, &own, now).await?.pop() else { return missing };
+        let holder = unit.stored(at)?.holder(now);
         let refusal = match (claim, holder) {
             (None, None) => None,
             (None, Some(_)) => Some(DeleteRefusal::Claimed),
-            (Some(claim), _) if live(step, reading, claim, now).await?.is_none() => {
+            (Some(claim), _) if live_claim(unit, group_id, claim, now).await?.is_none() => {
                 Some(DeleteRefusal::UnknownClaim)
             }
             (Some(_), None) => Some(DeleteRefusal::NotClaimed),
@@ -215,16 +227,16 @@ impl Operation for Delete {
             }
         };
         if let Some(refusal) = refusal {
-            return Ok(Progress::Done(DeleteOutcome::Refused(refusal)));
+            return Ok(Progress::done(DeleteOutcome::Refused(refusal)));
         }
-        remove_everywhere(step, at, now).await?;
-        step.reading(reading)?.handle(1, now);
-        Ok(Progress::Done(DeleteOutcome::Deleted))
+        remove_with_unseen_copies(unit, at, now).await?;
+        unit.group(group_id)?.add_completed(1, now);
+        Ok(Progress::done(DeleteOutcome::Deleted))
     }
 }
 
 struct DeleteMany {
-    reading: i64,
+    group_id: i64,
     ids: Vec<MessageId>,
     claims: Vec<ClaimId>,
     now: Timestamp,
@@ -232,54 +244,63 @@ struct DeleteMany {
 
 #[async_trait]
 impl Operation for DeleteMany {
-    type Answer = Option<u64>;
+    type Reply = Final<Option<u64>>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, ids, claims, now } = self;
-        let (reading, now) = (*reading, *now);
-        if !step.knows(reading) {
-            return Ok(Progress::Done(claims.is_empty().then_some(0)));
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, ids, claims, now } = self;
+        let (group_id, now) = (*group_id, *now);
+        if !unit.has_group(group_id) {
+            return Ok(Progress::done(claims.is_empty().then_some(0)));
         }
-        let own = step.own(ids);
-        let mut found = step.find(reading, &own, now).await?;
+        let own = unit.own_sequences(ids);
+        let mut found = unit.find(group_id, &own, now).await?;
         let holds = |claim: &ClaimId| {
-            found
-                .iter()
-                .any(|at| step.shelf.slot(*at).is_some_and(|slot| slot.holder(now) == Some(*claim)))
+            found.iter().any(|at| {
+                unit.cache.stored(*at).is_some_and(|message| message.holder(now) == Some(*claim))
+            })
         };
         if !claims.iter().all(holds) {
-            return Ok(Progress::Done(None));
+            return Ok(Progress::done(None));
         }
         found.sort_by_key(|at| at.sequence);
         found.dedup_by_key(|at| at.sequence);
         for at in &found {
-            remove_everywhere(step, *at, now).await?;
+            remove_with_unseen_copies(unit, *at, now).await?;
         }
-        step.reading(reading)?.handle(found.len(), now);
-        Ok(Progress::Done(Some(found.len() as u64)))
+        unit.group(group_id)?.add_completed(found.len(), now);
+        Ok(Progress::done(Some(found.len() as u64)))
     }
 }
 
-/// Removes a message, and with it the copies of groups if nobody has seen it yet.
-async fn remove_everywhere(step: &mut Step<'_>, at: Spot, now: Timestamp) -> Result<()> {
-    if at.reading == step.home && step.slot(at)?.is_scheduled(now) {
-        for copy in scheduled_copies(step, at, now).await? {
-            step.remove(copy, now).await?;
+/// Removes a message. If no consumer has seen it yet, removes the copies in groups and in the
+/// retention log too.
+async fn remove_with_unseen_copies(
+    unit: &mut UnitOfWork<'_>,
+    at: MessageLocation,
+    now: Timestamp,
+) -> Result<()> {
+    if at.group_id == unit.queue_id && unit.stored(at)?.is_scheduled(now) {
+        for copy in scheduled_copies(unit, at, now).await? {
+            unit.remove_message(copy, now).await?;
         }
-        if let Some(copy) = retained(step, at).await? {
-            step.erase(copy)?;
+        if let Some(copy) = retained(unit, at).await? {
+            unit.delete_message(copy)?;
         }
     }
-    step.remove(at, now).await.map(drop)
+    unit.remove_message(at, now).await.map(drop)
 }
 
-/// The copies that groups have of a message which nobody has seen yet: what its producer does with
-/// it counts for them as well.
-async fn scheduled_copies(step: &mut Step<'_>, at: Spot, now: Timestamp) -> Result<Vec<Spot>> {
+/// Returns the copies of a scheduled message in named groups, if no consumer has seen them: what
+/// the producer does with the message applies to them too.
+async fn scheduled_copies(
+    unit: &mut UnitOfWork<'_>,
+    at: MessageLocation,
+    now: Timestamp,
+) -> Result<Vec<MessageLocation>> {
     let mut copies = Vec::new();
-    for reading in step.record()?.groups() {
-        for copy in step.find(reading, &[at.sequence], now).await? {
-            if step.slot(copy)?.is_scheduled(now) {
+    for group_id in unit.document()?.named_groups() {
+        for copy in unit.find(group_id, &[at.sequence], now).await? {
+            if unit.stored(copy)?.is_scheduled(now) {
                 copies.push(copy);
             }
         }
@@ -287,15 +308,18 @@ async fn scheduled_copies(step: &mut Step<'_>, at: Spot, now: Timestamp) -> Resu
     Ok(copies)
 }
 
-/// What a queue retains of a message.
-async fn retained(step: &mut Step<'_>, at: Spot) -> Result<Option<Spot>> {
-    let Some(log) = step.record()?.log() else { return Ok(None) };
-    step.load_positions(log, &[at.sequence]).await?;
-    Ok(step.shelf.find(log, at.sequence))
+/// Returns the copy of a message in the retention log.
+async fn retained(
+    unit: &mut UnitOfWork<'_>,
+    at: MessageLocation,
+) -> Result<Option<MessageLocation>> {
+    let Some(log) = unit.document()?.retention_log() else { return Ok(None) };
+    unit.load_positions(log, &[at.sequence]).await?;
+    Ok(unit.cache.find(log, at.sequence))
 }
 
 struct Reschedule {
-    reading: i64,
+    group_id: i64,
     id: MessageId,
     visible_at: Timestamp,
     now: Timestamp,
@@ -303,48 +327,48 @@ struct Reschedule {
 
 #[async_trait]
 impl Operation for Reschedule {
-    type Answer = Rescheduled;
+    type Reply = Final<Rescheduled>;
 
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>> {
-        let Self { reading, id, visible_at, now } = *self;
-        if !step.knows(reading) {
-            return Ok(Progress::Done(Rescheduled::Missing));
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>> {
+        let Self { group_id, id, visible_at, now } = *self;
+        if !unit.has_group(group_id) {
+            return Ok(Progress::done(Rescheduled::Missing));
         }
-        let own = step.own(&[id]);
-        let Some(at) = step.find(reading, &own, now).await?.pop() else {
-            return Ok(Progress::Done(Rescheduled::Missing));
+        let own = unit.own_sequences(&[id]);
+        let Some(at) = unit.find(group_id, &own, now).await?.pop() else {
+            return Ok(Progress::done(Rescheduled::Missing));
         };
-        let slot = step.slot(at)?;
-        if slot.state != State::Delayed || slot.visible_at() <= now.as_millis() {
-            return Ok(Progress::Done(Rescheduled::Visible));
+        let message = unit.stored(at)?;
+        if message.state != State::Delayed || message.visible_at() <= now.as_millis() {
+            return Ok(Progress::done(Rescheduled::Visible));
         }
-        if reading == step.home && slot.is_scheduled(now) {
-            for copy in scheduled_copies(step, at, now).await? {
-                put_off(step, copy, visible_at, now).await?;
+        if group_id == unit.queue_id && message.is_scheduled(now) {
+            for copy in scheduled_copies(unit, at, now).await? {
+                delay_until(unit, copy, visible_at, now).await?;
             }
-            if let Some(copy) = retained(step, at).await? {
-                step.change(copy, |slot| move_to(slot, visible_at.max(now)))?;
+            if let Some(copy) = retained(unit, at).await? {
+                unit.change(copy, |message| set_visible_at(message, visible_at.max(now)))?;
             }
         }
-        put_off(step, at, visible_at, now).await?;
-        Ok(Progress::Done(Rescheduled::Moved))
+        delay_until(unit, at, visible_at, now).await?;
+        Ok(Progress::done(Rescheduled::Moved))
     }
 }
 
-/// Moves a message that is not visible yet.
-async fn put_off(
-    step: &mut Step<'_>,
-    at: Spot,
+/// Changes when a scheduled message becomes visible.
+async fn delay_until(
+    unit: &mut UnitOfWork<'_>,
+    at: MessageLocation,
     visible_at: Timestamp,
     now: Timestamp,
 ) -> Result<()> {
-    let slot = step.change(at, |slot| move_to(slot, visible_at.max(now)))?;
-    step.note_due(at.reading, slot.due());
-    if visible_at <= now { step.free(at, now).await } else { Ok(()) }
+    let message = unit.change(at, |message| set_visible_at(message, visible_at.max(now)))?;
+    unit.record_due(at.group_id, message.next_transition());
+    if visible_at <= now { unit.make_ready(at, now).await } else { Ok(()) }
 }
 
-/// Its ttl counts from when it becomes visible.
-fn move_to(slot: &mut Slot, visible_at: Timestamp) {
-    slot.set_visible_at(visible_at.as_millis());
-    slot.expires_at = visible_at.as_millis().saturating_add(slot.ttl.saturating_mul(1_000));
+/// Sets when a message becomes visible. Its ttl counts from then on.
+fn set_visible_at(message: &mut StoredMessage, visible_at: Timestamp) {
+    message.set_visible_at(visible_at.as_millis());
+    message.expires_at = visible_at.as_millis().saturating_add(message.ttl.saturating_mul(1_000));
 }

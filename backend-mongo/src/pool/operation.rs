@@ -1,113 +1,104 @@
-//! Operations on a queue: each is worked out in a step, with others that wait at the same time.
+//! Operations on a queue. A unit of work runs the operations that wait at the same time.
 
 use async_trait::async_trait;
-use storage_traits::Result;
+use storage_traits::{Result, StoreError};
 use tokio::sync::oneshot;
 
 use super::{
-    body::{Answer, Bodies, fill},
-    step::{Progress, Step},
+    bodies::{Completion, Reply},
+    unit_of_work::{Progress, UnitOfWork},
 };
 
-/// What one caller wants of a queue.
+/// What one caller requests of a queue.
 #[async_trait]
 pub(super) trait Operation: Send + Sync + 'static {
-    type Answer: Answer;
+    type Reply: Reply;
 
-    /// Whether it puts messages at the end of the queue.
+    /// Whether it adds messages to the end of the queue.
     const APPENDS: bool = false;
 
-    /// Works it out. If it fails it has changed nothing, or the whole step is given up.
-    async fn run(&self, step: &mut Step<'_>) -> Result<Progress<Self::Answer>>;
+    /// Computes the reply and the changes. It may run again, if the commit fails. An operation that
+    /// returns an error has changed nothing, or the whole unit of work is discarded.
+    async fn run(&self, unit: &mut UnitOfWork<'_>) -> Result<Progress<Self::Reply>>;
 }
 
-/// An operation whose caller waits.
+/// An operation whose caller waits for the reply.
 #[async_trait]
-pub(super) trait Waiting: Send {
+pub(super) trait PendingOperation: Send {
     fn appends(&self) -> bool;
 
-    /// Whether the caller has gone.
-    fn is_given_up(&self) -> bool;
+    /// Returns whether the caller no longer waits.
+    fn is_abandoned(&self) -> bool;
 
-    /// Works it out, if it is not done yet.
-    async fn run(&mut self, step: &mut Step<'_>) -> Result<()>;
+    /// Runs the operation, and keeps its result. Returns an error if the whole unit of work failed.
+    async fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<()>;
 
-    /// Forgets what came of it: the step was not committed.
+    /// Discards the result: the unit of work was not committed.
     fn reset(&mut self);
 
-    /// Tells the caller, if it is done; answers itself if it has to go on.
-    fn finish(self: Box<Self>, end: &End<'_>) -> Option<Box<dyn Waiting>>;
+    /// Sends the reply to the caller. Returns the operation itself if it has to run again.
+    fn finish(self: Box<Self>, commit: &Completion<'_>) -> Option<Box<dyn PendingOperation>>;
 
-    /// Tells the caller that it failed.
-    fn fail(self: Box<Self>, error: storage_traits::StoreError);
+    /// Sends an error to the caller.
+    fn fail(self: Box<Self>, error: StoreError);
 }
 
-/// How a step ended.
-pub(super) struct End<'e> {
-    pub(super) wanted: &'e [(mongodb::bson::oid::ObjectId, u32)],
-    pub(super) bodies: &'e Bodies,
-    /// From which position on, and by how much, positions turned out to be others.
-    pub(super) shift: (i64, i64),
-}
+type ReplySender<O> = oneshot::Sender<Result<<<O as Operation>::Reply as Reply>::Complete>>;
+type ReplyReceiver<O> = oneshot::Receiver<Result<<<O as Operation>::Reply as Reply>::Complete>>;
 
-struct Pending<O: Operation> {
+struct Queued<O: Operation> {
     operation: O,
-    outcome: Option<Result<Progress<O::Answer>>>,
-    reply: oneshot::Sender<Result<O::Answer>>,
+    result: Option<Result<Progress<O::Reply>>>,
+    sender: ReplySender<O>,
 }
 
-/// An operation, and where its answer will come.
-pub(super) fn waiting<O: Operation>(
-    operation: O,
-) -> (Box<dyn Waiting>, oneshot::Receiver<Result<O::Answer>>) {
-    let (reply, answer) = oneshot::channel();
-    (Box::new(Pending { operation, outcome: None, reply }), answer)
+/// Returns an operation to run, and where its reply arrives.
+pub(super) fn pending<O: Operation>(operation: O) -> (Box<dyn PendingOperation>, ReplyReceiver<O>) {
+    let (sender, receiver) = oneshot::channel();
+    (Box::new(Queued { operation, result: None, sender }), receiver)
 }
 
 #[async_trait]
-impl<O: Operation> Waiting for Pending<O> {
+impl<O: Operation> PendingOperation for Queued<O> {
     fn appends(&self) -> bool {
         O::APPENDS
     }
 
-    fn is_given_up(&self) -> bool {
-        self.reply.is_closed()
+    fn is_abandoned(&self) -> bool {
+        self.sender.is_closed()
     }
 
-    async fn run(&mut self, step: &mut Step<'_>) -> Result<()> {
-        match self.operation.run(step).await {
-            Err(error) if is_failure(&error) => Err(error),
-            outcome => {
-                self.outcome = Some(outcome);
+    async fn run(&mut self, unit: &mut UnitOfWork<'_>) -> Result<()> {
+        match self.operation.run(unit).await {
+            Err(error) if fails_unit(&error) => Err(error),
+            result => {
+                self.result = Some(result);
                 Ok(())
             }
         }
     }
 
     fn reset(&mut self) {
-        self.outcome = None;
+        self.result = None;
     }
 
-    fn finish(mut self: Box<Self>, end: &End<'_>) -> Option<Box<dyn Waiting>> {
-        let result = match self.outcome.take() {
+    fn finish(mut self: Box<Self>, commit: &Completion<'_>) -> Option<Box<dyn PendingOperation>> {
+        let reply = match self.result.take() {
             None | Some(Ok(Progress::Again)) => return Some(self),
             Some(Err(error)) => Err(error),
-            Some(Ok(Progress::Done(mut answer))) => {
-                answer.shift(end.shift.0, end.shift.1);
-                fill(answer.messages(), end.wanted, end.bodies).map(|()| answer)
-            }
+            Some(Ok(Progress::Done(reply))) => reply.complete(commit),
         };
-        drop(self.reply.send(result)); // the caller may have gone
+        drop(self.sender.send(reply)); // the caller may have gone
         None
     }
 
-    fn fail(self: Box<Self>, error: storage_traits::StoreError) {
-        drop(self.reply.send(Err(error)));
+    fn fail(self: Box<Self>, error: StoreError) {
+        drop(self.sender.send(Err(error)));
     }
 }
 
-/// Whether the step as a whole failed, and not what one caller asked for.
-fn is_failure(error: &storage_traits::StoreError) -> bool {
-    use storage_traits::StoreError as E;
+/// Returns whether the unit of work as a whole failed, and not the request of one caller.
+fn fails_unit(error: &StoreError) -> bool {
+    use StoreError as E;
     matches!(error, E::Unavailable { .. } | E::Unexpected { .. } | E::Overloaded { .. })
 }

@@ -9,10 +9,7 @@
 //! anybody is told. The buckets are marked with their places a little later, many at a time; until
 //! then they are found by the journal.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use storage_traits::{
     Result,
@@ -21,10 +18,11 @@ use storage_traits::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    Side,
-    clerk::{Clerk, Committed},
-    slot::{Slot, message_id},
-    stores::Stores,
+    clerk::Clerk,
+    collections::Collections,
+    events::EventSink,
+    post_queue::{Desks, Post},
+    stored_message::{StoredMessage, message_id},
 };
 use crate::error::{overloaded, unavailable, unexpected};
 
@@ -42,106 +40,74 @@ pub(super) fn is_plain(messages: &[NewMessage]) -> bool {
     })
 }
 
-/// Messages that a client posts together.
-pub(super) struct Post {
-    pub(super) slots: Vec<(Slot, Vec<u8>)>,
-    pub(super) bytes: usize,
-    pub(super) reply: oneshot::Sender<Answer>,
-}
-
-/// The first position; `None` if the queue is unknown.
-pub(super) type Answer = Result<Option<i64>>;
-
-/// What a node knows of a queue that it posts to.
 #[derive(Default)]
-pub(super) struct Desk {
-    pub(super) waiting: Vec<Post>,
-    pub(super) under_way: usize,
-    pub(super) shape: Option<Shape>,
-    /// Batches whose buckets are to be marked with their places.
-    pub(super) unplaced: Vec<Committed>,
-    /// Those whose buckets are, for good, and that can go from the journal.
-    pub(super) done: Vec<i64>,
-    /// Whether somebody sees to that.
-    pub(super) is_tended: bool,
+pub(super) struct Posts {
+    desks: Arc<Desks>,
 }
-
-/// Who gets what is posted.
-#[derive(Clone)]
-pub(super) struct Shape {
-    pub(super) number: i64,
-    pub(super) readings: Arc<[i64]>,
-}
-
-#[derive(Default)]
-pub(super) struct Posts(Mutex<HashMap<i64, Desk>>);
 
 impl Posts {
-    pub(super) fn desks(&self) -> MutexGuard<'_, HashMap<i64, Desk>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn clerk(self: &Arc<Self>, side: &Arc<Side>, stores: &Stores, home: i64) -> Clerk {
-        let (posts, side) = (Arc::clone(self), Arc::clone(side));
-        Clerk { posts, side, stores: stores.clone(), home }
+    fn clerk(&self, events: &Arc<EventSink>, collections: &Collections, queue_id: i64) -> Clerk {
+        let (desks, events) = (Arc::clone(&self.desks), Arc::clone(events));
+        Clerk { desks, events, collections: collections.clone(), queue_id }
     }
 
     /// Gives all buckets their places that have none.
-    pub(super) async fn flush(self: &Arc<Self>, side: &Arc<Side>, stores: &Stores) {
-        let homes: Vec<i64> = self.desks().keys().copied().collect();
-        for home in homes {
-            let clerk = self.clerk(side, stores, home);
+    pub(super) async fn flush(&self, events: &Arc<EventSink>, collections: &Collections) {
+        let queue_ids: Vec<i64> = self.desks.lock().keys().copied().collect();
+        for queue_id in queue_ids {
+            let clerk = self.clerk(events, collections, queue_id);
             let unplaced =
-                self.desks().get_mut(&home).map(|desk| std::mem::take(&mut desk.unplaced));
+                self.desks.lock().get_mut(&queue_id).map(|desk| std::mem::take(&mut desk.unplaced));
             let unplaced = unplaced.unwrap_or_default();
             if clerk.place(&unplaced).await.is_err() {
-                self.desks().entry(home).or_default().unplaced.extend(unplaced);
+                self.desks.lock().entry(queue_id).or_default().unplaced.extend(unplaced);
             }
         }
     }
 
     /// Stores messages at the end of a queue; `None` if it is unknown.
     pub(super) async fn store(
-        self: &Arc<Self>,
-        side: &Arc<Side>,
-        stores: &Stores,
-        home: i64,
+        &self,
+        events: &Arc<EventSink>,
+        collections: &Collections,
+        queue_id: i64,
         client: &ClientId,
         messages: Vec<NewMessage>,
         now: Timestamp,
     ) -> Result<Option<Vec<Posted>>> {
-        if stores.0.is_closed() {
+        if collections.server.is_closed() {
             return Err(unavailable("the pool is closed"));
         }
         if messages.is_empty() {
-            return Ok(stores.record(home).await?.map(|_| Vec::new()));
+            return Ok(collections.read_committed(queue_id).await?.map(|_| Vec::new()));
         }
         let count = messages.len();
         let (reply, answer) = oneshot::channel();
-        let slots = messages
-            .iter()
-            .map(|message| (Slot::new(client, message, now), message.body.as_bytes().to_vec()));
+        let stored = messages.iter().map(|message| {
+            (StoredMessage::new(client, message, now), message.body.as_bytes().to_vec())
+        });
         let bytes = messages.iter().map(|message| message.body.as_bytes().len()).sum();
-        let post = Post { slots: slots.collect(), bytes, reply };
+        let post = Post { messages: stored.collect(), bytes, reply };
         {
-            let mut desks = self.desks();
-            let desk = desks.entry(home).or_default();
+            let mut desks = self.desks.lock();
+            let desk = desks.entry(queue_id).or_default();
             if desk.waiting.len() >= MOST_WAITING || desk.unplaced.len() >= MOST_UNPLACED {
                 return Err(overloaded());
             }
             desk.waiting.push(post);
             if desk.under_way < SIDE_BY_SIDE {
                 desk.under_way += 1;
-                stores.0.spawn(self.clerk(side, stores, home).run());
+                collections.server.spawn(self.clerk(events, collections, queue_id).run());
             }
         }
-        let first = match timeout(stores.0.timeout() * 2, answer).await {
+        let first = match timeout(collections.server.timeout() * 2, answer).await {
             Ok(Ok(first)) => first?,
             Ok(Err(_)) => return Err(unavailable("the post was given up")),
             Err(_) => return Err(unavailable("no answer in time")),
         };
         let Some(first) = first else { return Ok(None) };
-        let ids = Incarnation::new(home).ok_or_else(|| unexpected("a queue's number is wrong"))?;
+        let ids =
+            Incarnation::new(queue_id).ok_or_else(|| unexpected("a queue's number is wrong"))?;
         let sequences = (first..).take(count);
         let posted = sequences
             .map(|sequence| message_id(ids, sequence).map(|id| Posted { id, duplicate: false }));

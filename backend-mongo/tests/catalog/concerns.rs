@@ -1,4 +1,4 @@
-//! The catalog with what else may acknowledge a write, and what else may be read.
+//! The catalog with other write and read concerns than the defaults.
 
 use backend_mongo::{MongoCatalog, MongoOptions};
 use storage_traits::{

@@ -1,4 +1,4 @@
-//! Writes that were carried out although the server said that they may not have been.
+//! Writes that the server carries out and then reports as possibly lost.
 
 use backend_mongo::{MongoCatalog, MongoOptions};
 use mongodb::bson::doc;
@@ -13,7 +13,7 @@ use crate::{
     support::{own_database, single},
 };
 
-/// A catalog whose next commands with these names are carried out, and then said to be in doubt.
+/// A catalog, and a failpoint that carries its commands out and reports their outcome as unknown.
 struct Doubtful {
     name: String,
     catalog: Box<dyn Catalog>,
@@ -27,8 +27,8 @@ impl Doubtful {
         Self { catalog: Box::new(MongoCatalog::open(options).await.unwrap()), name }
     }
 
-    /// The code is that of a write concern that was not met in time: whether the write will stay
-    /// is unknown, and the driver does not try again by itself.
+    /// The code is that of a write concern timeout: the write may be rolled back, and the driver
+    /// does not retry by itself.
     fn doubt(&self, command: &str) {
         let what = doc! {
             "failCommands": [command],

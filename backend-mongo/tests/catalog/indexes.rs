@@ -1,4 +1,4 @@
-//! The indexes, and that nothing is asked without one.
+//! The indexes of the catalog; every query uses one of them.
 
 use backend_mongo::MongoCatalog;
 use mongodb::{
@@ -87,12 +87,12 @@ async fn indexes_are_made_once() {
     let database = bare(triple(), &name).await;
     let mut names = database.collection::<Document>(QUEUES).list_index_names().await.unwrap();
     names.sort_unstable();
-    assert_eq!(names, ["_id_", "changes", "gone", "live_queues"]);
+    assert_eq!(names, ["_id_", "changes", "deleted", "live_queues"]);
 }
 
 #[tokio::test]
 async fn another_index_in_the_place_of_one_is_refused() {
-    for (name, keys) in [("live_queues", doc! { "a": 1 }), ("mine", doc! { "gone_at": 1 })] {
+    for (name, keys) in [("live_queues", doc! { "a": 1 }), ("mine", doc! { "deleted_at": 1 })] {
         let database_name = own_database();
         let database = bare(standalone(), &database_name).await;
         let options_of_index = IndexOptions::builder().name(name.to_owned()).build();
@@ -102,7 +102,7 @@ async fn another_index_in_the_place_of_one_is_refused() {
         let opened = MongoCatalog::open(options(standalone(), &database_name)).await;
         let Err(StoreError::Unexpected { source, .. }) = opened else { panic!("it was opened") };
         let sentence = source.to_string();
-        let wanted = if name == "mine" { "gone" } else { name };
+        let wanted = if name == "mine" { "deleted" } else { name };
         assert!(sentence.contains(&format!("the index {wanted} of the collection {QUEUES}")));
         assert!(sentence.contains("drop that one"), "{sentence}");
     }
@@ -116,7 +116,7 @@ async fn what_is_left_of_a_deleted_queue_is_collected() {
     catalog.delete(&key("q"), now()).await.unwrap().unwrap();
     let queues = bare(single(), &name).await.collection::<Document>(QUEUES);
     let left = queues.find_one(doc! { "live": false }).await.unwrap().unwrap();
-    assert!(matches!(left.get("gone_at"), Some(Bson::DateTime(_))), "{left}");
+    assert!(matches!(left.get("deleted_at"), Some(Bson::DateTime(_))), "{left}");
     assert!(matches!(left.get("changed"), Some(Bson::Timestamp(_))), "{left}");
     let mut indexes = queues.list_indexes().await.unwrap();
     let mut expiring = Vec::new();
@@ -125,5 +125,5 @@ async fn what_is_left_of_a_deleted_queue_is_collected() {
         let after = index.options.and_then(|options| options.expire_after);
         expiring.extend(after.map(|after| (index.keys, after.as_secs())));
     }
-    assert_eq!(expiring, [(doc! { "gone_at": 1 }, 3_600)]);
+    assert_eq!(expiring, [(doc! { "deleted_at": 1 }, 3_600)]);
 }

@@ -1,4 +1,4 @@
-//! The catalog: the conformance suite on each kind of server, and what is MongoDB's own.
+//! The catalog: the conformance suite on each topology, and tests of what is specific to MongoDB.
 
 #![expect(clippy::unwrap_used, reason = "a test cannot go on without its server")]
 
@@ -36,7 +36,7 @@ fn now() -> Timestamp {
     SystemClock.now()
 }
 
-/// The suite on a server.
+/// Runs the conformance suite on a server.
 macro_rules! suite_on {
     ($server:ident) => {
         mod $server {

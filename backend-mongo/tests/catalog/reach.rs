@@ -1,4 +1,4 @@
-//! Servers that cannot be reached, or are not fit.
+//! Servers that cannot be reached, or are unsupported.
 
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ async fn a_server_that_is_down_at_first_is_found_when_it_is_up() {
 
     server.start(0);
     server.wait_until_whole();
-    // The first call makes the indexes, which takes as long as it takes on a busy machine.
+    // The first call creates the indexes, which takes a while on a busy machine.
     while catalog.check().await.is_err() {
         assert!(begin.elapsed().as_secs() < 60, "the server is not found");
     }
@@ -91,7 +91,7 @@ async fn a_secured_server_takes_its_password_alone() {
     let refused = catalog.check().await.unwrap_err();
     assert!(matches!(refused, StoreError::Unavailable { .. }), "{refused:?}");
     assert!(!format!("{refused:?}").contains("secret"));
-    assert!(begin.elapsed().as_secs() < 25, "nobody waits for a password to become right");
+    assert!(begin.elapsed().as_secs() < 25, "a wrong password is not retried");
 }
 
 #[tokio::test]

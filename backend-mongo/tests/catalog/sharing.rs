@@ -1,4 +1,4 @@
-//! Two nodes with one database.
+//! Two nodes that share a database.
 
 use std::sync::Arc;
 
@@ -34,14 +34,14 @@ async fn one_of_two_nodes_creates_a_queue() {
         };
         let both = [create(0), create(1)];
         let mut new = 0;
-        let mut lives = Vec::new();
+        let mut records = Vec::new();
         for task in both {
             let created = task.await.unwrap().unwrap();
             new += usize::from(created.new);
-            lives.push(created.record);
+            records.push(created.record);
         }
         assert_eq!(new, 1);
-        assert_eq!(lives[0], lives[1]);
+        assert_eq!(records[0], records[1]);
     }
 }
 
@@ -89,7 +89,7 @@ async fn a_position_of_another_node_or_of_none_means_everything() {
         assert_eq!(changes.changed, Changed::Everything);
         assert_eq!(changed(&*two, changes.next).await.0, []);
     }
-    // What the feed holds is older than the position of a node that begins.
+    // A node that starts does not report changes from before its first position.
     let record = one.create(&key("q"), &Metadata::default(), now()).await.unwrap().record;
     one.delete(&record.queue.key, now()).await.unwrap();
     let third = two.changes(None).await.unwrap().next;

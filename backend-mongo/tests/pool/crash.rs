@@ -1,5 +1,5 @@
-//! A node that ends in the middle of what it does, many times: whatever steps of its protocol it had
-//! done by then, another node finds all or nothing of each call.
+//! A node crashes many times in the middle of its calls. Whatever steps of the protocol it had
+//! done, another node finds all or nothing of each call.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -41,16 +41,16 @@ use crate::{
 
 /// How many clients a node has.
 const CLIENTS: usize = 8;
-/// How long messages live: longer than all rounds take by the clock of the test.
+/// The ttl of messages: longer than all rounds take by the clock of the test.
 const TTL: Duration = Duration::from_hours(24);
-/// After this time by the clock of the test, all claims have lapsed, and a sweep looks again at what
-/// was on its way.
+/// After this time by the clock of the test, all claims have expired, and a sweep checks pending
+/// transfers again.
 const LAPSE: Duration = Duration::from_mins(2);
 
-/// Numbers that look like chance, the same for the same seed.
-struct Dice(u64);
+/// A pseudo-random number generator; the same seed gives the same numbers.
+struct SeededRng(u64);
 
-impl Dice {
+impl SeededRng {
     fn roll(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -59,7 +59,7 @@ impl Dice {
     }
 }
 
-/// A seed that is printed, or the one that a failed test printed: `CHAPAR_SEED=… cargo test`.
+/// Returns a new seed, which is printed, or the one in `CHAPAR_SEED`.
 fn seed() -> u64 {
     let seed = option_env!("CHAPAR_SEED").map_or_else(
         || u64::from_be_bytes(ClaimId::random().to_bytes()[..8].try_into().unwrap()) | 1,
@@ -73,22 +73,22 @@ fn seed() -> u64 {
 struct Batch {
     bodies: Vec<String>,
     acknowledged: bool,
-    /// Whether it may be posted again.
+    /// Whether they have deduplication ids, so that they may be posted again.
     once: bool,
-    /// Whether it was posted to the queue that nobody consumes.
+    /// Whether they were posted to the queue that has no consumers.
     kept: bool,
 }
 
-/// A claim that a node wanted.
+/// A claim that a client requested.
 #[derive(Default)]
 struct Claimed {
-    /// What it got, once that was answered.
+    /// The messages that it got, if the call returned.
     answer: Option<Vec<Message>>,
-    /// Whether anything of it may have been acknowledged or released.
+    /// Whether any of its messages may have been acknowledged or released.
     touched: bool,
 }
 
-/// What the clients of a node know when it ends.
+/// What the clients of a node know when it crashes.
 #[derive(Default)]
 struct Log {
     batches: Vec<Batch>,
@@ -102,12 +102,12 @@ struct Log {
 /// What the clients of a node share.
 #[derive(Clone)]
 struct Clients {
-    /// The queue that is consumed, its grave, and the queue that nobody consumes.
+    /// The queue that is consumed, its dead-dead_letter queue, and the queue that has no consumers.
     queues: [TestQueue; 3],
     round: usize,
     log: Arc<Mutex<Log>>,
     answered: watch::Sender<usize>,
-    /// Whether the node is about to end.
+    /// Whether the node is about to crash.
     dies: Arc<AtomicBool>,
 }
 
@@ -116,14 +116,14 @@ impl Clients {
         self.log.lock().unwrap()
     }
 
-    /// What a call answered; errors are remembered.
+    /// Returns what a call returned, and records its error.
     fn answer<T>(&self, what: &str, result: Result<T, StoreError>) -> Option<T> {
         match result {
             Ok(answer) => {
                 self.answered.send_modify(|count| *count += 1);
                 Some(answer)
             }
-            // Some parts of a node end before others, who notice.
+            // Tasks of the node end one by one, so a call may fail because another task has ended.
             Err(_) if self.dies.load(Ordering::SeqCst) => None,
             Err(error) => {
                 let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -133,13 +133,13 @@ impl Clients {
         }
     }
 
-    async fn run(self, number: usize, mut dice: Dice) {
+    async fn run(self, number: usize, mut rng: SeededRng) {
         for n in 0.. {
-            match dice.roll(20) {
-                0..=4 => self.post(number, n, false, &mut dice).await,
-                5..=7 => self.post(number, n, true, &mut dice).await,
-                8..=14 => self.consume(&mut dice).await,
-                15..=16 => self.change_groups(&mut dice).await,
+            match rng.roll(20) {
+                0..=4 => self.post(number, n, false, &mut rng).await,
+                5..=7 => self.post(number, n, true, &mut rng).await,
+                8..=14 => self.consume(&mut rng).await,
+                15..=16 => self.change_groups(&mut rng).await,
                 17 => self.redrive().await,
                 18 => drop(self.answer("list", self.try_list().await)),
                 _ => {
@@ -157,16 +157,16 @@ impl Clients {
         Ok(page.items.len())
     }
 
-    async fn post(&self, number: usize, n: usize, kept: bool, dice: &mut Dice) {
-        let count = if dice.roll(8) == 0 { 70 } else { 1 + dice.roll(3) };
+    async fn post(&self, number: usize, n: usize, kept: bool, rng: &mut SeededRng) {
+        let count = if rng.roll(8) == 0 { 70 } else { 1 + rng.roll(3) };
         let bodies: Vec<_> =
             (0..count).map(|part| format!("\"{}-{number}-{n}-{part}\"", self.round)).collect();
-        let kind = dice.roll(4);
+        let kind = rng.roll(4);
         let make = |body: &String| {
             let message = match kind {
                 0 => keyed(&format!("k{}", number % 3), body),
                 1 => deduplicated(body.trim_matches('"'), body),
-                2 if dice.roll(2) == 0 => retained(body),
+                2 if rng.roll(2) == 0 => retained(body),
                 _ => message(body),
             };
             NewMessage { ttl: TTL, ..message }
@@ -183,17 +183,17 @@ impl Clients {
         }
     }
 
-    async fn consume(&self, dice: &mut Dice) {
-        let [queue, grave, _] = &self.queues;
-        let mut spec = claim_spec(1 + u32::try_from(dice.roll(20)).unwrap());
-        if dice.roll(3) == 0 {
-            spec.dead_letter = Some(dead_letter_to(2, grave));
+    async fn consume(&self, rng: &mut SeededRng) {
+        let [queue, dlq, _] = &self.queues;
+        let mut spec = claim_spec(1 + u32::try_from(rng.roll(20)).unwrap());
+        if rng.roll(3) == 0 {
+            spec.dead_letter = Some(dead_letter_to(2, dlq));
         }
         self.log().claims.insert(spec.id, Claimed::default());
         let Some(Some(claim)) = self.answer("claim", queue.try_claim(&spec).await) else { return };
         let messages = claim.messages;
         self.log().claims.get_mut(&claim.id).unwrap().answer = Some(messages.clone());
-        let what = dice.roll(4);
+        let what = rng.roll(4);
         if what == 0 {
             return;
         }
@@ -219,10 +219,10 @@ impl Clients {
         }
     }
 
-    async fn change_groups(&self, dice: &mut Dice) {
+    async fn change_groups(&self, rng: &mut SeededRng) {
         let queue = &self.queues[2];
-        let name = format!("g{}", dice.roll(3)).parse().unwrap();
-        if dice.roll(3) == 0 {
+        let name = format!("g{}", rng.roll(3)).parse().unwrap();
+        if rng.roll(3) == 0 {
             let deleted = queue.pool.delete_group(&queue.queue, &name).await;
             self.answer("delete a group", deleted);
             return;
@@ -235,9 +235,9 @@ impl Clients {
     }
 
     async fn redrive(&self) {
-        let [_, grave, _] = &self.queues;
+        let [_, dlq, _] = &self.queues;
         let spec = RedriveSpec { limit: Limit::new(5).unwrap(), rate: None };
-        let redriven = grave.pool.redrive(&grave.queue, spec, grave.now()).await;
+        let redriven = dlq.pool.redrive(&dlq.queue, spec, dlq.now()).await;
         self.answer("redrive", redriven);
     }
 }
@@ -250,7 +250,12 @@ struct Mortal {
 }
 
 impl Mortal {
-    fn start(server: &'static Mongo, database: &str, clients: &Clients, dice: &mut Dice) -> Self {
+    fn start(
+        server: &'static Mongo,
+        database: &str,
+        clients: &Clients,
+        rng: &mut SeededRng,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
         let name = format!("mortal-{database}-{}", clients.round);
@@ -258,20 +263,20 @@ impl Mortal {
         let mark = if uri.contains('?') { '&' } else { '?' };
         let uri = format!("{uri}{mark}timeoutMS=30000&appName={name}");
         let (clients, dies) = (clients.clone(), Arc::clone(&clients.dies));
-        let seeds: Vec<u64> = (0..CLIENTS).map(|_| dice.roll(1 << 30) as u64 * 2 + 1).collect();
+        let seeds: Vec<u64> = (0..CLIENTS).map(|_| rng.roll(1 << 30) as u64 * 2 + 1).collect();
         runtime.spawn(async move {
             let options = MongoOptions::parse(&uri).unwrap();
             let pool = TestPool::new(Arc::new(MongoPool::open(options).await.unwrap()));
             let queues = clients.queues.each_ref().map(|queue| through(&pool, queue));
             for (number, seed) in seeds.into_iter().enumerate() {
                 let clients = Clients { queues: queues.clone(), ..clients.clone() };
-                tokio::spawn(clients.run(number, Dice(seed)));
+                tokio::spawn(clients.run(number, SeededRng(seed)));
             }
         });
         Self { runtime, name, dies }
     }
 
-    /// Ends the node where it is, and waits until the server has done what it was told by then.
+    /// Ends the node, and waits until the server has finished the commands that it had received.
     fn kill(self, judge: &Runtime, server: &Mongo) {
         self.dies.store(true, Ordering::SeqCst);
         self.runtime.shutdown_timeout(Duration::from_secs(20));
@@ -294,15 +299,15 @@ impl Mortal {
     }
 }
 
-/// What a node that lives on finds.
+/// The checks by another node.
 struct Judge {
     database: mongodb::Database,
-    /// All that was read of the queue that nobody consumes, page by page, across all rounds.
+    /// All messages that were read from the queue without consumers, in all rounds.
     read: Vec<(i64, String)>,
-    /// Bodies that may be gone, of all rounds.
+    /// Bodies of messages that may have been removed, of all rounds.
     tried: HashSet<String>,
     posts: usize,
-    half_known: usize,
+    unknown_claims: usize,
     made_unanswered: usize,
 }
 
@@ -312,18 +317,21 @@ fn bodies(messages: &[Message]) -> Vec<String> {
 
 impl Judge {
     async fn judge(&mut self, queues: &[TestQueue; 3], log: Log) {
-        let [queue, grave, kept] = queues;
+        let [queue, dlq, kept] = queues;
         assert!(log.errors.is_empty(), "{:#?}", log.errors);
         let all = counted(queue).await;
         self.judge_claims(queue, &all, &log).await;
-        // Letters that were on their way arrive with a sweep: the next one, or if one has seen them
-        // before they had left, one that comes a minute later.
+        // A sweep delivers pending transfers: the next one, or one a minute later if a sweep of the
+        // crashed node has postponed them.
         queue.advance(LAPSE);
         while queue.pool.sweep(queue.now()).await.unwrap().more {}
-        let (all, letters) = (counted(queue).await, counted(grave).await);
-        assert!(letters.iter().all(|letter| letter.origin.is_some()), "a letter without an origin");
+        let (all, dead_letters) = (counted(queue).await, counted(dlq).await);
+        assert!(
+            dead_letters.iter().all(|dead_letter| dead_letter.origin.is_some()),
+            "a dead_letter without an origin"
+        );
         let mut there = BTreeMap::new();
-        for body in bodies(&all).into_iter().chain(bodies(&letters)) {
+        for body in bodies(&all).into_iter().chain(bodies(&dead_letters)) {
             *there.entry(body).or_insert(0_usize) += 1;
         }
         let doubled: Vec<_> = there.iter().filter(|(_, count)| **count > 1).collect();
@@ -348,7 +356,7 @@ impl Judge {
         }
     }
 
-    /// A claim holds all that it got, or nothing.
+    /// Checks that each claim holds all of its messages, or none.
     async fn judge_claims(&mut self, queue: &TestQueue, all: &[Message], log: &Log) {
         let claims = self.database.collection::<Document>("pool_claims");
         for (id, claimed) in &log.claims {
@@ -374,8 +382,8 @@ impl Judge {
             let name = [&own[..], &id.to_bytes()].concat();
             let name = Binary { subtype: BinarySubtype::Generic, bytes: name };
             let Some(record) = claims.find_one(doc! { "_id": name }).await.unwrap() else {
-                // Nobody was told of it: it lapses.
-                self.half_known += usize::from(!held.is_empty());
+                // No caller has this claim; it expires.
+                self.unknown_claims += usize::from(!held.is_empty());
                 continue;
             };
             let sequences = record.get_array("sequences").unwrap();
@@ -385,7 +393,7 @@ impl Judge {
         }
     }
 
-    /// The queue that nobody consumes has no gaps, nor has any group of it.
+    /// Checks that the queue without consumers and its groups have no gaps.
     async fn judge_kept(&mut self, kept: &TestQueue, log: &Log) {
         for batch in log.batches.iter().filter(|it| it.kept && it.once && !it.acknowledged) {
             let again = |body: &String| NewMessage {
@@ -411,13 +419,13 @@ impl Judge {
         let limit = Limit::new(100).unwrap();
         let groups = kept.pool.list_groups(&kept.queue, None, limit).await.unwrap();
         for group in groups.items {
-            let reading = TestQueue { queue: group.as_queue, ..kept.clone() };
-            assert_eq!(bodies(&counted(&reading).await), all, "the group {:?}", group.name);
+            let of_group = TestQueue { queue: group.as_queue, ..kept.clone() };
+            assert_eq!(bodies(&counted(&of_group).await), all, "the group {:?}", group.name);
         }
     }
 }
 
-/// Empties a queue as a consumer does.
+/// Consumes all messages of a queue, and returns how many there were.
 async fn drain(queue: &TestQueue) -> usize {
     let mut count = 0;
     while let Some(claim) = queue.claim(&claim_spec(50)).await {
@@ -429,7 +437,7 @@ async fn drain(queue: &TestQueue) -> usize {
 }
 
 fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
-    let mut dice = Dice(seed());
+    let mut rng = SeededRng(seed());
     let runtime = Runtime::new().unwrap();
     let name = own_database();
     let (survivor, database) =
@@ -442,7 +450,7 @@ fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
         read: Vec::new(),
         tried: HashSet::new(),
         posts: 0,
-        half_known: 0,
+        unknown_claims: 0,
         made_unanswered: 0,
     };
     for round in 0..rounds {
@@ -453,14 +461,15 @@ fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
             answered: watch::Sender::new(0),
             dies: Arc::default(),
         };
-        let mortal = Mortal::start(server, &name, &clients, &mut dice);
-        let calls = 1 + dice.roll(150);
+        let mortal = Mortal::start(server, &name, &clients, &mut rng);
+        let calls = 1 + rng.roll(150);
         let mut answered = clients.answered.subscribe();
         runtime.block_on(soon(answered.wait_for(|count| *count >= calls))).unwrap();
         mortal.kill(&runtime, server);
         let log = std::mem::take(&mut *clients.log());
         runtime.block_on(async {
-            // Who lived through it knows more than who comes new; both see the same.
+            // A node that lived through the crash has a cache, a new one has none; both must see
+            // the same.
             let queues = if round % 2 == 0 {
                 queues.clone()
             } else {
@@ -472,7 +481,7 @@ fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
     }
     runtime.block_on(async {
         let left = everything(&queues[0]).await.len();
-        let letters = everything(&queues[1]).await.len();
+        let dead_letters = everything(&queues[1]).await.len();
         let records = database.collection::<Document>("pool_queues");
         for queue in &queues {
             let number = queue.queue.incarnation.get();
@@ -484,15 +493,15 @@ fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
             );
         }
         println!(
-            "{} posts; {} were read; {left} and {letters} letters are left; {} claims were made \
-             and not answered, {} of them are known to nobody",
+            "{} posts; {} were read; {left} and {dead_letters} dead_letters are left; {} claims were made \
+             and not answered, {} of them are unknown to every caller",
             judge.posts,
             judge.read.len(),
-            judge.made_unanswered + judge.half_known,
-            judge.half_known
+            judge.made_unanswered + judge.unknown_claims,
+            judge.unknown_claims
         );
         assert_eq!(drain(&queues[0]).await, left);
-        assert_eq!(drain(&queues[1]).await, letters);
+        assert_eq!(drain(&queues[1]).await, dead_letters);
         for queue in &queues[..2] {
             assert_eq!(counted(queue).await, []);
         }

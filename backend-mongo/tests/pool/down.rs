@@ -1,4 +1,4 @@
-//! Servers that are not there yet, are gone for a while, or hang.
+//! Servers that are started late, killed, or hang.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,10 @@ use tokio::time::interval;
 
 use crate::pools::node_of;
 
-/// How long the calls of these tests may take by their options.
+/// The timeout of a call in these tests.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// How long they do take at the most: what waits for others may wait for twice that time, and some
-/// calls are several. A busy machine takes some time more.
+/// How long a call takes at most: it may wait for another one for twice the timeout, some calls are
+/// several, and a busy machine takes longer.
 const ANSWER: Duration = Duration::from_secs(6);
 
 fn uri(server: &Mongo) -> String {
@@ -50,7 +50,7 @@ async fn a_pool_opens_before_its_server_does_and_works_when_it_does() {
     server.start(0);
     server.wait_until_whole();
     let (start, mut ticks) = (Instant::now(), interval(Duration::from_millis(10)));
-    // It makes its indexes first.
+    // The pool creates its indexes first.
     while answered(pool.pool.open_queue(&queue.queue).await).is_none() {
         assert!(start.elapsed() < DEADLINE, "it never opens");
         ticks.tick().await;
@@ -117,7 +117,7 @@ async fn a_hung_server_is_answered_for_in_time_and_used_again() {
     for _ in 0..2 {
         load.acknowledges(50).await;
         server.pause(0);
-        // Each client has one call under way: half of them have begun a second one by then.
+        // Each client has one call in flight: then half of them have begun a second one.
         load.refuses(15).await;
         assert_eq!(answered(in_time("a check", pool.pool.check()).await), None);
         assert_eq!(answered(in_time("a sweep", pool.pool.sweep(pool.now())).await), None);

@@ -1,4 +1,4 @@
-//! What a pool says that an acknowledgement means.
+//! The durability that a pool declares.
 
 use backend_mongo::{MongoOptions, MongoPool};
 use storage_traits::pool::{

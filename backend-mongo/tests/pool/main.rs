@@ -28,7 +28,7 @@ mod set_of_three {
     crate::conformance_on!(crate::support::triple());
 }
 
-/// Runs the whole suite on one kind of servers, each case on a pool of its own.
+/// Runs the conformance suite on one topology, each case on a pool of its own.
 macro_rules! conformance_on {
     ($server:expr) => {
         use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Two nodes on one set, at once on the same queue.
+//! Two nodes that work on the same queue of a replica set at the same time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -27,7 +27,7 @@ use crate::{
     support::{own_database, triple},
 };
 
-/// A queue as two nodes see it.
+/// Returns a queue as two nodes see it.
 async fn two_nodes() -> ([TestPool; 2], [TestQueue; 2]) {
     let name = own_database();
     let nodes = [node(triple(), &name).await, node(triple(), &name).await];
@@ -36,7 +36,7 @@ async fn two_nodes() -> ([TestPool; 2], [TestQueue; 2]) {
     (nodes, [queue, same])
 }
 
-/// Runs `n` tasks on each node; answers what they return.
+/// Runs `n` tasks on each node, and returns their results.
 async fn on_each<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     queues: &[TestQueue; 2],
     n: usize,
@@ -49,7 +49,7 @@ async fn on_each<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     tasks.join_all().await
 }
 
-/// Checks that a queue counts what it shows, through each of these nodes.
+/// Checks on each node that the counters of a queue match its contents.
 async fn assert_counted(queues: &[TestQueue; 2]) {
     for queue in queues {
         counted(queue).await;
@@ -60,7 +60,7 @@ fn bodies(messages: &[Message]) -> Vec<String> {
     messages.iter().map(text).collect()
 }
 
-/// Checks that these are those, each once, in any order.
+/// Checks that `found` contains each of `expected` once, in any order.
 #[track_caller]
 fn assert_once(mut found: Vec<String>, mut expected: Vec<String>) {
     found.sort_unstable();
@@ -82,7 +82,8 @@ fn assert_once(mut found: Vec<String>, mut expected: Vec<String>) {
     panic!("lost: {lost:?}\ndoubled: {doubled:?}\nstrange: {strange:?}");
 }
 
-/// What the writer with this number posts in its round `n`: most of it list_visible, some of it not.
+/// Returns the messages of one round of a writer: most are plain, some have a key, a deduplication
+/// id or retention.
 fn batch(number: usize, n: usize) -> Vec<NewMessage> {
     let body = |part: usize| format!("\"{number}-{}\"", 10 * n + part);
     match (number / 2 + n) % 4 {
@@ -95,7 +96,7 @@ fn batch(number: usize, n: usize) -> Vec<NewMessage> {
 
 const WRITERS: usize = 4;
 
-/// Writers on both nodes; answers the bodies by sequence.
+/// Posts from writers on both nodes, and returns the bodies by sequence.
 async fn write(queues: &[TestQueue; 2], rounds: usize) -> BTreeMap<i64, String> {
     let written = on_each(queues, WRITERS, |queue, number| async move {
         let mut written = Vec::new();
@@ -122,7 +123,7 @@ async fn write(queues: &[TestQueue; 2], rounds: usize) -> BTreeMap<i64, String> 
     by_sequence
 }
 
-/// Reads page by page, until all was written and nothing more comes.
+/// Reads page by page, until all is written and no message is left.
 async fn read(queue: TestQueue, written: Arc<AtomicBool>) -> Vec<(i64, String)> {
     let mut seen: Vec<(i64, String)> = Vec::new();
     let mut after = None;
@@ -155,7 +156,7 @@ async fn readers_on_two_nodes_miss_nothing_of_what_two_nodes_post() {
     assert_eq!(queues[0].counts().await.0, expected.len() as u64);
 }
 
-/// Consumers end when as much was handled as there is to handle.
+/// The messages that consumers have completed.
 #[derive(Default)]
 struct Handled {
     bodies: Mutex<Vec<String>>,
@@ -173,7 +174,7 @@ impl Handled {
     }
 }
 
-/// Claims, acknowledges, lets fail, releases and pops until all is handled.
+/// Claims, acknowledges, rejects, releases and pops until all messages are completed.
 async fn consume(queue: TestQueue, number: usize, handled: Arc<Handled>, all: usize) {
     for n in number.. {
         if handled.count.load(Ordering::SeqCst) >= all {
@@ -236,7 +237,7 @@ async fn consumers_on_two_nodes_handle_each_message_once() {
     assert_eq!(queues[0].counts().await, (0, 0));
 }
 
-/// Which claim holds each key.
+/// The claim that holds each key.
 #[derive(Default)]
 struct Holders(Mutex<HashMap<String, ClaimId>>);
 
@@ -254,7 +255,8 @@ impl Holders {
         }
     }
 
-    /// Said before the claim lets go, so that the next one is never too early.
+    /// Called before the claim is released, so that the next claim of the key never comes too
+    /// early.
     fn let_go(&self, claim: &storage_traits::domain::Claim) {
         let mut holders = self.0.lock().unwrap();
         for key in keys(&claim.messages) {
@@ -287,7 +289,7 @@ async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_tim
                             queue.release(claim.id).await;
                             continue;
                         }
-                        // In order, and before anybody else can have the next.
+                        // In order, and before another consumer can claim the next message.
                         let said: Vec<_> = claim.messages.iter().map(|it| ack(it.id)).collect();
                         handled.bodies.lock().unwrap().extend(bodies(&claim.messages));
                         holders.let_go(&claim);
@@ -303,7 +305,7 @@ async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_tim
     let posted = on_each(&queues, POSTERS, |queue, number| async move {
         let mut posted = Vec::new();
         for n in 0..ROUNDS {
-            // Each poster has a key of its own, so that the order is known.
+            // Each poster uses a key of its own, so that the expected order is known.
             let body = format!("\"{number}-{n:03}\"");
             queue.post(vec![keyed(&format!("k{number}"), &body)]).await;
             posted.push(body);
@@ -360,44 +362,44 @@ async fn what_two_nodes_post_with_one_id_is_stored_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn letters_that_two_nodes_send_arrive_once_and_come_back_once() {
+async fn dead_letters_that_two_nodes_send_arrive_once_and_come_back_once() {
     const COUNT: usize = 150;
     let (nodes, queues) = two_nodes().await;
-    let grave = nodes[0].queue().await;
-    let graves = [grave.clone(), through(&nodes[1], &grave)];
+    let dlq = nodes[0].queue().await;
+    let dlqs = [dlq.clone(), through(&nodes[1], &dlq)];
     let posted: Vec<_> = (0..COUNT).map(|n| format!("\"{n}\"")).collect();
     queues[0].post(posted.iter().map(|body| message(body)).collect()).await;
     on_each(&queues, 3, |queue, _| {
-        let grave = grave.clone();
+        let dlq = dlq.clone();
         async move {
-            while let Some(claim) = queue.claim(&claim_with_dead_letter(7, 2, &grave)).await {
+            while let Some(claim) = queue.claim(&claim_with_dead_letter(7, 2, &dlq)).await {
                 queue.release(claim.id).await;
             }
         }
     })
     .await;
-    // Whoever went away empty may have sent some that another delivers.
+    // A claim that returned no message may have moved dead dead_letters that are not delivered yet.
     for node in &nodes {
         node.sweep_all().await;
     }
     assert_eq!(everything(&queues[0]).await, []);
-    let letters = everything(&grave).await;
-    assert!(letters.iter().all(|letter| letter.origin.is_some()));
-    assert_once(bodies(&letters), posted.clone());
-    assert_counted(&graves).await;
+    let dead_letters = everything(&dlq).await;
+    assert!(dead_letters.iter().all(|dead_letter| dead_letter.origin.is_some()));
+    assert_once(bodies(&dead_letters), posted.clone());
+    assert_counted(&dlqs).await;
 
-    on_each(&graves, 2, |grave, _| async move {
+    on_each(&dlqs, 2, |dlq, _| async move {
         let spec = RedriveSpec { limit: limit(9), rate: None };
-        while grave.pool.redrive(&grave.queue, spec, grave.now()).await.unwrap().moved > 0 {}
+        while dlq.pool.redrive(&dlq.queue, spec, dlq.now()).await.unwrap().moved > 0 {}
     })
     .await;
     for node in &nodes {
         node.sweep_all().await;
     }
-    assert_eq!(everything(&grave).await, []);
+    assert_eq!(everything(&dlq).await, []);
     assert_once(bodies(&everything(&queues[1]).await), posted);
     assert_counted(&queues).await;
-    assert_counted(&graves).await;
+    assert_counted(&dlqs).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,4 +1,4 @@
-//! That nothing is asked of the server without an index, and what is left of a queue that is gone.
+//! Every command uses an index, and no data of dropped queues is left.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -28,13 +28,13 @@ const COLLECTIONS: [&str; 7] = [
     "pool_queues",
     "pool_buckets",
     "pool_claims",
-    "pool_lines",
-    "pool_windows",
-    "pool_parcels",
-    "pool_refuse",
+    "pool_ordering_keys",
+    "pool_deduplication",
+    "pool_transfers",
+    "pool_garbage",
 ];
 
-/// What was asked of the server, in words: each kind once.
+/// Checks all recorded commands, and returns the kinds of commands that there were.
 async fn assert_all_by_index(database: &Database) -> BTreeSet<String> {
     let mut kinds = BTreeSet::new();
     let mut wrong = Vec::new();
@@ -60,7 +60,7 @@ async fn assert_all_by_index(database: &Database) -> BTreeSet<String> {
     kinds
 }
 
-/// Two nodes that use a pool in all ways, one after the other.
+/// Uses a pool in all ways through two nodes, one after the other.
 async fn exercised(server: &Mongo, name: &str) -> ([TestPool; 2], Vec<TestQueue>) {
     let nodes = [node(server, name).await, node(server, name).await];
     let queues = exercise(&nodes[0]).await;
@@ -80,7 +80,7 @@ async fn exercised(server: &Mongo, name: &str) -> ([TestPool; 2], Vec<TestQueue>
 async fn every_command_is_carried_out_by_its_index(server: &Mongo) {
     let name = own_database();
     let database = bare(server, &name).await;
-    // The indexes are there before anything is written down.
+    // Creates the indexes before commands are recorded.
     node(server, &name).await.queue().await;
     database.run_command(doc! { "profile": 0 }).await.unwrap();
     database.create_collection("system.profile").capped(true).size(256 << 20).await.unwrap();
@@ -105,7 +105,7 @@ async fn every_command_is_carried_out_by_its_index_without_a_set() {
     every_command_is_carried_out_by_its_index(standalone()).await;
 }
 
-/// What a collection still holds of a queue, but for what the server collects by itself.
+/// Returns the documents of a collection, except those that a TTL index will delete.
 async fn left(database: &Database, collection: &str) -> Vec<Document> {
     let all = database.collection::<Document>(collection);
     let filter = doc! { "garbage_at": { "$exists": false } };

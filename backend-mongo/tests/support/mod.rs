@@ -1,4 +1,4 @@
-//! What the tests share: servers, each with any number of databases.
+//! Servers that the tests share. Each test uses a database of its own.
 
 pub(crate) mod plans;
 
@@ -10,31 +10,31 @@ use std::sync::{
 use backend_mongo::MongoOptions;
 use test_servers::mongo::Mongo;
 
-/// A server without a replica set.
+/// Returns a server without a replica set.
 pub(crate) fn standalone() -> &'static Mongo {
     static SERVER: OnceLock<Mongo> = OnceLock::new();
     SERVER.get_or_init(|| Mongo::standalone(&[]))
 }
 
-/// A replica set of one member.
+/// Returns a replica set of one member.
 pub(crate) fn single() -> &'static Mongo {
     static SERVER: OnceLock<Mongo> = OnceLock::new();
     SERVER.get_or_init(|| Mongo::replica_set(1, &[]))
 }
 
-/// A replica set of three members.
+/// Returns a replica set of three members.
 pub(crate) fn triple() -> &'static Mongo {
     static SERVER: OnceLock<Mongo> = OnceLock::new();
     SERVER.get_or_init(|| Mongo::replica_set(3, &[]))
 }
 
-/// The name of a database that nobody else uses.
+/// Returns the name of an unused database.
 pub(crate) fn own_database() -> String {
     static DATABASES: AtomicUsize = AtomicUsize::new(0);
     format!("test-{}", DATABASES.fetch_add(1, Ordering::Relaxed))
 }
 
-/// How to open a database. A busy machine is no reason to fail.
+/// Returns options with a timeout that suits a busy machine.
 pub(crate) fn options(server: &Mongo, database: &str) -> MongoOptions {
     let uri = server.uri_of(database);
     let mark = if uri.contains('?') { '&' } else { '?' };

@@ -1,4 +1,4 @@
-//! How a server carries out commands, and whether it does so by an index.
+//! Records the commands that a server executes, and checks their query plans.
 
 use mongodb::{
     Client, Database,
@@ -6,7 +6,7 @@ use mongodb::{
 };
 use test_servers::mongo::Mongo;
 
-/// What a command has in it that is not about what is asked.
+/// Fields of a command that do not belong to its query.
 const ENVELOPE: [&str; 10] = [
     "$db",
     "$clusterTime",
@@ -20,17 +20,17 @@ const ENVELOPE: [&str; 10] = [
     "writeConcern",
 ];
 
-/// A database as a client without any options of ours sees it.
+/// Returns a database through a client with the driver's defaults.
 pub(crate) async fn bare(server: &Mongo, name: &str) -> Database {
     Client::with_uri_str(server.uri()).await.unwrap().database(name)
 }
 
-/// Lets the server write down each command that it carries out.
+/// Starts to record the commands that the server executes.
 pub(crate) async fn record(database: &Database) {
     database.run_command(doc! { "profile": 2 }).await.unwrap();
 }
 
-/// The commands that were written down and ask a collection for something, oldest first.
+/// Stops recording, and returns the queries and writes of a collection, oldest first.
 pub(crate) async fn recorded(database: &Database, collection: &str) -> Vec<Document> {
     database.run_command(doc! { "profile": 0 }).await.unwrap();
     let profile = database.collection::<Document>("system.profile");
@@ -42,7 +42,7 @@ pub(crate) async fn recorded(database: &Database, collection: &str) -> Vec<Docum
         let entry = cursor.deserialize_current().unwrap();
         let mut command = entry.get_document("command").unwrap().clone();
         let (verb, _) = command.iter().next().unwrap();
-        // Updates and deletions are written down one by one, without the command around.
+        // Updates and deletions are recorded one by one, without their command.
         if command.contains_key("q") {
             if let Ok(hint) = command.get_document("hint").and_then(|hint| hint.get_str("$hint")) {
                 let hint = hint.to_owned();
@@ -63,7 +63,7 @@ pub(crate) async fn recorded(database: &Database, collection: &str) -> Vec<Docum
     commands
 }
 
-/// Checks that a command is carried out by this index, and looks at no document that it need not.
+/// Checks that a command uses this index, without a collection scan or a sort.
 pub(crate) async fn assert_by_index(database: &Database, command: &Document, index: &str) {
     let plan = explain(database, command).await;
     assert_eq!(plan.indexes, [index], "{command} is carried out by {plan:?}");
@@ -71,14 +71,14 @@ pub(crate) async fn assert_by_index(database: &Database, command: &Document, ind
     assert!(!plan.stages.iter().any(|stage| stage == "SORT"), "{command}: {plan:?}");
 }
 
-/// How the planner carries out a command.
+/// The stages and indexes of a query plan.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) stages: Vec<String>,
     pub(crate) indexes: Vec<String>,
 }
 
-/// Asks the planner for the plan that it chose.
+/// Returns the winning plan of a command.
 pub(crate) async fn explain(database: &Database, command: &Document) -> Plan {
     let mut command = command.clone();
     for name in ENVELOPE {
@@ -92,7 +92,7 @@ pub(crate) async fn explain(database: &Database, command: &Document) -> Plan {
     plan
 }
 
-/// Finds all stages and indexes within winning plans.
+/// Collects all stages and indexes of winning plans.
 fn collect(value: &Bson, name: &str, plan: &mut Plan) {
     match value {
         Bson::Document(document) => {

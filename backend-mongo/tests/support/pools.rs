@@ -1,4 +1,4 @@
-//! Pools on servers that the tests share.
+//! Pools on the shared servers.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use test_servers::mongo::Mongo;
 
 use crate::support::options;
 
-/// A node: a pool on a database that others may use as well.
+/// Opens a pool on a database; several nodes may share it.
 pub(crate) async fn node(server: &Mongo, database: &str) -> TestPool {
     TestPool::new(Arc::new(MongoPool::open(options(server, database)).await.unwrap()))
 }
 
-/// A node with these options.
+/// Opens a pool with the options of a URI.
 pub(crate) async fn node_of(uri: &str) -> TestPool {
     TestPool::new(Arc::new(MongoPool::open(MongoOptions::parse(uri).unwrap()).await.unwrap()))
 }

@@ -1,4 +1,5 @@
-//! What the pool and the catalog do when the primary of a set of three dies, steps down, or hangs.
+//! The pool and the catalog when the primary of a replica set of three is killed, steps down, or
+//! hangs.
 
 mod registry;
 
@@ -13,16 +14,16 @@ use test_servers::mongo::Mongo;
 use self::registry::Registry;
 use crate::pools::node_of;
 
-/// After how long without a primary the others elect one.
+/// After how long without a primary the members elect a new one.
 const ELECTION: Duration = Duration::from_secs(2);
-/// How long it takes then until all is as before.
+/// How long the recovery after an election takes.
 const RECOVERY: Duration = Duration::from_secs(2);
-/// What a busy machine takes more.
+/// How much longer a busy machine takes.
 const SLACK: Duration = Duration::from_secs(6);
-/// How long calls may take in all, and one attempt half of it, by the options of the tests.
+/// The timeout of a call in these tests; one attempt may take half of it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Two nodes on a set, and clients of both at work on two queues and the catalog.
+/// Two nodes on a replica set, with clients at work on two queues and the catalog.
 struct Scene {
     servers: Mongo,
     _nodes: [TestPool; 2],
@@ -50,14 +51,13 @@ impl Scene {
         Self { servers, _nodes: nodes, queues, load, registry }
     }
 
-    /// Waits until all clients have done some more.
+    /// Waits until all clients have made progress.
     async fn goes_on(&self) {
         self.load.acknowledges(200).await;
         self.registry.writes(20).await;
     }
 
-    /// Ends the clients and checks what they saw; answers the longest time without an acknowledged
-    /// post.
+    /// Stops the clients, and checks that no acknowledged message was lost.
     async fn end(self) -> Story {
         let story = self.load.stop().await;
         story.assert_whole(&self.queues).await;
@@ -106,7 +106,7 @@ async fn when_the_primary_steps_down_nothing_is_lost_and_all_goes_on_by_itself()
         scene.servers.wait_until_whole();
     }
     let story = scene.end().await;
-    // Another one is elected at once.
+    // A new primary is elected at once.
     let most = RECOVERY + SLACK;
     assert!(story.longest_gap() < most, "nothing was posted for {:?}", story.longest_gap());
 }
@@ -119,13 +119,13 @@ async fn a_primary_that_hangs_is_replaced_and_does_no_harm_when_it_goes_on() {
         scene.servers.pause(old);
         scene.goes_on().await;
         assert_ne!(scene.servers.primary(), old);
-        // It takes itself for the primary until the others tell it otherwise.
+        // It considers itself the primary until it hears from the others.
         scene.servers.resume(old);
         scene.goes_on().await;
         scene.servers.wait_until_whole();
     }
     let story = scene.end().await;
-    // What was sent to it is given up first.
+    // Commands that were sent to the old primary time out first.
     let most = ELECTION.max(TIMEOUT / 2) + RECOVERY + SLACK;
     assert!(story.longest_gap() < most, "nothing was posted for {:?}", story.longest_gap());
 }

@@ -1,4 +1,4 @@
-//! Clients that create and change queues in the catalog, and what they saw.
+//! Clients that create and change queues in the catalog, and record the results.
 
 use std::{
     sync::{
@@ -20,8 +20,7 @@ use tokio::{sync::watch, task::JoinSet, time::Instant};
 /// How many clients there are.
 const CLIENTS: usize = 2;
 
-/// Queues of the catalog, each with what the last acknowledged write made of it, and whether one
-/// that was refused came after it.
+/// Queues after their last acknowledged write, and whether a failed write followed it.
 type Known = Vec<(QueueRecord, bool)>;
 
 pub(crate) struct Registry {
@@ -50,7 +49,7 @@ impl Registry {
         soon(self.written.subscribe().wait_for(|written| *written >= goal)).await.unwrap();
     }
 
-    /// Ends the clients and checks that nothing acknowledged was lost; answers the longest time
+    /// Stops the clients, and checks that no acknowledged write was lost. Returns the longest time
     /// without an acknowledged write.
     pub(crate) async fn end(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);

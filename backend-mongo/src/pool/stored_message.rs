@@ -1,4 +1,4 @@
-//! What a bucket says of one message.
+//! A message as its bucket stores it.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use storage_traits::{
 
 use crate::error::unexpected;
 
-/// Where a message stands.
+/// The delivery state of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) enum State {
-    /// Free, without an ordering key.
+    /// Can be claimed; has no ordering key.
     #[default]
     #[serde(rename = "r")]
     Ready,
@@ -27,34 +27,34 @@ pub(super) enum State {
     /// Held by a claim.
     #[serde(rename = "c")]
     Claimed,
-    /// Free, with an ordering key.
-    #[serde(rename = "l")]
-    InLine,
-    /// Kept for groups that start later or move back.
+    /// Can be claimed if its ordering key is available.
     #[serde(rename = "k")]
+    ReadyKeyed,
+    /// In the retention log: kept for groups that are created or moved back later.
+    #[serde(rename = "t")]
     Retained,
 }
 
-/// A message, but for its position and its body. The names are short, since there is one for each
-/// message; what is usual is left out.
+/// A message without its position and its body. Field names are short, because each message repeats
+/// them; default values are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Slot {
+pub(super) struct StoredMessage {
     #[serde(rename = "s", default, skip_serializing_if = "is_ready")]
     pub(super) state: State,
     #[serde(rename = "e")]
     pub(super) expires_at: i64,
     #[serde(rename = "p")]
     pub(super) posted_at: i64,
-    /// If it is not when the message was posted.
+    /// When it becomes visible, if that is not the time of the post.
     #[serde(rename = "v", default, skip_serializing_if = "Option::is_none")]
     pub(super) visible: Option<i64>,
     /// Seconds.
     #[serde(rename = "t")]
     pub(super) ttl: i64,
-    /// When the claim that holds it lapses.
+    /// When the claim that holds it expires.
     #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
-    pub(super) held_until: Option<i64>,
-    /// The claim that holds it, or the last one that did and let it lapse.
+    pub(super) claim_expires_at: Option<i64>,
+    /// The claim that holds it, or the last one that expired while holding it.
     #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
     pub(super) claim: Option<Uuid>,
     #[serde(rename = "n", default, skip_serializing_if = "is_zero")]
@@ -79,17 +79,17 @@ const fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-impl Slot {
-    /// A message that is posted at `now`, in the state that it has then.
+impl StoredMessage {
+    /// Creates a message that is posted at `now`, in its initial state.
     pub(super) fn new(client: &ClientId, message: &NewMessage, now: Timestamp) -> Self {
         let (visible_at, expires_at) = message.lifetime(now);
-        let mut slot = Self {
+        let mut message = Self {
             state: State::Ready,
             expires_at: expires_at.as_millis(),
             posted_at: now.as_millis(),
             visible: None,
             ttl: whole_seconds(message.ttl),
-            held_until: None,
+            claim_expires_at: None,
             claim: None,
             claim_count: 0,
             client: client.as_str().to_owned(),
@@ -97,27 +97,27 @@ impl Slot {
             origin: None,
             checksum: message.checksum.clone(),
         };
-        slot.set_visible_at(visible_at.as_millis());
-        slot.state = slot.first_state(now);
-        slot
+        message.set_visible_at(visible_at.as_millis());
+        message.state = message.initial_state(now);
+        message
     }
 
-    /// Where a message stands that nobody has claimed yet.
-    pub(super) fn first_state(&self, now: Timestamp) -> State {
-        if self.visible_at() > now.as_millis() { State::Delayed } else { self.free_state() }
+    /// Returns the state of a message that was never claimed.
+    pub(super) fn initial_state(&self, now: Timestamp) -> State {
+        if self.visible_at() > now.as_millis() { State::Delayed } else { self.ready_state() }
     }
 
-    /// Where it stands when it is free.
-    pub(super) const fn free_state(&self) -> State {
-        if self.key.is_some() { State::InLine } else { State::Ready }
+    /// Returns the state of a message that can be claimed.
+    pub(super) const fn ready_state(&self) -> State {
+        if self.key.is_some() { State::ReadyKeyed } else { State::Ready }
     }
 
     pub(super) fn visible_at(&self) -> i64 {
         self.visible.unwrap_or(self.posted_at)
     }
 
-    pub(super) fn set_visible_at(&mut self, moment: i64) {
-        self.visible = (moment != self.posted_at).then_some(moment);
+    pub(super) fn set_visible_at(&mut self, time: i64) {
+        self.visible = (time != self.posted_at).then_some(time);
     }
 
     pub(super) fn claim(&self) -> Option<ClaimId> {
@@ -128,32 +128,32 @@ impl Slot {
         self.claim = claim.map(|id| Uuid::from_bytes(id.to_bytes()));
     }
 
-    /// The live claim that holds it.
+    /// Returns the live claim that holds it.
     pub(super) fn holder(&self, now: Timestamp) -> Option<ClaimId> {
-        let held = self.state == State::Claimed && self.due() > now.as_millis();
+        let held = self.state == State::Claimed && self.next_transition() > now.as_millis();
         self.claim().filter(|_| held)
     }
 
-    /// When time alone frees or ends it.
-    pub(super) fn due(&self) -> i64 {
-        let frees = match self.state {
+    /// Returns when time alone makes it ready or expires it.
+    pub(super) fn next_transition(&self) -> i64 {
+        let transition = match self.state {
             State::Delayed => self.visible_at(),
-            State::Claimed => self.held_until.unwrap_or(self.expires_at),
+            State::Claimed => self.claim_expires_at.unwrap_or(self.expires_at),
             _ => self.expires_at,
         };
-        frees.min(self.expires_at)
+        transition.min(self.expires_at)
     }
 
-    pub(super) const fn is_over(&self, now: Timestamp) -> bool {
+    pub(super) const fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at <= now.as_millis()
     }
 
-    /// Whether others of its key wait for it: it is claimed, or it waits for a retry.
-    pub(super) fn is_busy(&self) -> bool {
+    /// Returns whether it blocks its ordering key: it is claimed, or waits for a retry.
+    pub(super) fn is_in_flight(&self) -> bool {
         self.state == State::Claimed || (self.state == State::Delayed && self.claim_count > 0)
     }
 
-    /// Whether it is not visible yet and nobody has ever claimed it.
+    /// Returns whether it is not visible yet and was never claimed.
     pub(super) fn is_scheduled(&self, now: Timestamp) -> bool {
         self.state == State::Delayed && self.claim_count == 0 && self.visible_at() > now.as_millis()
     }
@@ -162,8 +162,13 @@ impl Slot {
         deserialize_from_slice(raw.as_bytes()).map_err(unexpected)
     }
 
-    /// The message, its body aside.
-    pub(super) fn message(&self, queue: Incarnation, sequence: i64, body: Body) -> Result<Message> {
+    /// Returns the message with this body.
+    pub(super) fn to_message(
+        &self,
+        queue: Incarnation,
+        sequence: i64,
+        body: Body,
+    ) -> Result<Message> {
         Ok(Message {
             id: message_id(queue, sequence)?,
             posted_at: Timestamp::from_millis(self.posted_at),
@@ -187,8 +192,8 @@ pub(super) fn message_id(queue: Incarnation, sequence: i64) -> Result<MessageId>
     Ok(MessageId { incarnation: queue, sequence })
 }
 
-/// A count as it is stored.
-pub(super) fn number(count: usize) -> i64 {
+/// Converts a count to the type that is stored.
+pub(super) fn to_i64(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 

@@ -1,4 +1,4 @@
-//! The stored form of a queue, and its indexes.
+//! The document of a queue, and its indexes.
 
 use std::time::Duration;
 
@@ -14,18 +14,17 @@ use storage_traits::{
 
 use crate::{error::unexpected, indexes::Index};
 
-/// The collection.
 pub(super) const QUEUES: &str = "catalog_queues";
 
 const LIVE: &str = "live_queues";
 const CHANGES: &str = "changes";
-const GONE: &str = "gone";
+const DELETED: &str = "deleted";
 
-/// How long the feed can tell that a queue was deleted.
-pub(super) const GONE_KEPT: Duration = Duration::from_hours(1);
+/// How long a deleted queue stays in the change feed.
+pub(super) const TOMBSTONE_TTL: Duration = Duration::from_hours(1);
 
-pub(super) const INDEXES: [Index; 3] = [
-    // Covers a count. A queue that is gone is not in it, so its name is free at once.
+pub(super) const INDEXES: &[Index] = &[
+    // Covers a count. A deleted queue is not in it, so its name can be used again at once.
     Index {
         collection: QUEUES,
         name: LIVE,
@@ -35,7 +34,7 @@ pub(super) const INDEXES: [Index; 3] = [
             IndexOptions::builder().unique(true).partial_filter_expression(live).build()
         },
     },
-    // Covers a read of the feed. A queue that was only created is not in it.
+    // Covers a read of the change feed. A queue that was never changed is not in it.
     Index {
         collection: QUEUES,
         name: CHANGES,
@@ -47,9 +46,9 @@ pub(super) const INDEXES: [Index; 3] = [
     },
     Index {
         collection: QUEUES,
-        name: GONE,
-        keys: || doc! { "gone_at": 1 },
-        options: || IndexOptions::builder().expire_after(GONE_KEPT).build(),
+        name: DELETED,
+        keys: || doc! { "deleted_at": 1 },
+        options: || IndexOptions::builder().expire_after(TOMBSTONE_TTL).build(),
     },
 ];
 
@@ -65,29 +64,34 @@ pub(super) fn by_change() -> Hint {
     Hint::Name(CHANGES.to_owned())
 }
 
-/// One life of a queue. What changes it also sets `changed`, to the server's time, and what ends it
-/// sets `gone_at`, which only the server reads.
+/// One incarnation of a queue. An update or deletion also sets `changed` to the server's time, and
+/// a deletion sets `deleted_at`, which only the server's TTL index reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Life {
+pub(super) struct QueueDocument {
     /// The incarnation.
     #[serde(rename = "_id")]
     pub(super) id: i64,
     pub(super) project: String,
     pub(super) name: String,
-    /// JSON as text, since names in documents have rules of their own.
+    /// JSON text: field names of documents are restricted.
     pub(super) metadata: String,
     pub(super) version: i64,
     /// Milliseconds since 1970.
     pub(super) created_at: i64,
     pub(super) live: bool,
-    /// Drawn by who created it, and by who changed it last: a call that is repeated finds out by
-    /// it that it was carried out before.
-    pub(super) birth: i64,
-    pub(super) stamp: Option<i64>,
+    /// Random tokens of the creation and of the last change. A call whose write was repeated
+    /// recognizes its own by them.
+    pub(super) creation_token: i64,
+    pub(super) update_token: Option<i64>,
 }
 
-impl Life {
-    pub(super) fn new(key: &QueueKey, metadata: &Metadata, now: Timestamp, birth: i64) -> Self {
+impl QueueDocument {
+    pub(super) fn new(
+        key: &QueueKey,
+        metadata: &Metadata,
+        now: Timestamp,
+        creation_token: i64,
+    ) -> Self {
         Self {
             id: Incarnation::generate(now).get(),
             project: key.project.as_str().to_owned(),
@@ -96,12 +100,12 @@ impl Life {
             version: 1,
             created_at: now.as_millis(),
             live: true,
-            birth,
-            stamp: None,
+            creation_token,
+            update_token: None,
         }
     }
 
-    /// The queue with this name now.
+    /// Returns the filter for the existing queue with this name.
     pub(super) fn filter(key: &QueueKey) -> Document {
         doc! { "project": key.project.as_str(), "live": true, "name": key.name.as_str() }
     }
