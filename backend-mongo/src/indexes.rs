@@ -1,5 +1,8 @@
 //! Indexes. Each query names the index that it uses.
 
+use std::collections::BTreeMap;
+
+use futures_util::future::try_join_all;
 use mongodb::{
     IndexModel,
     bson::Document,
@@ -52,10 +55,18 @@ impl Index {
 /// [`Unexpected`](storage_traits::StoreError::Unexpected) if another index has the name of one of
 /// them, or its keys with other options.
 pub(crate) async fn ensure(server: &Server, indexes: &'static [Index]) -> Result<()> {
+    let mut by_collection: BTreeMap<&str, Vec<&'static Index>> = BTreeMap::new();
     for index in indexes {
-        create(server, index).await?;
+        by_collection.entry(index.collection).or_default().push(index);
     }
-    Ok(())
+    // Each index waits for a majority; those of different collections wait at the same time.
+    let create = |indexes: Vec<&'static Index>| async move {
+        for index in indexes {
+            create(server, index).await?;
+        }
+        Ok(())
+    };
+    try_join_all(by_collection.into_values().map(create)).await.map(drop)
 }
 
 async fn create(server: &Server, index: &Index) -> Result<()> {
