@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn what_is_acknowledged_is_read_whatever_the_concerns() {
+async fn acknowledged_writes_are_read_with_all_concerns() {
     for query in [
         "readConcernLevel=linearizable",
         "readConcernLevel=local",

@@ -42,7 +42,7 @@ impl Doubtful {
 }
 
 #[tokio::test]
-async fn doubt_about_a_write_does_not_change_its_answer() {
+async fn a_write_with_an_unknown_outcome_returns_its_result() {
     let node = Doubtful::new().await;
     let start = node.catalog.changes(None).await.unwrap().next;
 

@@ -71,7 +71,7 @@ async fn every_command_is_carried_out_by_its_index() {
 }
 
 #[tokio::test]
-async fn the_planner_says_when_there_is_no_index() {
+async fn a_query_without_an_index_is_detected() {
     let database = bare(standalone(), &own_database()).await;
     database.collection(QUEUES).insert_one(doc! { "a": 1 }).await.unwrap();
     let plan = explain(&database, &doc! { "find": QUEUES, "filter": { "a": 1 } }).await;
@@ -79,7 +79,7 @@ async fn the_planner_says_when_there_is_no_index() {
 }
 
 #[tokio::test]
-async fn indexes_are_made_once() {
+async fn indexes_are_created_once() {
     let name = own_database();
     for _ in 0..2 {
         catalog_of(triple(), &name).await;
@@ -91,7 +91,7 @@ async fn indexes_are_made_once() {
 }
 
 #[tokio::test]
-async fn another_index_in_the_place_of_one_is_refused() {
+async fn a_conflicting_index_is_rejected() {
     for (name, keys) in [("live_queues", doc! { "a": 1 }), ("mine", doc! { "deleted_at": 1 })] {
         let database_name = own_database();
         let database = bare(standalone(), &database_name).await;
@@ -109,7 +109,7 @@ async fn another_index_in_the_place_of_one_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_left_of_a_deleted_queue_is_collected() {
+async fn deleted_queues_are_removed_by_the_server() {
     let name = own_database();
     let catalog = catalog_of(single(), &name).await;
     catalog.create(&key("q"), &Metadata::default(), now()).await.unwrap();

@@ -81,7 +81,7 @@ async fn a_name_is_free_as_soon_as_its_queue_is_deleted() {
 }
 
 #[tokio::test]
-async fn a_position_of_another_node_or_of_none_means_everything() {
+async fn an_unknown_position_returns_everything() {
     let [one, two] = two_nodes().await;
     let foreign = one.changes(None).await.unwrap().next;
     for token in [foreign, ChangeToken::new(0), ChangeToken::new(i64::MAX)] {

@@ -521,7 +521,7 @@ fn after_a_node_has_crashed_another_finds_all_or_nothing_without_a_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_swept_of_a_group_does_not_hide_the_queue() {
+async fn garbage_of_a_group_does_not_hide_the_queue() {
     let pool = node(single(), &own_database()).await;
     let queue = pool.queue().await;
     queue.group("g", StartPoint::Start).await;

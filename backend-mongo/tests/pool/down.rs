@@ -109,7 +109,7 @@ async fn a_pool_closes_in_time_though_its_server_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_hung_server_is_answered_for_in_time_and_used_again() {
+async fn calls_to_a_hung_server_end_in_time_and_it_is_used_again() {
     let server = Mongo::standalone(&[]);
     let pool = node_of(&uri(&server)).await;
     let (queues, probe) = ([pool.queue().await], pool.queue().await);

@@ -331,7 +331,7 @@ async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_tim
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_two_nodes_post_with_one_id_is_stored_once() {
+async fn a_deduplication_id_that_two_nodes_post_is_stored_once() {
     const IDS: usize = 100;
     let (_nodes, queues) = two_nodes().await;
     let posted = on_each(&queues, 2, |queue, number| async move {

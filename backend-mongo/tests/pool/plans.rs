@@ -118,7 +118,7 @@ async fn left(database: &Database, collection: &str) -> Vec<Document> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_left_of_queues_that_are_gone() {
+async fn no_data_of_dropped_queues_is_left() {
     let name = own_database();
     let database = bare(single(), &name).await;
     let (nodes, queues) = exercised(single(), &name).await;

@@ -103,13 +103,13 @@ impl Victim {
     }
 
     /// Lets commands with this name fail.
-    fn mistreat(&self, command: &str, mode: impl Into<Bson>, how: Document) {
+    fn inject(&self, command: &str, mode: impl Into<Bson>, how: Document) {
         let mut data = doc! { "failCommands": [command], "appName": &self.name };
         data.extend(how);
         configure(self.lent.server, mode, data);
     }
 
-    fn relent(&self) {
+    fn stop_injecting(&self) {
         configure(self.lent.server, "off", doc! {});
     }
 
@@ -174,7 +174,7 @@ async fn in_all_ways<F: Future<Output = ()>>(case: impl Fn(&'static str, Documen
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_refused_at_first_is_done_once() {
+async fn commands_that_fail_at_first_take_effect_once() {
     // After some errors the driver waits for a second before it uses the server again.
     let cases = ways()
         .into_iter()
@@ -196,40 +196,40 @@ async fn refused_at_first(way: &str, how: Document, command: &str) {
         (number - n..number).map(|n| format!("\"{n}\"")).collect()
     };
     let (plain, compared, keys) = (new(3), new(2), new(2));
-    victim.mistreat(command, doc! { "times": 2 }, how.clone());
+    victim.inject(command, doc! { "times": 2 }, how.clone());
     queue.post(plain.iter().map(|body| message(body)).collect()).await;
-    victim.mistreat(command, doc! { "times": 2 }, how.clone());
+    victim.inject(command, doc! { "times": 2 }, how.clone());
     queue.post(compared.iter().map(|it| deduplicated(it.trim_matches('"'), it)).collect()).await;
     queue.post(keys.iter().map(|body| keyed("k", body)).collect()).await;
     expected.extend([plain, compared, keys].concat());
-    victim.mistreat(command, doc! { "times": 2 }, how.clone());
+    victim.inject(command, doc! { "times": 2 }, how.clone());
     let claim = queue.take(4).await;
     assert_eq!(claim.messages.len(), 4, "{way}, {command}");
-    victim.mistreat(command, doc! { "times": 2 }, how.clone());
+    victim.inject(command, doc! { "times": 2 }, how.clone());
     let (first, last) = claim.messages.split_at(2);
     let said: Vec<_> = first.iter().map(|it| ack(it.id)).collect();
     let answers = queue.acknowledge(claim.id, &said).await;
     assert_eq!(answers, [AckResult::Applied; 2], "{way}, {command}");
     expected.retain(|body| !bodies(first).contains(body));
-    victim.mistreat(command, doc! { "times": 2 }, how.clone());
+    victim.inject(command, doc! { "times": 2 }, how.clone());
     let held = queue.get_claim(claim.id).await.unwrap();
     assert_eq!(bodies(&held.messages), bodies(last), "{way}, {command}");
     queue.release(claim.id).await;
-    victim.mistreat(command, doc! { "times": 2 }, how.clone());
+    victim.inject(command, doc! { "times": 2 }, how.clone());
     let popped = queue.pop(1).await;
     assert_eq!(popped.len(), 1, "{way}, {command}");
     expected.retain(|body| !bodies(&popped).contains(body));
-    victim.relent();
+    victim.stop_injecting();
     println!("{way} of {command}: {:?}", start.elapsed());
     assert_holds(queue, &expected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_always_refused_is_answered_in_time_and_done_once_or_not_at_all() {
-    in_all_ways(what_is_always_refused_in).await;
+async fn calls_whose_commands_always_fail_end_in_time_and_take_effect_at_most_once() {
+    in_all_ways(always_refused).await;
 }
 
-async fn what_is_always_refused_in(way: &'static str, how: Document) {
+async fn always_refused(way: &'static str, how: Document) {
     let timeout = Duration::from_secs(1);
     let victim = Victim::new(timeout, "").await;
     let queue = &victim.queue;
@@ -242,7 +242,7 @@ async fn what_is_always_refused_in(way: &'static str, how: Document) {
         number += 1;
         queue.post(vec![message(&body), message(&kept)]).await;
         let claim = queue.take(1).await;
-        victim.mistreat(command, "alwaysOn", how.clone());
+        victim.inject(command, "alwaysOn", how.clone());
         let start = Instant::now();
         let posts =
             (queue.try_post(vec![message(&unsure)]), queue.try_post(vec![keyed("k", &unsure_too)]));
@@ -266,7 +266,7 @@ async fn what_is_always_refused_in(way: &'static str, how: Document) {
         if command == "findAndModify" {
             assert!(!posted && !appended && acknowledged.is_none(), "{way}: it was not refused");
         }
-        victim.relent();
+        victim.stop_injecting();
 
         // The pool recovers by itself.
         let again = format!("\"{number}-again\"");
@@ -315,7 +315,7 @@ async fn late(options: &str, command: &str, work: impl AsyncFnOnce(&TestQueue)) 
     let queue = &victim.queue;
     queue.post(vec![message("\"before\"")]).await;
     let how = doc! { "blockConnection": true, "blockTimeMS": 5_000 };
-    victim.mistreat(command, doc! { "times": 1 }, how);
+    victim.inject(command, doc! { "times": 1 }, how);
     let start = Instant::now();
     work(queue).await;
     // After these posts the node has recorded the outcome of the earlier ones.
@@ -337,7 +337,7 @@ async fn post_two(queue: &TestQueue) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_post_that_comes_late_once_more_is_not_stored_again() {
+async fn a_post_that_arrives_twice_is_stored_once() {
     let commands = ["findAndModify", "insert", "update"];
     join_all(commands.map(async |command| {
         assert_eq!(late("", command, post_two).await, ["\"last\""], "{command}");
@@ -348,7 +348,7 @@ async fn a_post_that_comes_late_once_more_is_not_stored_again() {
 /// Without retryable writes the server does not detect that a command was sent twice; neither does
 /// a standalone server.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_post_that_comes_late_once_more_is_not_stored_again_without_the_help_of_the_driver() {
+async fn a_post_that_arrives_twice_is_stored_once_without_retryable_writes() {
     let commands = ["findAndModify", "insert", "update"];
     join_all(commands.map(async |command| {
         let left = late("&retryWrites=false", command, post_two).await;
@@ -358,7 +358,7 @@ async fn a_post_that_comes_late_once_more_is_not_stored_again_without_the_help_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_step_that_comes_late_once_more_is_not_made_again() {
+async fn a_unit_of_work_that_arrives_twice_takes_effect_once() {
     let commands = ["findAndModify", "insert", "update", "delete"];
     join_all(commands.map(async |command| {
         let step = async |queue: &TestQueue| {
