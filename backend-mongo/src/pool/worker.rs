@@ -163,7 +163,7 @@ impl Worker {
         let groups = document.iter().flat_map(|document| &document.groups);
         let mut backfills =
             groups.filter_map(|(id, group)| Some((id.parse().ok()?, group.backfill?)));
-        // Backfills and other operations take turns.
+        // Backfills and other operations alternate, so that neither starves.
         self.backfilled_last = !self.backfilled_last;
         if self.backfilled_last
             && let Some((group_id, backfill)) = backfills.next()

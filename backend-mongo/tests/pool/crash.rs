@@ -243,13 +243,13 @@ impl Clients {
 }
 
 /// A node in a runtime of its own, which ends as abruptly as a process.
-struct Mortal {
+struct CrashingNode {
     runtime: Runtime,
     name: String,
     dies: Arc<AtomicBool>,
 }
 
-impl Mortal {
+impl CrashingNode {
     fn start(
         server: &'static Mongo,
         database: &str,
@@ -258,7 +258,7 @@ impl Mortal {
     ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
-        let name = format!("mortal-{database}-{}", clients.round);
+        let name = format!("node-{database}-{}", clients.round);
         let uri = server.uri_of(database);
         let mark = if uri.contains('?') { '&' } else { '?' };
         let uri = format!("{uri}{mark}timeoutMS=30000&appName={name}");
@@ -461,11 +461,11 @@ fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
             answered: watch::Sender::new(0),
             dies: Arc::default(),
         };
-        let mortal = Mortal::start(server, &name, &clients, &mut rng);
+        let node = CrashingNode::start(server, &name, &clients, &mut rng);
         let calls = 1 + rng.roll(150);
         let mut answered = clients.answered.subscribe();
         runtime.block_on(soon(answered.wait_for(|count| *count >= calls))).unwrap();
-        mortal.kill(&runtime, server);
+        node.kill(&runtime, server);
         let log = std::mem::take(&mut *clients.log());
         runtime.block_on(async {
             // A node that lived through the crash has a cache, a new one has none; both must see
