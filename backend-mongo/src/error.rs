@@ -94,7 +94,7 @@ pub(crate) const fn overloaded() -> StoreError {
     StoreError::Overloaded { backend: BACKEND }
 }
 
-/// Returns the error of a command that was carried out in part.
+/// Returns the error of a command that was executed in part.
 pub(crate) fn command_error(code: i32, reply: &Document) -> Error {
     let error = doc! { "code": code, "codeName": "", "errmsg": reply.to_string() };
     match deserialize_from_document::<CommandError>(error) {

@@ -206,8 +206,8 @@ impl Server {
     }
 
     /// Runs `attempt`, and repeats it with increasing pauses while its error is transient and the
-    /// timeout of a call has not passed. `attempt` must be idempotent: a failed one may have been
-    /// carried out.
+    /// timeout of a call has not passed. `attempt` must be idempotent: a failed one may have
+    /// been executed.
     ///
     /// # Errors
     /// [`Unavailable`](StoreError::Unavailable) if no attempt succeeded in time, or this is closed;

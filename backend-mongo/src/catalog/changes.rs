@@ -25,7 +25,7 @@ use super::{
 
 /// How many changes one query reads.
 const PAGE_SIZE: u32 = 1_000;
-/// How many queries one call makes at most. If there are more changes, the buffer starts anew.
+/// How many queries one call makes at most. If there are more changes, the buffer is cleared.
 const MAX_PAGES: usize = 50;
 /// How long a node may go without reading the feed: deletions disappear from it after
 /// [`TOMBSTONE_TTL`].

@@ -1,5 +1,5 @@
 //! Runs the operations on each queue of a node, one unit of work after the other. Operations that
-//! arrive while one is under way share the next.
+//! arrive while one is in progress share the next.
 
 use std::{
     collections::HashMap,

@@ -66,7 +66,7 @@ pub(crate) async fn recorded(database: &Database, collection: &str) -> Vec<Docum
 /// Checks that a command uses this index, without a collection scan or a sort.
 pub(crate) async fn assert_by_index(database: &Database, command: &Document, index: &str) {
     let plan = explain(database, command).await;
-    assert_eq!(plan.indexes, [index], "{command} is carried out by {plan:?}");
+    assert_eq!(plan.indexes, [index], "{command} is executed by {plan:?}");
     assert!(!plan.stages.iter().any(|stage| stage == "COLLSCAN"), "{command}: {plan:?}");
     assert!(!plan.stages.iter().any(|stage| stage == "SORT"), "{command}: {plan:?}");
 }
