@@ -162,8 +162,8 @@ impl Server {
         hello.get_datetime("localTime").copied().map_err(unexpected)
     }
 
-    /// Returns whether the primary was elected with this election id, so that it has all writes
-    /// that were acknowledged in its reply.
+    /// Returns whether the primary is still the one with this election id, and so has every write
+    /// that it acknowledged.
     pub(crate) async fn is_same_primary(&self, election_id: Option<ObjectId>) -> Result<bool> {
         // Writes to shards are acknowledged durably, and a standalone server has no election.
         if self.topology() != Topology::Set {
@@ -183,7 +183,7 @@ impl Server {
         self.info.initialized()
     }
 
-    /// Spawns a task that does not end with its caller's runtime.
+    /// Spawns a task on the runtime that opened this: it goes on when the caller is cancelled.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.runtime.spawn(task);
     }
@@ -235,7 +235,7 @@ impl Server {
             if !self.wait_before_retry(jitter(backoff), deadline).await {
                 return Err(match last {
                     Some(error) => store_error(error),
-                    None => unavailable("no answer in time"),
+                    None => unavailable("no response in time"),
                 });
             }
             backoff = MAX_BACKOFF.min(backoff * 2);

@@ -1,8 +1,8 @@
 //! The functions that run in the server.
 //!
-//! The sources are Lua with two additions, both replaced by literals before the server sees them,
-//! so they cost nothing in a call: expressions in double braces, see [`state_fields`], and the
-//! names of the constants of [`constants`] and [`crate::keys`].
+//! The sources are Lua with two additions, both replaced before the server sees them, so they cost
+//! nothing in a call: expressions in double braces become Lua code, see [`state_fields`], and the
+//! names of the constants of [`constants`] and [`crate::keys`] become literals.
 
 pub(crate) mod constants;
 mod state_fields;

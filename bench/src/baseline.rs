@@ -1,5 +1,5 @@
-//! Runs a baseline without HTTP in a process of its own: it starts as fresh as a service does, and a
-//! delay of syncs applies to it as to a service.
+//! Runs a baseline without HTTP in a process of its own: it starts as fresh as a service does, and
+//! a delay of syncs applies to it as to a service.
 
 use std::env::current_exe;
 

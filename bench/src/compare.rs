@@ -1,5 +1,5 @@
-//! `compare`: the service against the baselines. Every round runs each program once on a new database,
-//! so that changes in the speed of the machine affect all of them.
+//! `compare`: the service against the baselines. Every round runs each program once on a new
+//! database, so that changes in the speed of the machine affect all of them.
 
 use std::time::Duration;
 

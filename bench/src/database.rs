@@ -1,7 +1,7 @@
 //! The tables of the baselines that store posts in SQLite.
 //!
-//! There is no index besides the keys, no claim and no sequence. The baselines do less work than the
-//! service, so the comparison favours them.
+//! There is no index besides the keys, no claim and no sequence. The baselines do less work than
+//! the service, so the comparison favours them.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `depth`: compares the cost of post, claim and delete in a long queue and in a short one.
 //!
-//! Both queues are on one server and are loaded in turn. Each worker posts a message, claims one and
-//! deletes it, so that the queues keep their lengths.
+//! Both queues are on one server and are loaded in turn. Each worker posts a message, claims one
+//! and deletes it, so that the queues keep their lengths.
 
 use std::sync::Arc;
 use std::time::Duration;

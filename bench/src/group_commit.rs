@@ -1,6 +1,6 @@
 //! `group-commit`: the upper limit of posts to one SQLite file, without HTTP. One writer takes all
-//! queued posts, stores them in one transaction with one statement, and reports them as stored after
-//! the commit.
+//! queued posts, stores them in one transaction with one statement, and reports them as stored
+//! after the commit.
 
 use std::path::Path;
 use std::thread;

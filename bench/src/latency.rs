@@ -1,7 +1,8 @@
 //! End-to-end latency: the time from the start of a post to the claim that returns its message.
 //!
-//! Posts are sent on a schedule that does not depend on the server. Consumers claim by long polling.
-//! Both are tasks of one process, so the time in the body and the time of the claim share a clock.
+//! Posts are sent on a schedule that does not depend on the server. Consumers claim by long
+//! polling. Both are tasks of one process, so the time in the body and the time of the claim share
+//! a clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

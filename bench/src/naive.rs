@@ -1,8 +1,8 @@
 //! `naive`: a simple implementation of posts. It has the same web framework and the same API for a
 //! post, and commits one transaction per post on a pool of four connections.
 //!
-//! It has no projects and no limits, and its ids are row numbers. It does less work than the service,
-//! so the comparison favours it.
+//! It has no projects and no limits, and its ids are row numbers. It does less work than the
+//! service, so the comparison favours it.
 
 use std::env::current_exe;
 use std::path::{Path, PathBuf};

@@ -30,7 +30,8 @@ impl Pool {
         task: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let permit = Arc::clone(&self.permits).acquire_owned().await?;
-        // All of this is in the blocking task, which runs to its end even if the caller is cancelled.
+        // All of this is in the blocking task, which runs to its end even if the caller is
+        // cancelled.
         let blocking = move || {
             let connection = self.lock()?.pop();
             let mut connection =

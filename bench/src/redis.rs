@@ -1,8 +1,8 @@
 //! `redis`: the service on Redis against direct calls of its Redis functions, and against OpenStack
 //! Zaqar on the same Redis.
 //!
-//! Every round runs each program once on an empty Redis, so that changes in the speed of the machine
-//! affect all of them.
+//! Every round runs each program once on an empty Redis, so that changes in the speed of the
+//! machine affect all of them.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

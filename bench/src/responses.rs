@@ -1,5 +1,5 @@
-//! Reads values from responses by searching the text. Parsing the JSON would cost the load generator
-//! more than a claim costs the server.
+//! Reads values from responses by searching the text. Parsing the JSON would cost the load
+//! generator more than a claim costs the server.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! `run-baseline`: the child process of [`baseline`](crate::baseline). It runs a baseline and prints
-//! the rows as JSON.
+//! `run-baseline`: the child process of [`baseline`](crate::baseline). It runs a baseline and
+//! prints the rows as JSON.
 
 use std::path::Path;
 

@@ -25,8 +25,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the service with this command and waits until it responds. Stores that the command does
-    /// not set are a database in `dir`.
+    /// Starts the service with this command and waits until it responds. Stores that the command
+    /// does not set are a database in `dir`.
     pub(crate) async fn start(mut command: Command, dir: &Path) -> Result<Self> {
         let (listen, metrics) = (free_address()?, free_address()?);
         let store = format!("sqlite:{}", dir.join("chapar.db").display());

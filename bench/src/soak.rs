@@ -1,5 +1,6 @@
-//! `soak`: checks that the memory of the server does not grow. First, a backlog is posted and consumed.
-//! Then workers post, claim and delete the same number of messages while the memory is sampled.
+//! `soak`: checks that the memory of the server does not grow. First, a backlog is posted and
+//! consumed. Then workers post, claim and delete the same number of messages while the memory is
+//! sampled.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! `startup`: the time from the start of the process to its first responses, on an empty store and on
-//! a full one. The pages of the full store are in the kernel's cache, as after a restart of the
+//! `startup`: the time from the start of the process to its first responses, on an empty store and
+//! on a full one. The pages of the full store are in the kernel's cache, as after a restart of the
 //! service but not of the machine.
 
 use std::path::Path;

@@ -1,12 +1,12 @@
 //! The cost of a file sync on this machine, and an option to increase it.
 //!
-//! Each post waits for a sync. The cost of a sync differs by more than a factor of ten between disks:
-//! a disk with a protected write cache returns before the data is on the medium. On such a disk, the
-//! baselines without HTTP are limited by the CPU, which the service shares with the load generator,
-//! and their ratio to the service is meaningless. `--sync-delay` makes the disk behave like a slower
-//! one: strace delays every sync of each measured program by the same time, and no other call. With
-//! `-D`, strace runs as a grandchild: the program remains the child process, so that signals reach
-//! it and /proc shows its usage.
+//! Each post waits for a sync. The cost of a sync differs by more than a factor of ten between
+//! disks: a disk with a protected write cache returns before the data is on the medium. On such a
+//! disk, the baselines without HTTP are limited by the CPU, which the service shares with the load
+//! generator, and their ratio to the service is meaningless. `--sync-delay` makes the disk behave
+//! like a slower one: strace delays every sync of each measured program by the same time, and no
+//! other call. With `-D`, strace runs as a grandchild: the program remains the child process, so
+//! that signals reach it and /proc shows its usage.
 
 use std::env::current_exe;
 use std::fs::File;

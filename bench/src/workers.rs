@@ -23,8 +23,8 @@ pub(crate) struct Workers<'a> {
 }
 
 impl Workers<'_> {
-    /// Runs the task with each worker and its number. Returns the sum of their statistics and the time
-    /// taken.
+    /// Runs the task with each worker and its number. Returns the sum of their statistics and the
+    /// time taken.
     pub(crate) async fn run<T>(
         &self,
         task: impl Fn(usize, Worker) -> T,
@@ -93,7 +93,8 @@ pub(crate) async fn drain(mut worker: Worker, single_deletes: bool) -> Result<St
 
 /// Claims and deletes until the time is up. Pauses after a claim without messages.
 pub(crate) async fn consume(mut worker: Worker, single_deletes: bool) -> Result<Stats> {
-    // Without a pause, consumers that are faster than the posters load the server with empty claims.
+    // Without a pause, consumers that are faster than the posters load the server with empty
+    // claims.
     const PAUSE: Duration = Duration::from_millis(1);
     while worker.has_time() {
         match worker.claim().await? {

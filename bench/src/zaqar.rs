@@ -37,8 +37,8 @@ impl ZaqarArgs {
         self.dir.is_some()
     }
 
-    /// Starts Zaqar on an empty store and waits until it responds. Only its first process is known, so
-    /// its usage is unknown.
+    /// Starts Zaqar on an empty store and waits until it responds. Only its first process is known,
+    /// so its usage is unknown.
     pub(crate) async fn start(&self, uri: &str, logs: &Path) -> Result<Server> {
         let dir = self.dir.as_ref().context("--zaqar is missing")?;
         let listen = free_address()?;

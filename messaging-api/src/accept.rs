@@ -35,8 +35,8 @@ pub(crate) fn error_form(accept: Option<&str>) -> Form {
     if xml > json { Form::Xml(media_type) } else { Form::Json }
 }
 
-/// Returns the quality that the most specific matching range of `accept` gives to a media type; 0 if
-/// no range matches.
+/// Returns the quality that the most specific matching range of `accept` gives to a media type; 0
+/// if no range matches.
 fn quality(accept: &str, kind: &str, subtype: &str) -> f32 {
     let mut best = (0, 0.0);
     for range in accept.split(',') {

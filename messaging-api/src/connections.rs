@@ -67,7 +67,8 @@ impl Connections {
         Self { start: Instant::now(), limit, next: AtomicU64::new(0), open: Mutex::default() }
     }
 
-    /// Returns the milliseconds since the start plus the limit, so that it is never below the limit.
+    /// Returns the milliseconds since the start plus the limit, so that it is never below the
+    /// limit.
     fn now(&self) -> u64 {
         let elapsed = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(BUSY / 2);
         self.limit.saturating_add(elapsed).min(BUSY - 1)

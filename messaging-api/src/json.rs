@@ -39,7 +39,8 @@ pub(crate) fn unparsable(why: impl std::fmt::Display) -> ApiError {
     ApiError::Body(format!("the body could not be parsed: {why}"))
 }
 
-/// Refuses integers beyond 64 bits and deep nesting, which the parsers accept. `json` is valid JSON.
+/// Refuses integers beyond 64 bits and deep nesting, which the parsers accept. `json` is valid
+/// JSON.
 pub(crate) fn within_bounds(json: &str) -> Result<(), ApiError> {
     if may_be_deep(json.as_bytes()) || has_long_number(json.as_bytes()) {
         walk(json)

@@ -82,8 +82,8 @@ impl Application {
         Ok(Self { api, admin, config, services, metrics, in_flight, connections })
     }
 
-    /// Serves until `stop` is cancelled. Then finishes the requests in flight, closes the stores and
-    /// returns.
+    /// Serves until `stop` is cancelled. Then finishes the requests in flight, closes the stores
+    /// and returns.
     ///
     /// # Errors
     /// If one of the two HTTP servers cannot be started, or fails.

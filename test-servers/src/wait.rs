@@ -10,8 +10,8 @@ pub const DEADLINE: Duration = Duration::from_mins(2);
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Repeats an attempt until it succeeds. After [`DEADLINE`], panics with what was awaited, the error
-/// of the last attempt, and the logs.
+/// Repeats an attempt until it succeeds. After [`DEADLINE`], panics with what was awaited, the
+/// error of the last attempt, and the logs.
 pub(crate) fn until<T>(
     awaited: &str,
     mut attempt: impl FnMut() -> Result<T, String>,

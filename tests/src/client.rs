@@ -24,7 +24,8 @@ impl Client {
         Self { http: http(), address, headers: HeaderMap::new() }
     }
 
-    /// Returns a client with the same identity and new connections, for a server that was restarted.
+    /// Returns a client with the same identity and new connections, for a server that was
+    /// restarted.
     pub fn reconnected(&self) -> Self {
         Self { http: http(), ..self.clone() }
     }

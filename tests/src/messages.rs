@@ -77,7 +77,8 @@ impl Client {
         all
     }
 
-    /// Claims up to `limit` messages with the default ttl and grace. Returns `None` if none is free.
+    /// Claims up to `limit` messages with the default ttl and grace. Returns `None` if none is
+    /// free.
     pub async fn claim(&self, queue: &str, limit: u32) -> Option<Claim> {
         self.claim_with(queue, limit, &json!({})).await
     }

@@ -3,7 +3,8 @@
 use crate::call::Call;
 use crate::client::Client;
 
-/// What is tested, the call, the expected status and, for an error, its title (empty for a success).
+/// What is tested, the call, the expected status and, for an error, its title (empty for a
+/// success).
 pub type Row<'a> = (&'a str, Call, u16, &'a str);
 
 /// Sends each call of a table in turn and checks its response.

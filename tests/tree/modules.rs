@@ -1,8 +1,8 @@
 //! The modules of each crate import one another in one direction.
 //!
 //! The check parses every crate of the workspace, resolves each path to the file that *defines* the
-//! item (a re-export in a parent module counts as its origin), and looks for circles in the graph of
-//! files. `mod x;` is no import, and neither is what tests alone use.
+//! item (a re-export in a parent module counts as its origin), and looks for circles in the graph
+//! of files. `mod x;` is no import, and neither is what tests alone use.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

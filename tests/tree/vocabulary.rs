@@ -1,5 +1,5 @@
-//! The words of the code and its documents are those of the field. `banned-words.txt` lists the ones
-//! that are not, with what to write instead.
+//! The words of the code and its documents are those of the field. `banned-words.txt` lists the
+//! ones that are not, with what to write instead.
 
 use std::path::Path;
 

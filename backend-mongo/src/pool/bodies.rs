@@ -88,8 +88,8 @@ pub(super) struct Completion<'c> {
     pub(super) rebase: Rebase,
 }
 
-/// The correction of positions that were assumed before a commit: those from `from` on were allocated
-/// `by` higher.
+/// The correction of positions that were assumed before a commit: those from `from` on were
+/// allocated `by` higher.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rebase {
     pub(super) from: i64,

@@ -221,7 +221,8 @@ async fn ready_messages(
     if !ready.is_empty() {
         return Ok(Some(ready));
     }
-    // The counters say that the source has messages. Those may be in buckets that are not found yet.
+    // The counters say that the source has messages. Those may be in buckets that are not found
+    // yet.
     if unit.first_missing.is_some() {
         return Ok(None);
     }

@@ -1,5 +1,5 @@
-//! Where a claim takes its messages from: one available ordering key, or the messages without a key,
-//! which count as one more key that is always available.
+//! Where a claim takes its messages from: one available ordering key, or the messages without a
+//! key, which count as one more key that is always available.
 
 use storage_traits::{Result, domain::Timestamp};
 
@@ -47,8 +47,8 @@ impl UnitOfWork<'_> {
         }
     }
 
-    /// Counts `claimed` messages of a source as in flight, which blocks its key. The messages without
-    /// a key go to the end of the round-robin order, if there are available keys.
+    /// Counts `claimed` messages of a source as in flight, which blocks its key. The messages
+    /// without a key go to the end of the round-robin order, if there are available keys.
     pub(super) async fn finish_source(
         &mut self,
         group_id: i64,

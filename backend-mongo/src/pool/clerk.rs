@@ -359,8 +359,8 @@ impl Clerk {
         Ok(())
     }
 
-    /// Marks buckets with their places, many at a time, and takes from the journal what is done when
-    /// no post that comes does.
+    /// Marks buckets with their places, many at a time, and takes from the journal what is done
+    /// when no post that comes does.
     async fn tend(self) {
         loop {
             pause(PLACE_AFTER).await;

@@ -148,8 +148,8 @@ impl Collections {
         if durable { self.server.write_concern() } else { doc! { "w": 1 }.into() }
     }
 
-    /// Inserts documents on the primary alone, and returns its election id, if one primary took them
-    /// all. A document whose id exists is left as it is.
+    /// Inserts documents on the primary alone, and returns its election id, if one primary took
+    /// them all. A document whose id exists is left as it is.
     pub(super) async fn insert_on_primary(
         &self,
         name: &'static str,
@@ -252,9 +252,9 @@ impl Collections {
 
     /// Waits until all earlier writes of this primary are durable.
     ///
-    /// A write that changes nothing is acknowledged only when the last operation of the server before
-    /// it has the requested durability. So this sends an update that has no effect: no queue has the
-    /// revision -1, and if one had, the update would set the revision that it has already.
+    /// A write that changes nothing is acknowledged only when the last operation of the server
+    /// before it has the requested durability. So this sends an update that has no effect: no queue
+    /// has the revision -1, and if one had, the update would set the revision that it has already.
     pub(super) async fn majority_barrier(&self, queue_id: i64) -> Result<()> {
         let no_op = doc! {
             "q": { "_id": queue_id, "revision": -1_i64 },

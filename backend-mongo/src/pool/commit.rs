@@ -1,7 +1,7 @@
 //! The commit of a unit of work: one conditional update of the queue's document.
 //!
-//! Its filter names the revision that the unit of work was computed from (optimistic concurrency): if
-//! another node has committed since, nothing is changed and the operations run again.
+//! Its filter names the revision that the unit of work was computed from (optimistic concurrency):
+//! if another node has committed since, nothing is changed and the operations run again.
 
 use std::collections::HashSet;
 
@@ -194,8 +194,8 @@ pub(super) fn journal_update(entry: &JournalEntry, truncated: &[i64]) -> Result<
     })
 }
 
-/// Adds the changes of a group. `ready` and `delayed` are changed by addition, since concurrent posts
-/// add to them without raising the revision.
+/// Adds the changes of a group. `ready` and `delayed` are changed by addition, since concurrent
+/// posts add to them without raising the revision.
 fn change_group(
     id: &str,
     before: &GroupState,
@@ -220,8 +220,8 @@ fn change_group(
     Ok(())
 }
 
-/// Returns the expression for a new group. Its backfill ends at the last position at the time of the
-/// commit, so that no concurrent post is missed or copied twice.
+/// Returns the expression for a new group. Its backfill ends at the last position at the time of
+/// the commit, so that no concurrent post is missed or copied twice.
 fn new_group(group: &GroupState) -> Result<Document> {
     let literal = serialize_to_bson(group).map_err(unexpected)?;
     let mut parts = vec![doc! { "$literal": literal }];

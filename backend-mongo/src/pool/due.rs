@@ -20,8 +20,8 @@ pub(super) struct DueProgress {
     pub(super) processed: u64,
 }
 
-/// Applies what is due in a group: in one step, or in as many as it takes. Returns `None` if there is
-/// no such group.
+/// Applies what is due in a group: in one step, or in as many as it takes. Returns `None` if there
+/// is no such group.
 pub(super) struct ApplyDue {
     pub(super) group_id: i64,
     pub(super) now: Timestamp,

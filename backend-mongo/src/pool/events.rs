@@ -37,6 +37,7 @@ pub(super) struct Observed {
     pub(super) posted: bool,
 }
 
+/// Publishes committed changes to the watches and the counters of this node.
 #[derive(Default)]
 pub(super) struct EventSink {
     /// The watched groups, each with the id of its queue.

@@ -92,7 +92,7 @@ impl Executors {
         match timeout(collections.server.timeout() * 2, reply).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => Err(unavailable("the pool is closed")),
-            Err(_) => Err(unavailable("no answer in time")),
+            Err(_) => Err(unavailable("no response in time")),
         }
     }
 

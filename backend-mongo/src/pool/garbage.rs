@@ -16,8 +16,9 @@ use super::{
 };
 use crate::error::unexpected;
 
-/// How long the document of a dropped queue is kept. It keeps the queue from being opened again under
-/// the same incarnation, by a node that has not learned of the drop: message ids would be reused.
+/// How long the document of a dropped queue is kept. It keeps the queue from being opened again
+/// under the same incarnation, by a node that has not learned of the drop: message ids would be
+/// reused.
 const TOMBSTONE_TTL: Duration = Duration::from_mins(10);
 /// How many dropped queues and groups one sweep visits at most.
 const MAX_DROPPED: usize = 16;

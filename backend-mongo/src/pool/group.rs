@@ -1,5 +1,5 @@
-//! Consumer groups. A named group has a delivery state of its own in the document of its queue, and gets
-//! a copy of every message.
+//! Consumer groups. A named group has a delivery state of its own in the document of its queue, and
+//! gets a copy of every message.
 
 use async_trait::async_trait;
 use storage_traits::{

@@ -1,7 +1,7 @@
 //! How a unit of work loads documents into its cache.
 //!
-//! A document that is in the cache is never replaced by the stored one: earlier commits of this node
-//! may not have been applied to that yet.
+//! A document that is in the cache is never replaced by the stored one: earlier commits of this
+//! node may not have been applied to that yet.
 
 use std::collections::BTreeSet;
 
@@ -331,7 +331,8 @@ impl UnitOfWork<'_> {
         Ok(loaded.last().filter(|_| full).map_or(i64::MIN, |bucket| bucket.first))
     }
 
-    /// Reads buckets by id, whether or not they have their positions. Does not add them to the cache.
+    /// Reads buckets by id, whether or not they have their positions. Does not add them to the
+    /// cache.
     pub(super) async fn read_by_id(&mut self, ids: &[ObjectId]) -> Result<Vec<Bucket>> {
         let filter = doc! { "_id": { "$in": ids }, "queue_id": self.queue_id };
         let query = Query { filter, sort: None, index: BY_ID, limit: 0 };

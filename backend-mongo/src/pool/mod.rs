@@ -1,15 +1,15 @@
 //! The message pool.
 //!
-//! A queue is one document: its counters, those of its groups, and a short journal. Its messages are
-//! stored in buckets of up to 64, one document each. The pool relies only on atomic updates of single
-//! documents:
+//! A queue is one document: its counters, those of its groups, and a short journal. Its messages
+//! are stored in buckets of up to 64, one document each. The pool relies only on atomic updates of
+//! single documents:
 //!
 //! - A **commit** is one update of the queue's document, conditional on its revision (optimistic
-//!   concurrency). It adds an entry to the journal, which contains the changes to buckets, claims and
-//!   ordering keys.
-//! - The entry is **applied** afterwards, by the node that committed it or by the next node that needs
-//!   the documents. Each document stores the last revision that was applied to it, so applying is
-//!   idempotent.
+//!   concurrency). It adds an entry to the journal, with the changes to buckets, claims and ordering
+//!   keys.
+//! - The entry is **applied** afterwards, by the node that committed it or by the next node that
+//!   needs the documents. Each document stores the last revision that was applied to it, so applying
+//!   is idempotent.
 //! - Documents are **inserted before** the commit that references them, and are invisible until it
 //!   succeeds. What was deleted is never inserted again.
 //! - A **reader** reads the queue's document first, and takes the journal into account.

@@ -1,7 +1,8 @@
 //! Ordering keys: the messages with one key are claimed in order, by one claim at a time.
 //!
-//! A key is *available* while it has ready messages and none in flight. Claims take from the available
-//! keys round-robin: a key that becomes available, or was taken from, goes to the end of the order.
+//! A key is *available* while it has ready messages and none in flight. Claims take from the
+//! available keys round-robin: a key that becomes available, or was taken from, goes to the end of
+//! the order.
 
 use storage_traits::{Result, domain::Timestamp};
 

@@ -1,13 +1,13 @@
 //! Plain posts: messages that are compared with nothing and wait for no other. They need to know
-//! nothing of what the queue holds, so they are committed whatever else happens to it, by any number
-//! of nodes at once.
+//! nothing of what the queue holds, so they are committed whatever else happens to it, by any
+//! number of nodes at once.
 //!
-//! Posts that come while others are under way gather, and are stored together: one insertion for the
-//! buckets, and one change of the queue's document that gives them their positions and is the
-//! commit. Only the latter waits until it is durable, and the former with it, if the same primary did
-//! both: a new one may have the one and not the other. Then what it has not is stored again before
-//! anybody is told. The buckets are marked with their places a little later, many at a time; until
-//! then they are found by the journal.
+//! Posts that come while others are under way gather, and are stored together: one insertion for
+//! the buckets, and one change of the queue's document that gives them their positions and is the
+//! commit. Only the latter waits until it is durable, and the former with it, if the same primary
+//! did both: a new one may have the one and not the other. Then what it has not is stored again
+//! before anybody is told. The buckets are marked with their places a little later, many at a time;
+//! until then they are found by the journal.
 
 use std::sync::Arc;
 

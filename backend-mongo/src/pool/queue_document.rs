@@ -30,7 +30,8 @@ pub(super) struct QueueDocument {
     pub(super) groups_version: i64,
     /// The last position that was allocated.
     pub(super) tail: i64,
-    /// The groups by id, in decimal digits. The first is the default group, whose id is the queue's.
+    /// The groups by id, in decimal digits. The first is the default group, whose id is the
+    /// queue's.
     pub(super) groups: BTreeMap<String, GroupState>,
     /// The number of the last transfer that arrived from each queue, by that queue's id.
     #[serde(default)]
@@ -135,7 +136,7 @@ pub(super) enum Audience {
 pub(super) struct JournalEntry {
     /// Identifies the commit, so that its node can find out whether it succeeded.
     pub(super) commit_id: i64,
-    /// The revision that the commit began. Documents with a later one are not changed.
+    /// The revision that the commit creates. Documents with this or a later one are not changed.
     pub(super) revision: i64,
     /// The first position that the commit allocated.
     #[serde(default, skip_serializing)]
@@ -219,7 +220,8 @@ impl QueueDocument {
             .ok_or_else(|| unexpected("a group is missing from its queue's document"))
     }
 
-    /// Returns the ids of the groups that receive new messages: the default group and the named ones.
+    /// Returns the ids of the groups that receive new messages: the default group and the named
+    /// ones.
     pub(super) fn receiving_groups(&self) -> Vec<i64> {
         let receiving = self.groups.iter().filter(|(_, group)| !group.is_retention_log);
         receiving.filter_map(|(id, _)| id.parse().ok()).collect()

@@ -65,8 +65,8 @@ impl MongoPool {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Handles abandoned buckets without positions: applies the journal that names them, and deletes
-    /// those that were never committed.
+    /// Handles abandoned buckets without positions: applies the journal that names them, and
+    /// deletes those that were never committed.
     pub(super) async fn recover_unplaced_buckets(
         &self,
         now: Timestamp,

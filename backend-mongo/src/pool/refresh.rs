@@ -1,5 +1,5 @@
-//! How a worker learns what other nodes have committed to its queue, and recovers the commits of nodes
-//! that crashed.
+//! How a worker learns what other nodes have committed to its queue, and recovers the commits of
+//! nodes that crashed.
 
 use std::collections::HashMap;
 
@@ -18,8 +18,8 @@ use super::{
 type MissingBucket = (i64, Placement);
 
 impl Worker {
-    /// Brings the cache up to date with the queue's document. Returns the first position whose bucket
-    /// is not found.
+    /// Brings the cache up to date with the queue's document. Returns the first position whose
+    /// bucket is not found.
     pub(super) async fn refresh(
         &mut self,
         document: Option<&QueueDocument>,
@@ -30,9 +30,9 @@ impl Worker {
         };
         if self.revision != Some(document.revision) {
             self.cache = QueueCache::default();
-            // New buckets are found through the journal. Other changes have to be applied before the
-            // documents are loaded: applied later, they would be rejected, since the commits of this
-            // worker have a later revision.
+            // New buckets are found through the journal. Other changes have to be applied before
+            // the documents are loaded: applied later, they would be rejected, since the commits of
+            // this worker have a later revision.
             let changes = |entry: &&JournalEntry| !entry.is_plain_post();
             let entries: Vec<JournalEntry> =
                 document.journal.iter().filter(changes).cloned().collect();
@@ -41,7 +41,8 @@ impl Worker {
             (self.tail, self.own_positions) = (document.tail, 0);
         }
         let (loaded, missing) = self.load_unplaced(document).await?;
-        // Posts of other nodes whose placements were removed from the journal have to be looked for.
+        // Posts of other nodes whose placements were removed from the journal have to be looked
+        // for.
         if document.tail - self.tail != loaded + self.own_positions {
             self.cache.loaded_up_to.due.clear();
         }
@@ -91,8 +92,8 @@ impl Worker {
         Ok((positions, missing))
     }
 
-    /// Applies the entries of nodes that have crashed. A bucket that such a node committed but never
-    /// stored is replaced by a tombstone, and its messages are lost.
+    /// Applies the entries of nodes that have crashed. A bucket that such a node committed but
+    /// never stored is replaced by a tombstone, and its messages are lost.
     async fn recover_stale_entries(
         &mut self,
         document: &QueueDocument,

@@ -102,8 +102,8 @@ impl Shared {
         self.collections.server.close().await;
     }
 
-    /// Returns the queue whose document has the delivery state of a queue or a group; `None` if there
-    /// is none.
+    /// Returns the queue whose document has the delivery state of a queue or a group; `None` if
+    /// there is none.
     pub(super) async fn owning_queue(&self, queue: &QueueRef) -> Result<Option<i64>> {
         let id = queue.incarnation.get();
         if !queue.incarnation.is_group() {

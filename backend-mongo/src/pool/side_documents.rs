@@ -62,8 +62,8 @@ impl ClaimRecord {
     }
 }
 
-/// The state of an ordering key in a group. The key is available while it has ready messages and none
-/// in flight.
+/// The state of an ordering key in a group. The key is available while it has ready messages and
+/// none in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeyState {
     #[serde(rename = "_id")]

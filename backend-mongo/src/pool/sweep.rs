@@ -1,5 +1,5 @@
-//! Background work, in bounded steps: applies what is due in queues without callers, deletes data of
-//! dropped queues (`garbage.rs`), and recovers the work of crashed nodes (`recovery.rs`).
+//! Background work, in bounded steps: applies what is due in queues without callers, deletes data
+//! of dropped queues (`garbage.rs`), and recovers the work of crashed nodes (`recovery.rs`).
 
 use std::collections::BTreeSet;
 
@@ -20,8 +20,8 @@ const MAX_GROUPS: usize = 64;
 const MAX_PROCESSED: u64 = MAX_UNIT_MESSAGES as u64;
 
 impl MongoPool {
-    /// Does some of the work of each kind. A failure of one kind does not keep the others from being
-    /// done.
+    /// Does some of the work of each kind. A failure of one kind does not keep the others from
+    /// being done.
     pub(super) async fn run_sweep(&self, now: Timestamp) -> Result<Swept> {
         self.0.ready().await?;
         // The queries below read the documents, so what this node committed has to be applied.

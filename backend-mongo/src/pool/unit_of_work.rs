@@ -1,7 +1,8 @@
 //! A unit of work: several operations on one queue, computed in memory and committed together.
 //!
-//! It loads documents into the [`QueueCache`] (`loading.rs`) and changes them there. Its commit adds
-//! the changes as a [`JournalEntry`](super::queue_document::JournalEntry) to the queue's document.
+//! It loads documents into the [`QueueCache`] (`loading.rs`) and changes them there. Its commit
+//! adds the changes as a [`JournalEntry`](super::queue_document::JournalEntry) to the queue's
+//! document.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

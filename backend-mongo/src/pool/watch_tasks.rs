@@ -1,8 +1,8 @@
 //! The background tasks behind watches.
 //!
 //! A node publishes its own commits to its watches directly. Commits of other nodes show in the
-//! queue's document: a replica set pushes its changes through a change stream. Without a replica set
-//! the documents of the watched queues are polled, with one query for all.
+//! queue's document: a replica set pushes its changes through a change stream. Without a replica
+//! set the documents of the watched queues are polled, with one query for all.
 
 use std::{
     sync::{Arc, Weak},

@@ -50,8 +50,8 @@ pub(super) struct Worker {
     pub(super) tail: i64,
     /// How many positions this worker allocated since.
     pub(super) own_positions: i64,
-    /// Commit ids of stale entries of other nodes that were applied here and can be removed from the
-    /// journal.
+    /// Commit ids of stale entries of other nodes that were applied here and can be removed from
+    /// the journal.
     pub(super) recovered: Vec<i64>,
     /// What the next unit of work has to subtract from the counters.
     pub(super) lost: Vec<LostMessages>,
@@ -262,8 +262,8 @@ fn fail(operations: Operations, error: &StoreError) {
     }
 }
 
-/// Runs operations. Returns the bodies that their callers get; `None` if those can be read while the
-/// unit of work is committed.
+/// Runs operations. Returns the bodies that their callers get; `None` if those can be read while
+/// the unit of work is committed.
 async fn run_all(
     unit: &mut UnitOfWork<'_>,
     operations: &mut [Box<dyn PendingOperation>],
@@ -306,8 +306,8 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// Adds what a unit of work created to the cache, in the positions that the commit allocated. Returns
-/// the correction of the positions that were assumed.
+/// Adds what a unit of work created to the cache, in the positions that the commit allocated.
+/// Returns the correction of the positions that were assumed.
 fn adopt_committed(
     unit: &mut UnitOfWork<'_>,
     document: &QueueDocument,

@@ -102,7 +102,7 @@ struct Log {
 /// What the clients of a node share.
 #[derive(Clone)]
 struct Clients {
-    /// The queue that is consumed, its dead-dead_letter queue, and the queue that has no consumers.
+    /// The queue that is consumed, its dead-letter queue, and the queue that has no consumers.
     queues: [TestQueue; 3],
     round: usize,
     log: Arc<Mutex<Log>>,
@@ -328,7 +328,7 @@ impl Judge {
         let (all, dead_letters) = (counted(queue).await, counted(dlq).await);
         assert!(
             dead_letters.iter().all(|dead_letter| dead_letter.origin.is_some()),
-            "a dead_letter without an origin"
+            "a dead letter without an origin"
         );
         let mut there = BTreeMap::new();
         for body in bodies(&all).into_iter().chain(bodies(&dead_letters)) {
@@ -461,11 +461,11 @@ fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
             answered: watch::Sender::new(0),
             dies: Arc::default(),
         };
-        let node = CrashingNode::start(server, &name, &clients, &mut rng);
+        let crashing = CrashingNode::start(server, &name, &clients, &mut rng);
         let calls = 1 + rng.roll(150);
         let mut answered = clients.answered.subscribe();
         runtime.block_on(soon(answered.wait_for(|count| *count >= calls))).unwrap();
-        node.kill(&runtime, server);
+        crashing.kill(&runtime, server);
         let log = std::mem::take(&mut *clients.log());
         runtime.block_on(async {
             // A node that lived through the crash has a cache, a new one has none; both must see
@@ -493,8 +493,8 @@ fn another_node_finds_all_or_nothing(server: &'static Mongo, rounds: usize) {
             );
         }
         println!(
-            "{} posts; {} were read; {left} and {dead_letters} dead_letters are left; {} claims were made \
-             and not answered, {} of them are unknown to every caller",
+            "{} posts; {} were read; {left} messages and {dead_letters} dead letters are left; \
+             {} claims were made whose call failed, {} of them are unknown to every caller",
             judge.posts,
             judge.read.len(),
             judge.made_unanswered + judge.unknown_claims,

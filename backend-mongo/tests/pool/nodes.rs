@@ -378,7 +378,7 @@ async fn dead_letters_that_two_nodes_send_arrive_once_and_come_back_once() {
         }
     })
     .await;
-    // A claim that returned no message may have moved dead dead_letters that are not delivered yet.
+    // A claim that returned no message may have moved dead letters that are not delivered yet.
     for node in &nodes {
         node.sweep_all().await;
     }

@@ -55,12 +55,12 @@ async fn woken_after(watch: &mut Watch, what: &str) -> Duration {
     took
 }
 
-/// Forgets that a watch was woken, which it may be more often than necessary.
+/// Consumes the wake-ups of a watch until none comes for 1.3 seconds.
 async fn until_quiet(watch: &mut Watch) {
     while watch.wait(Duration::from_millis(1_300)).await {}
 }
 
-/// A claim for so many seconds.
+/// Returns a claim for this number of seconds.
 fn for_seconds(ttl: u64) -> ClaimSpec {
     let terms = ClaimTerms { ttl: Duration::from_secs(ttl), grace: Duration::from_mins(1) };
     ClaimSpec { terms, ..claim_spec(1) }
@@ -120,7 +120,7 @@ async fn watches_are_woken_by_what_another_node_does(server: &Mongo) -> Duration
 
 /// A change stream pushes: much sooner than the next poll.
 const PUSHED: Duration = Duration::from_millis(300);
-/// Without one, or on a busy machine, the watched queues are polled every second.
+/// Maximum for each event: two polls, of one second each, and a margin for a busy machine.
 const POLLED: Duration = Duration::from_secs(3);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

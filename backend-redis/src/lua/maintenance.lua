@@ -118,7 +118,7 @@ local function poll(keys, args)
   return { STATUS_OK, s.q.expired, s.ready + s.available_keys, due }
 end
 
--- Removes messages of a deleted group, at most MAX_MAX_STEP, and then its keys; returns how many it
+-- Removes messages of a deleted group, at most MAX_STEP, and then its keys; returns how many it
 -- removed.
 local function sweep_deleted_group(p, registry)
   local q = load_state(call('GET', p .. KEY_QUEUE_OF))

@@ -108,7 +108,7 @@ impl PostBatcher {
             Enqueued::Queued(result) => match timeout(self.servers.options.timeout, result).await {
                 Ok(Ok(result)) => result,
                 Ok(Err(_)) => Err(unavailable("the post was cancelled")),
-                Err(_) => Err(unavailable("redis did not answer in time")),
+                Err(_) => Err(unavailable("redis did not respond in time")),
             },
             Enqueued::Full => Err(overloaded()),
             Enqueued::Immediate(post) => {

@@ -191,8 +191,12 @@ impl WatchTask {
     async fn tick(&self, poll_all: bool) {
         self.end_subscriptions().await;
         let now = self.driver.now();
-        let mut due = self.driver.take_due();
-        due.retain(|queue| self.is_subscribed(*queue));
+        let (due, unreachable): (Vec<_>, Vec<_>) =
+            self.driver.take_due().into_iter().partition(|queue| self.is_subscribed(*queue));
+        // These are polled with all that have no subscription; until then they stay due.
+        for queue in unreachable {
+            self.driver.schedule_retry(queue);
+        }
         let mut unsubscribed = Vec::new();
         if poll_all {
             let tracked: Vec<_> = self.driver.schedule().iter().map(|(queue, _)| queue).collect();
@@ -206,12 +210,17 @@ impl WatchTask {
             }
             if let Err(error) = self.poll(queue, now, missed_events).await {
                 tracing::debug!(%error, "cannot poll a watched queue; will retry");
+                if missed_events && let Some(subscription) = self.driver.schedule().get_mut(queue) {
+                    // The next poll of queues without a subscription must report missed posts.
+                    subscription.is_active = false;
+                }
                 self.driver.schedule_retry(queue);
             }
         };
         let due = due.into_iter().map(|queue| (queue, false));
         let polls = due.chain(unsubscribed.into_iter().map(|queue| (queue, true))).map(poll);
-        // Concurrently, so that a server that does not respond delays only its own queues.
+        // Concurrently, so that a few queues on a server that does not respond do not delay the
+        // others.
         stream::iter(polls).buffer_unordered(MAX_CONCURRENT_POLLS).collect::<()>().await;
     }
 }

@@ -222,7 +222,7 @@ impl Servers {
         if let Some(session) = session {
             session.close();
         }
-        unavailable("redis did not answer in time")
+        unavailable("redis did not respond in time")
     }
 
     /// Counts a call among those in flight.
@@ -284,6 +284,7 @@ impl Servers {
                 }
             };
             *current = Some(Arc::clone(&session));
+            let functions_seen = session.loads();
             let error = match session.send(command, asking).await {
                 Ok(value) => {
                     if replication == Replication::Wait && self.options.replicas > 0 {
@@ -296,7 +297,7 @@ impl Servers {
             match classify(error) {
                 Recovery::LoadFunctions if loads < MAX_LOADS => {
                     loads += 1;
-                    session.load_functions().await?;
+                    session.load_functions(functions_seen).await?;
                 }
                 Recovery::LoadFunctions => {
                     return Err(unexpected("a function stays unknown to redis"));

@@ -5,14 +5,14 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
 use redis::{Cmd, PushInfo, PushKind, RedisError, RedisResult, Value, aio::MultiplexedConnection};
 use storage_traits::{Result, pool::Durability};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 use super::{
     connect::{Address, Connector},
@@ -48,6 +48,10 @@ pub(crate) struct Session {
     subscriptions: OnceCell<MultiplexedConnection>,
     subscribers: Mutex<HashMap<String, Subscriber>>,
     replicas: Option<Replicas>,
+    /// How often the functions were loaded; see [`Session::load_functions`].
+    loads: AtomicU64,
+    /// Held while the functions are loaded.
+    loading: AsyncMutex<()>,
     closed: AtomicBool,
     /// Set by the first call of [`Session::is_new`].
     seen: AtomicBool,
@@ -71,10 +75,12 @@ impl Session {
             subscriptions: OnceCell::new(),
             subscribers: Mutex::default(),
             replicas,
+            loads: AtomicU64::new(0),
+            loading: AsyncMutex::new(()),
             closed: AtomicBool::new(false),
             seen: AtomicBool::new(false),
         });
-        session.load_functions().await?;
+        session.load_functions(0).await?;
         Ok(session)
     }
 
@@ -150,13 +156,31 @@ impl Session {
         transaction.query_async(&mut connection).await
     }
 
-    /// Loads the functions into the server. Loading them again changes nothing, because the name of
-    /// the library depends on its source.
-    pub(super) async fn load_functions(self: &Arc<Self>) -> Result<()> {
+    /// Returns how often the session has loaded the functions.
+    pub(super) fn loads(&self) -> u64 {
+        self.loads.load(Ordering::Acquire)
+    }
+
+    /// Loads the functions into the server, unless another call has done so since `seen` loads.
+    ///
+    /// Loading them again changes nothing, because the name of the library depends on its source,
+    /// but the server compiles the source each time: many calls that find the functions missing at
+    /// once must cause one load.
+    pub(super) async fn load_functions(self: &Arc<Self>, seen: u64) -> Result<()> {
+        let _loading = self.loading.lock().await;
+        if self.loads() != seen {
+            return Ok(());
+        }
+        if !self.is_live() {
+            return Err(unavailable("the connection to redis broke"));
+        }
         let mut command = Cmd::new();
         command.arg("FUNCTION").arg("LOAD").arg("REPLACE").arg(&LIBRARY.code);
         match self.send(&command, false).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                self.loads.fetch_add(1, Ordering::AcqRel);
+                Ok(())
+            }
             Err(error) if error.is_io_error() || error.is_unrecoverable_error() => {
                 self.close();
                 Err(unavailable(error))

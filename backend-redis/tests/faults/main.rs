@@ -17,6 +17,6 @@ mod wake_ups;
 
 use std::time::Duration;
 
-/// Maximum time until calls succeed again when a server is back. The pool needs less than a second;
-/// a busy machine takes longer.
-const RECOVERY: Duration = Duration::from_secs(3);
+/// Maximum time until calls succeed again when a server is back: less than one timeout of 1.5
+/// seconds, so that a call which waits in vain is found.
+const RECOVERY: Duration = Duration::from_millis(1_400);

@@ -9,6 +9,9 @@ use storage_traits::conformance::TestPool;
 /// so that a call which waits twice is found, and long enough for a busy machine.
 pub(crate) const MAX_CALL_TIME: Duration = Duration::from_millis(2_900);
 
+/// Maximum time of two calls: less than three timeouts.
+pub(crate) const MAX_TWO_CALLS_TIME: Duration = Duration::from_millis(4_400);
+
 /// Opens a pool, as a node does.
 pub(crate) async fn open(uri: &str) -> TestPool {
     TestPool::new(Arc::new(Redis::open(RedisOptions::parse(uri).unwrap()).await.unwrap()))

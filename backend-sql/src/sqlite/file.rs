@@ -91,8 +91,8 @@ impl SqliteFile {
     /// Runs an atomic operation on the writer, in a transaction shared with concurrent operations,
     /// and returns after the commit.
     ///
-    /// If another operation fails the shared transaction, `work` runs a second time. `work` must not
-    /// have changed anything when it returns an error that is not the database's.
+    /// If another operation fails the shared transaction, `work` runs a second time. `work` must
+    /// not have changed anything when it returns an error that is not the database's.
     pub(super) async fn write<T, F>(&self, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -127,8 +127,8 @@ impl SqliteFile {
         result.await.unwrap_or_else(|_| Err(closed()))
     }
 
-    /// Stops the threads after the operations that wait for them. The writer stops last: as the last
-    /// connection it checkpoints and removes the write-ahead log.
+    /// Stops the threads after the operations that wait for them. The writer stops last: as the
+    /// last connection it checkpoints and removes the write-ahead log.
     pub(super) async fn close(&self) {
         let threads = std::mem::take(&mut *self.threads.lock().expect("no holder panics"));
         let (writer, reader) = (self.writer.clone(), self.reader.clone());

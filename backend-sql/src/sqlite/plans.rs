@@ -1,5 +1,5 @@
-//! Tests that no statement scans a table, sorts, builds an automatic index or is parsed twice, by the
-//! counters that SQLite keeps for each statement.
+//! Tests that no statement scans a table, sorts, builds an automatic index or is parsed twice, by
+//! the counters that SQLite keeps for each statement.
 
 use std::time::Duration;
 

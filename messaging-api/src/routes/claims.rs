@@ -14,8 +14,8 @@ use crate::{
     services::Services,
 };
 
-/// `POST …/claims`: 201 with the claimed messages, 204 if none is claimable or, with `wait`, becomes
-/// claimable in time.
+/// `POST …/claims`: 201 with the claimed messages, 204 if none is claimable or, with `wait`,
+/// becomes claimable in time.
 pub(super) async fn create(
     queue: InQueue,
     query: Query,

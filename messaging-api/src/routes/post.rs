@@ -23,8 +23,8 @@ use crate::{
     services::{MessageDraft, Services},
 };
 
-/// The longest `Location` in bytes, since clients and proxies refuse longer headers. It names as many
-/// ids as fit; the body names all.
+/// The longest `Location` in bytes, since clients and proxies refuse longer headers. It names as
+/// many ids as fit; the body names all.
 const MAX_LOCATION: usize = 8000;
 
 /// `POST …/messages`: 201 with the paths of the messages, in the order of the request.
@@ -64,8 +64,8 @@ pub(super) async fn post(
         .body(resources))
 }
 
-/// The body of a post. Unlike a derived implementation, it is deserialized from objects only, and the
-/// last of repeated keys wins.
+/// The body of a post. Unlike a derived implementation, it is deserialized from objects only, and
+/// the last of repeated keys wins.
 struct PostIn<'b> {
     messages: Vec<MessageIn<'b>>,
 }

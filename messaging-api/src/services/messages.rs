@@ -224,8 +224,8 @@ impl Services {
         }
     }
 
-    /// Deletes messages by id, or pops the oldest claimable messages. Returns the popped messages, or
-    /// `None` for a deletion by id.
+    /// Deletes messages by id, or pops the oldest claimable messages. Returns the popped messages,
+    /// or `None` for a deletion by id.
     pub(crate) async fn delete_messages(
         &self,
         key: &QueueKey,

@@ -64,8 +64,8 @@ impl QueueCache {
         Ok((self.insert(created.record), created.new))
     }
 
-    /// Runs an operation on a queue, which is created if it is missing. Repairs the state that a crash
-    /// or a deletion by another node left, and tries again.
+    /// Runs an operation on a queue, which is created if it is missing. Repairs the state that a
+    /// crash or a deletion by another node left, and tries again.
     pub(super) async fn with_queue<T>(
         &self,
         key: &QueueKey,

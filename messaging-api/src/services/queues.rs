@@ -40,7 +40,8 @@ impl Services {
         Ok(new)
     }
 
-    /// Returns the metadata of a queue with the defaults filled in. A missing queue has the defaults.
+    /// Returns the metadata of a queue with the defaults filled in. A missing queue has the
+    /// defaults.
     pub(crate) async fn queue_metadata(&self, key: &QueueKey) -> Result<Map<String, Value>> {
         let stored = self.catalog.get(key).await?.map(|record| record.metadata);
         Ok(self.shown(&stored.unwrap_or_default()))

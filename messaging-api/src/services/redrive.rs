@@ -45,7 +45,8 @@ impl Services {
             let spec = RedriveSpec { limit, rate };
             let step = match self.pool.redrive(cached.queue(), spec, now).await {
                 Ok(step) => step,
-                // The messages already moved are reported. A lasting failure is reported by the next call.
+                // The messages already moved are reported. A lasting failure is reported by the
+                // next call.
                 Err(error) if done.moved + done.orphaned > 0 => {
                     tracing::warn!(%error, "a redrive ended early");
                     return Ok(done);

@@ -73,6 +73,7 @@ impl<T> WatchDriver<T> {
     }
 
     /// Schedules a queue that could not be read to be read again after [`Self::POLL_INTERVAL`].
+    /// Does not end [`WatchDriver::wait`]: the task that retries calls it next.
     pub fn schedule_retry(&self, queue: Incarnation) {
         let mut schedule = self.schedule();
         let retry_at = schedule.now().plus(Self::POLL_INTERVAL);
@@ -118,5 +119,57 @@ impl<T> WatchDriver<T> {
     /// Returns whether the driver's task was requested to end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::support::WatchFor;
+
+    const LONG: Duration = Duration::from_mins(1);
+
+    fn queue(number: i64) -> Incarnation {
+        Incarnation::new(number).unwrap()
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_queue_that_could_not_be_read_is_due_again_later() {
+        let driver = WatchDriver::default();
+        driver.track(queue(1), at(1_000), || ());
+        driver.schedule_no_later_than(queue(1), at(900));
+        assert_eq!(driver.take_due(), [queue(1)]);
+        driver.schedule_retry(queue(1));
+        assert_eq!(driver.take_due(), []);
+        driver.schedule().set_time(at(10_000));
+        assert_eq!(driver.take_due(), [queue(1)]);
+    }
+
+    #[tokio::test]
+    async fn a_change_before_the_wait_ends_it() {
+        let driver = WatchDriver::default();
+        driver.track(queue(1), at(1_000), || ());
+        // Tracking the first queue, scheduling it, and stopping each end one wait.
+        driver.wait(LONG).await;
+        driver.schedule_no_later_than(queue(1), at(1 << 40));
+        driver.wait(LONG).await;
+        driver.stop();
+        driver.wait(LONG).await;
+        assert!(driver.is_stopped());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_queue_is_untracked_and_wakes_its_watches() {
+        let driver = WatchDriver::default();
+        let mut watch = driver.registry().watch(queue(1), WatchFor::Claimable);
+        driver.track(queue(1), at(1_000), || 7);
+        assert_eq!(driver.untrack_idle(), []);
+        assert_eq!(driver.notify_dropped(queue(1)), Some(7));
+        assert_eq!(driver.notify_dropped(queue(1)), None);
+        assert!(watch.wait(LONG).await);
     }
 }

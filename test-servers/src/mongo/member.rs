@@ -22,8 +22,8 @@ const ATTEMPTS: usize = 10;
 /// The name of the replica set.
 pub(super) const SET: &str = "rs";
 
-/// Options of every server. The log goes to stdout and is short. Journal files are not preallocated:
-/// they would take 200 MB.
+/// Options of every server. The log goes to stdout and is short. Journal files are not
+/// preallocated: they would take 200 MB.
 const COMMON: &[&str] = &[
     "--bind_ip=127.0.0.1",
     "--wiredTigerCacheSizeGB=0.25",

@@ -35,15 +35,15 @@ pub struct Mongo {
 }
 
 impl Mongo {
-    /// Starts a standalone server. `options` are command-line options. mongod accepts none twice, so
-    /// they cannot override those in `member.rs`.
+    /// Starts a standalone server. `options` are command-line options. mongod accepts none twice,
+    /// so they cannot override those in `member.rs`.
     pub fn standalone(options: &[&str]) -> Self {
         let member = Member::launch(Role::Standalone, options, free_port);
         Self { members: vec![member], role: Role::Standalone }
     }
 
-    /// Starts a replica set that elects a new primary after two seconds without one. `options` are for
-    /// every member. Returns when the set [is whole](Self::wait_until_whole).
+    /// Starts a replica set that elects a new primary after two seconds without one. `options` are
+    /// for every member. Returns when the set [is whole](Self::wait_until_whole).
     pub fn replica_set(members: usize, options: &[&str]) -> Self {
         let launch = || Member::launch(Role::InSet, options, free_port);
         let members = thread::scope(|scope| {
@@ -58,9 +58,9 @@ impl Mongo {
         set
     }
 
-    /// Starts a replica set of one member that accepts only TLS, with a certificate for `localhost` and
-    /// `127.0.0.1`, and has one user with the role `root`. The password is in the [URI](Self::uri),
-    /// where some of its characters are escaped.
+    /// Starts a replica set of one member that accepts only TLS, with a certificate for `localhost`
+    /// and `127.0.0.1`, and has one user with the role `root`. The password is in the
+    /// [URI](Self::uri), where some of its characters are escaped.
     pub fn secured() -> Self {
         let member = Member::launch(Role::Secured, &[], free_port);
         let set = Self { members: vec![member], role: Role::Secured };
@@ -71,9 +71,9 @@ impl Mongo {
         set
     }
 
-    /// Returns `mongodb://127.0.0.1:PORT/`, or `mongodb://127.0.0.1:P1,127.0.0.1:P2,127.0.0.1:P3/` and
-    /// `?replicaSet=rs`. That of a secured server contains the user, the password and the file with
-    /// the CA certificate.
+    /// Returns `mongodb://127.0.0.1:PORT/`, or `mongodb://127.0.0.1:P1,127.0.0.1:P2,127.0.0.1:P3/`
+    /// and `?replicaSet=rs`. That of a secured server contains the user, the password and the file
+    /// with the CA certificate.
     pub fn uri(&self) -> String {
         self.uri_of("")
     }
@@ -125,8 +125,8 @@ impl Mongo {
         self.members[member].kill();
     }
 
-    /// Restarts a member with the same port and files, and kills it before if it is running. Returns
-    /// when it is a primary or a secondary; the set may not have a primary yet.
+    /// Restarts a member with the same port and files, and kills it before if it is running.
+    /// Returns when it is a primary or a secondary; the set may not have a primary yet.
     pub fn start(&mut self, member: usize) {
         let member = &mut self.members[member];
         member.restart();
@@ -147,9 +147,9 @@ impl Mongo {
         self.members[member].resume();
     }
 
-    /// Makes the primary step down for ten seconds, in which another member is elected. The only member
-    /// of a set can be elected again after one second. Returns the old primary as soon as it accepts
-    /// no more writes.
+    /// Makes the primary step down for ten seconds, in which another member is elected. The only
+    /// member of a set can be elected again after one second. Returns the old primary as soon as it
+    /// accepts no more writes.
     pub fn step_down(&self) -> usize {
         let old = self.primary();
         let alone = self.members.len() == 1;
@@ -163,9 +163,9 @@ impl Mongo {
         old
     }
 
-    /// Sends a command to a member, primary or not, on a new connection, and returns the reply. Panics
-    /// on an error, but does not look for write errors of single documents in a reply that is `ok`.
-    /// The connection is not authenticated, so a secured server rejects most commands.
+    /// Sends a command to a member, primary or not, on a new connection, and returns the reply.
+    /// Panics on an error, but does not look for write errors of single documents in a reply that
+    /// is `ok`. The connection is not authenticated, so a secured server rejects most commands.
     pub fn command_on(&self, member: usize, database: &str, command: &Document) -> Document {
         let reply = self.try_command_on(member, database, command);
         reply.unwrap_or_else(|error| panic!("{command}: {error}\n{}", self.members[member].log()))
@@ -200,8 +200,8 @@ impl Mongo {
         wait::until("the members work together", attempt, || self.logs());
     }
 
-    /// Checks that all secondaries have a sync source. A member gives up a sync source that stops before
-    /// they are connected only after 20 seconds.
+    /// Checks that all secondaries have a sync source. A member gives up a sync source that stops
+    /// before they are connected only after 20 seconds.
     fn is_whole(&self) -> Result<(), String> {
         let primary = self.elected()?;
         let others = self.members.iter().enumerate().filter(|&(number, _)| number != primary);
@@ -219,8 +219,8 @@ impl Mongo {
         Ok(())
     }
 
-    /// Returns the primary if all live members name the same one. A standalone server names none and is
-    /// taken to name itself.
+    /// Returns the primary if all live members name the same one. A standalone server names none
+    /// and is taken to name itself.
     fn elected(&self) -> Result<usize, String> {
         let (mut named, mut primaries) = (Vec::new(), Vec::new());
         for (number, member) in self.members.iter().enumerate().filter(|(_, it)| it.is_live()) {

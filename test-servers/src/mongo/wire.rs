@@ -43,8 +43,8 @@ impl Connection {
         }))
     }
 
-    /// Sends a command and returns the reply, which may be an error of the server. Secondaries accept
-    /// reads, too.
+    /// Sends a command and returns the reply, which may be an error of the server. Secondaries
+    /// accept reads, too.
     pub(super) fn send(&mut self, database: &str, command: &Document) -> io::Result<Document> {
         let mut command = command.clone();
         command.insert("$db", database);

@@ -78,8 +78,8 @@ impl Cluster {
         self.node_mut(port).restart();
     }
 
-    /// Waits until a live node other than `old` serves the slot, and all live nodes know it and report
-    /// the cluster as ok. Returns the port of the new master.
+    /// Waits until a live node other than `old` serves the slot, and all live nodes know it and
+    /// report the cluster as ok. Returns the port of the new master.
     pub fn wait_for_failover(&self, slot: u16, old: u16) -> u16 {
         let attempt = || {
             let new = owner(&self.agreed()?, slot).ok_or("no node serves it")?;

@@ -13,11 +13,11 @@ const NAME: &str = "main";
 
 /// Periods of the sentinels' timers in milliseconds, shorter than the defaults.
 ///
-/// A sentinel reconnects to a server only one ping period after the last attempt. If the ping period
-/// is not shorter than `down-after-milliseconds`, a new master may be taken for dead at once and be
-/// replaced, too. A sentinel promotes no replica that has been silent for five ping periods, and
-/// polls replicas once a second. It turns a returning old master into a replica after four publish
-/// periods.
+/// A sentinel reconnects to a server only one ping period after the last attempt. If the ping
+/// period is not shorter than `down-after-milliseconds`, a new master may be taken for dead at once
+/// and be replaced, too. A sentinel promotes no replica that has been silent for five ping periods,
+/// and polls replicas once a second. It turns a returning old master into a replica after four
+/// publish periods.
 const PERIODS: [(&str, &str); 4] = [
     ("PING-PERIOD", "500"),
     ("ASK-PERIOD", "200"),
@@ -56,7 +56,8 @@ impl Sentinel {
         all
     }
 
-    /// Returns `redis+sentinel://127.0.0.1:P1,127.0.0.1:P2,127.0.0.1:P3/main`, with the sentinels' ports.
+    /// Returns `redis+sentinel://127.0.0.1:P1,127.0.0.1:P2,127.0.0.1:P3/main`, with the sentinels'
+    /// ports.
     pub fn uri(&self) -> String {
         let addresses: Vec<_> =
             self.sentinels.iter().map(|it| format!("127.0.0.1:{}", it.port())).collect();
@@ -95,8 +96,8 @@ impl Sentinel {
         self.server_mut(port).kill();
     }
 
-    /// Restarts a server. Returns when it answers. An old master then still acts as a master for about
-    /// two seconds, until the sentinels turn it into a replica.
+    /// Restarts a server. Returns when it answers. An old master then still acts as a master for
+    /// about two seconds, until the sentinels turn it into a replica.
     pub fn restart(&mut self, port: u16) {
         self.server_mut(port).restart();
     }
@@ -114,8 +115,8 @@ impl Sentinel {
         wait::until("a failover", attempt, || self.logs())
     }
 
-    /// Waits until all other servers are linked to the master as replicas, and each sentinel knows all
-    /// servers and the other sentinels.
+    /// Waits until all other servers are linked to the master as replicas, and each sentinel knows
+    /// all servers and the other sentinels.
     pub fn wait_until_whole(&self) {
         let attempt = || {
             self.sentinels.iter().try_for_each(|it| self.knows_all(it))?;

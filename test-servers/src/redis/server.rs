@@ -77,8 +77,8 @@ impl Redis {
         Self::launch(&Role::Plain, options, free_port)
     }
 
-    /// Starts a server that accepts only TLS, with a certificate for `localhost` and `127.0.0.1`. It
-    /// requires no client certificate.
+    /// Starts a server that accepts only TLS, with a certificate for `localhost` and `127.0.0.1`.
+    /// It requires no client certificate.
     pub fn start_tls() -> Self {
         Self::launch(&Role::Tls, &[], free_port)
     }
@@ -117,8 +117,8 @@ impl Redis {
         certificates::authority(self.folder.path())
     }
 
-    /// Kills the server with SIGKILL and returns when the process is gone. Does nothing if it is not
-    /// running.
+    /// Kills the server with SIGKILL and returns when the process is gone. Does nothing if it is
+    /// not running.
     pub fn kill(&mut self) {
         self.process = None;
     }
@@ -158,8 +158,8 @@ impl Redis {
         self.try_reply(command).map(|reply| reply.to_string())
     }
 
-    /// Like [`command`](Self::command), for several commands on one connection, as `MULTI` and `WAIT`
-    /// need.
+    /// Like [`command`](Self::command), for several commands on one connection, as `MULTI` and
+    /// `WAIT` need.
     pub fn commands(&self, commands: &[&[&str]]) -> Vec<String> {
         let replies = || -> Result<Vec<_>, String> {
             let mut connection = self.connect()?;
@@ -203,8 +203,8 @@ impl Redis {
         value.map(str::to_owned).ok_or_else(|| format!("{} reports no {field}", self.port))
     }
 
-    /// Checks that all connected replicas are in step. A master reports this a moment later than its
-    /// replicas do.
+    /// Checks that all connected replicas are in step. A master reports this a moment later than
+    /// its replicas do.
     pub(super) fn has_replicas_in_step(&self) -> Result<(), String> {
         let replication = self.try_command(&REPLICATION)?;
         let online =

@@ -48,7 +48,8 @@ fn ids(response: &Value) -> Vec<String> {
     messages.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Claims messages and deletes them with the claim, until the server is killed or the queue is empty.
+/// Claims messages and deletes them with the claim, until the server is killed or the queue is
+/// empty.
 async fn claim_until_killed(client: Client, queue: String, acks: Acknowledgements) -> Consumed {
     let mut consumed = Consumed::default();
     loop {

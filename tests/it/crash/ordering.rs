@@ -1,5 +1,6 @@
-//! Consumers of a group that fail and stop, and a server that is killed while they work: within each
-//! ordering key, messages are handled for the first time in the order in which they were posted.
+//! Consumers of a group that fail and stop, and a server that is killed while they work: within
+//! each ordering key, messages are handled for the first time in the order in which they were
+//! posted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,7 +56,8 @@ struct SeededRng(u64);
 impl SeededRng {
     /// Returns a number below `bound`.
     fn below(&mut self, bound: u64) -> u64 {
-        // Knuth's linear congruential generator. Its upper bits are more random than the lower ones.
+        // Knuth's linear congruential generator. Its upper bits are more random than the lower
+        // ones.
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound

@@ -87,8 +87,8 @@ fn ready_rows(tx: &Tx<'_>, queue_id: i64, range: Backfill) -> Result<Vec<SourceR
     )
 }
 
-/// Returns messages in one state, in order. A message that waits for a retry in the queue is visible
-/// in the group.
+/// Returns messages in one state, in order. A message that waits for a retry in the queue is
+/// visible in the group.
 fn rows_by_state(
     tx: &Tx<'_>,
     queue_id: i64,

@@ -13,8 +13,8 @@ use super::{
 };
 use crate::sqlite::{error::store_error, queue_row::read_queue_row, transaction::Tx};
 
-/// Sets the claim of a message. A message that would expire before the claim gets a new ttl, so that
-/// it outlives the claim by the grace.
+/// Sets the claim of a message. A message that would expire before the claim gets a new ttl, so
+/// that it outlives the claim by the grace.
 pub(super) fn set_claim(message: &mut Message, claim: ClaimId, terms: ClaimTerms, now: Timestamp) {
     message.claim = Some(claim);
     if message.expires_at < now.plus(terms.ttl) {

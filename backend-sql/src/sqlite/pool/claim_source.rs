@@ -18,8 +18,8 @@ pub(super) enum ClaimSource {
     Unkeyed,
 }
 
-/// Returns the source that is to be served next; `None` if there is nothing to claim. `after` is the
-/// sequence up to which the messages without a key were read already.
+/// Returns the source that is to be served next; `None` if there is nothing to claim. `after` is
+/// the sequence up to which the messages without a key were read already.
 pub(super) fn next_source(
     tx: &Tx<'_>,
     queue: &QueueRow,

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::sqlite::{queue_row::QueueRow, transaction::Tx};
 
-/// Moves a ready message to the end of the dead-letter queue, with a new delivery state. Returns how
-/// many rows that inserted, with those of groups and of the retention log.
+/// Moves a ready message to the end of the dead-letter queue, with a new delivery state. Returns
+/// how many rows that inserted, with those of groups and of the retention log.
 pub(super) fn move_to_dead_letter_queue(
     tx: &mut Tx<'_>,
     queue: &mut QueueRow,

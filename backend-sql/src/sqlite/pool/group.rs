@@ -1,5 +1,5 @@
-//! Named consumer groups. Each has a row of `pool_queue` for its delivery state, and rows of its own
-//! for the messages.
+//! Named consumer groups. Each has a row of `pool_queue` for its delivery state, and rows of its
+//! own for the messages.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};

@@ -150,8 +150,8 @@ fn drop_queue(tx: &mut Tx<'_>, queue: &QueueRef) -> Result<()> {
     tx.mark_dropped(queue.incarnation)
 }
 
-/// Reads the statistics of a queue. Returns `Again` if something is due in it: a reader cannot apply
-/// it.
+/// Reads the statistics of a queue. Returns `Again` if something is due in it: a reader cannot
+/// apply it.
 fn stats(connection: &mut Connection, queue: &QueueRef, now: Timestamp) -> Result<Progress<Stats>> {
     let snapshot = connection.transaction().map_err(store_error)?;
     let Some(row) = read_queue_row(&snapshot, queue.incarnation)? else {

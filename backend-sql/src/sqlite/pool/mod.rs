@@ -1,9 +1,9 @@
 //! The message pool.
 //!
 //! Time changes messages: delays and claims end, messages expire. The tables show the changes up to
-//! the time when they were last applied to the queue. An operation that depends on them applies what
-//! is due first, in bounded steps ([`apply_due`]), so that each change costs a constant amount of
-//! work, once.
+//! the time when they were last applied to the queue. An operation that depends on them applies
+//! what is due first, in bounded steps ([`apply_due`]), so that each change costs a constant amount
+//! of work, once.
 
 mod acknowledge;
 mod backfill;

@@ -1,7 +1,7 @@
 //! Ordering keys: the messages with one key are delivered in order, to one claim at a time.
 //!
-//! A key is *blocked* while one of its messages is in flight: claimed, or waiting for a retry. A key
-//! with a ready message that is not blocked is *available* and has a rotation. Claims serve the
+//! A key is *blocked* while one of its messages is in flight: claimed, or waiting for a retry. A
+//! key with a ready message that is not blocked is *available* and has a rotation. Claims serve the
 //! available keys round-robin, lowest rotation first.
 
 use rusqlite::{OptionalExtension, params};

@@ -41,8 +41,8 @@ pub(super) fn purge_step(tx: &mut Tx<'_>, queue: Incarnation, last: i64) -> Resu
     Ok(found.len() as u64)
 }
 
-/// Deletes some of the messages in a retention log up to the sequence `last`. Returns how many; 0 if
-/// none is left.
+/// Deletes some of the messages in a retention log up to the sequence `last`. Returns how many; 0
+/// if none is left.
 pub(super) fn purge_log_step(tx: &mut Tx<'_>, log: Incarnation, last: i64) -> Result<usize> {
     let Some(mut row) = tx.queue(log)? else { return Ok(0) };
     let found = select_rows(

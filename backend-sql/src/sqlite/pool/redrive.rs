@@ -182,8 +182,8 @@ fn origin_rows(tx: &mut Tx<'_>, origin: &Origin) -> Result<Option<(QueueRow, Que
     Ok(tx.queue(group)?.map(|group| (source, group)))
 }
 
-/// Marks a dead letter as orphaned: it stays as an ordinary message of the dead-letter queue, without
-/// an origin.
+/// Marks a dead letter as orphaned: it stays as an ordinary message of the dead-letter queue,
+/// without an origin.
 fn mark_orphaned(tx: &Tx<'_>, queue: &mut QueueRow, message: &MessageRow) -> Result<()> {
     let (queue_id, sequence, state) = (queue.id, message.sequence, message.state);
     clear_dead_letter_flag(tx, queue, sequence)?;

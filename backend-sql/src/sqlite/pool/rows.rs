@@ -18,8 +18,8 @@ use crate::sqlite::{
     transaction::Tx,
 };
 
-/// The states of a message, as literals for `concat!`: a partial index is used only if the statement
-/// names the state, not if it is a parameter.
+/// The states of a message, as literals for `concat!`: a partial index is used only if the
+/// statement names the state, not if it is a parameter.
 macro_rules! state {
     (READY) => {
         0

@@ -124,9 +124,9 @@ fn delete_dropped(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<(u64, bool)> {
     Ok((deleted as u64 + u64::from(done), done))
 }
 
-/// Turns the row of a dropped queue that has no other rows left into a tombstone, and deletes it when
-/// the tombstone is due. Meanwhile a node that learns late of the drop cannot open the incarnation
-/// again, which would use its message ids twice.
+/// Turns the row of a dropped queue that has no other rows left into a tombstone, and deletes it
+/// when the tombstone is due. Meanwhile a node that learns late of the drop cannot open the
+/// incarnation again, which would use its message ids twice.
 fn retire(tx: &Tx<'_>, id: i64, now: Timestamp) -> Result<()> {
     // The incarnation of a group or a retention log is random; no node opens it.
     let sql = "DELETE FROM pool_queue WHERE id = ?1 AND source_queue IS NOT NULL";
