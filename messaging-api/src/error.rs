@@ -54,7 +54,7 @@ pub(crate) enum ApiError {
     #[error("the headers of the request are larger than {0} bytes")]
     HeadersTooLarge(u64),
     /// Too many requests are in flight.
-    #[error("too many requests are under way")]
+    #[error("too many requests are in flight")]
     Overloaded,
     /// A service refused or failed the call.
     #[error(transparent)]

@@ -153,7 +153,8 @@ impl Application {
             .client_disconnect_timeout(http.write_timeout)
             .keep_alive(http.keep_alive)
             // A client may close its side once its request is sent; the node still answers. Only a
-            // request that waits takes the close as a sign that its client is gone.
+            // request that waits takes the close as a sign that its client is gone. (The library may
+            // discard requests that are pipelined behind another one at that time.)
             .h1_allow_half_closed(true)
             .shutdown_timeout(CLOSE_TIMEOUT.as_secs())
             .disable_signals()

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::Value;
-use tests::{Client, Connection, TestApp};
+use tests::{Client, Connection, TestApp, connect_and_send};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long each of the three tests runs.
@@ -113,6 +113,39 @@ fn broken_requests_do_not_break_the_server() {
         let fine = |status| status < 500 || matches!(status, 501 | 505);
         prop_assert!(status.is_none_or(fine), "{:?}", status);
         Ok(())
+    });
+    assert_sound(&runtime, &app);
+}
+
+#[test]
+fn every_partial_request_is_refused_or_cut_off_in_time() {
+    let app = TestApp::builder()
+        .set("HTTP__HEADER_TIMEOUT", "1s")
+        .set("HTTP__BODY_TIMEOUT", "1s")
+        .set("HTTP__WRITE_TIMEOUT", "1s")
+        // Longer than the test waits: closing idle connections must not hide a missing timeout.
+        .set("HTTP__KEEP_ALIVE", "10m")
+        .start();
+    let (runtime, client) = (runtime(), app.client());
+    let partial = |request: Vec<u8>| {
+        (1..request.len()).step_by(13).map(move |end| request[..end].to_vec()).collect::<Vec<_>>()
+    };
+    let parts: Vec<_> = requests::good_requests(&client).into_iter().flat_map(partial).collect();
+    assert!(parts.len() > 100, "the requests are long enough");
+    runtime.block_on(async {
+        let mut connections = Vec::new();
+        for part in &parts {
+            connections.push(connect_and_send(&client, part).await);
+        }
+        for (connection, part) in connections.iter_mut().zip(&parts) {
+            let sent = connection.until_closed().await;
+            assert!(
+                sent.is_empty() || sent.starts_with(b"HTTP/1.1 4"),
+                "{} to {}",
+                sent.escape_ascii(),
+                part.escape_ascii()
+            );
+        }
     });
     assert_sound(&runtime, &app);
 }

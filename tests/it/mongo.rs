@@ -8,7 +8,7 @@ use tests::{Client, TestApp, eventually, post};
 use tokio::task::JoinSet;
 
 use crate::crash::Acknowledgements;
-use crate::outage::{BestTimes, Promise, recovery, slowest_refusal, use_and_delete_a_queue};
+use crate::outage::{Outages, Promise, recovery, slowest_refusal, use_and_delete_a_queue};
 
 /// Refusals come after the `timeoutMS` of the test. The recovery of the driver is not promised.
 const PROMISE: Promise = Promise { refusal: Duration::from_secs(3), recovery: Duration::MAX };
@@ -61,7 +61,7 @@ async fn requests_are_refused_while_mongodb_hangs() {
     let app = TestApp::builder().set("POOL__URI", &pool).start();
     let client = app.client();
     client.post_bodies("q", [json!(1)]).await;
-    let mut times = BestTimes::new();
+    let mut times = Outages::default();
     loop {
         server.pause(0);
         let refusal = slowest_refusal(&client).await;

@@ -6,7 +6,7 @@ use serde_json::json;
 use test_servers::redis::Redis;
 use tests::{Client, TestApp, eventually, post};
 
-use crate::outage::{BestTimes, Promise, recovery, slowest_refusal, use_and_delete_a_queue};
+use crate::outage::{Outages, Promise, recovery, slowest_refusal, use_and_delete_a_queue};
 
 /// The documented times are two seconds for a refusal and one for the recovery. The rest is for
 /// the request itself.
@@ -34,7 +34,7 @@ async fn a_node_that_starts_before_its_redis_works_once_redis_is_up() {
     server.kill();
     let app = node(&server);
     let (client, metrics) = (app.client(), app.metrics());
-    let mut times = BestTimes::new();
+    let mut times = Outages::default();
     for outage in 1.. {
         metrics.get("/livez").await.expect(200, "the node is alive");
         assert_eq!(metrics.get("/readyz").await.status, 503);
@@ -60,7 +60,7 @@ async fn requests_are_refused_while_redis_hangs() {
     let app = node(&server);
     let client = app.client();
     client.post_bodies("q", [json!(1)]).await;
-    let mut times = BestTimes::new();
+    let mut times = Outages::default();
     loop {
         server.pause();
         let refusal = slowest_refusal(&client).await;

@@ -1,7 +1,7 @@
 //! The modules of each crate import one another in one direction.
 //!
 //! The check parses every crate of the workspace, resolves each path to the file that *defines* the
-//! item (a re-export in a parent module counts as its origin), and looks for circles in the graph
+//! item (a re-export in a parent module counts as its origin), and looks for cycles in the graph
 //! of files. `mod x;` is no import, and neither is what tests alone use.
 
 use std::{
@@ -293,8 +293,8 @@ fn defined_name(item: &Item) -> Option<String> {
     Some(name.to_string())
 }
 
-/// Returns the circles of a graph: sets of files that all reach one another.
-fn circles(graph: &Graph) -> Vec<BTreeSet<usize>> {
+/// Returns the cycles of a graph: sets of files that all reach one another.
+fn cycles(graph: &Graph) -> Vec<BTreeSet<usize>> {
     let reach = |from: usize| {
         let (mut reached, mut next) = (BTreeSet::new(), vec![from]);
         while let Some(file) = next.pop() {
@@ -307,17 +307,17 @@ fn circles(graph: &Graph) -> Vec<BTreeSet<usize>> {
         reached
     };
     let reached: BTreeMap<usize, _> = graph.keys().map(|file| (*file, reach(*file))).collect();
-    let mut circles: Vec<BTreeSet<usize>> = Vec::new();
+    let mut cycles: Vec<BTreeSet<usize>> = Vec::new();
     for (file, files) in &reached {
-        if files.contains(file) && !circles.iter().any(|circle| circle.contains(file)) {
+        if files.contains(file) && !cycles.iter().any(|cycle| cycle.contains(file)) {
             let back = |other: &usize| reached.get(other).is_some_and(|it| it.contains(file));
-            circles.push(files.iter().copied().filter(back).collect());
+            cycles.push(files.iter().copied().filter(back).collect());
         }
     }
-    circles
+    cycles
 }
 
-/// Returns the circles of the crate at `root` as text, with the imports that make them.
+/// Returns the cycles of the crate at `root` as text, with the imports that make them.
 fn report(root: &Path) -> String {
     let parsed = Crate::parse(root);
     let graph = parsed.graph();
@@ -326,10 +326,10 @@ fn report(root: &Path) -> String {
         path.strip_prefix(repository::root()).unwrap_or(path).display().to_string()
     };
     let mut text = String::new();
-    for circle in circles(&graph) {
-        let _ = writeln!(text, "circle of {} files:", circle.len());
-        for (from, imports) in graph.iter().filter(|(from, _)| circle.contains(from)) {
-            for (to, import) in imports.iter().filter(|(to, _)| circle.contains(to)) {
+    for cycle in cycles(&graph) {
+        let _ = writeln!(text, "cycle of {} files:", cycle.len());
+        for (from, imports) in graph.iter().filter(|(from, _)| cycle.contains(from)) {
+            for (to, import) in imports.iter().filter(|(to, _)| cycle.contains(to)) {
                 let _ = writeln!(text, "  {} -> {} ({import})", name(*from), name(*to));
             }
         }
@@ -338,7 +338,7 @@ fn report(root: &Path) -> String {
 }
 
 #[test]
-fn no_crate_has_a_circle_of_imports() {
+fn no_crate_has_a_cycle_of_imports() {
     let roots = repository::tracked(&["rs"])
         .into_iter()
         .filter(|path| path.ends_with("src/lib.rs") || path.ends_with("src/main.rs"));
@@ -349,7 +349,7 @@ fn no_crate_has_a_circle_of_imports() {
 }
 
 #[test]
-fn a_circle_is_found_and_named() {
+fn a_cycle_is_found_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write("lib.rs", "mod a; mod b; mod c; pub use b::B; pub struct Top;");
@@ -360,10 +360,10 @@ fn a_circle_is_found_and_named() {
     assert_eq!(report(&root), "");
     write("c.rs", "pub struct C; pub fn g() { let _: super::a::A; }");
     let found = report(&root);
-    assert!(found.starts_with("circle of 3 files:"), "{found}");
+    assert!(found.starts_with("cycle of 3 files:"), "{found}");
     for import in ["a.rs -> ", "b.rs -> ", "c.rs -> "] {
         assert!(found.contains(import), "{found}");
     }
     write("c.rs", "pub struct C; pub fn g() { let _ = crate::Top; }");
-    assert!(report(&root).starts_with("circle of 3 files:"), "a parent's own item is an import");
+    assert!(report(&root).starts_with("cycle of 3 files:"), "a parent's own item is an import");
 }

@@ -90,7 +90,7 @@ fn no_file_contains_a_banned_word() {
         assert!(repository::root().join(name).exists(), "{name} is exempt, but is gone");
     }
     let mut found = Vec::new();
-    for path in repository::tracked(&["rs", "lua", "sql", "md"]) {
+    for path in repository::tracked(&["rs", "lua", "sql", "md", "toml", "py", "sh"]) {
         if !is_exempt(&path) {
             found.extend(check(&path, &repository::read(&path), &banned, &allowed));
         }

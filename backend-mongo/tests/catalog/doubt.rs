@@ -1,4 +1,4 @@
-//! Writes that the server carries out and then reports as possibly lost.
+//! Writes that the server executes and then reports as possibly lost.
 
 use backend_mongo::{MongoCatalog, MongoOptions};
 use mongodb::bson::doc;

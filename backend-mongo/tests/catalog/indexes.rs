@@ -20,7 +20,7 @@ use crate::{
 const QUEUES: &str = "catalog_queues";
 
 #[tokio::test]
-async fn every_command_is_carried_out_by_its_index() {
+async fn every_command_is_executed_by_its_index() {
     let name = own_database();
     let catalog = catalog_of(single(), &name).await;
     let database = bare(single(), &name).await;

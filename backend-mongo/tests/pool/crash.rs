@@ -45,7 +45,7 @@ const CLIENTS: usize = 8;
 const TTL: Duration = Duration::from_hours(24);
 /// After this time by the clock of the test, all claims have expired, and a sweep checks pending
 /// transfers again.
-const LAPSE: Duration = Duration::from_mins(2);
+const CLAIM_EXPIRY: Duration = Duration::from_mins(2);
 
 /// A pseudo-random number generator; the same seed gives the same numbers.
 struct SeededRng(u64);
@@ -323,7 +323,7 @@ impl Judge {
         self.judge_claims(queue, &all, &log).await;
         // A sweep delivers pending transfers: the next one, or one a minute later if a sweep of the
         // crashed node has postponed them.
-        queue.advance(LAPSE);
+        queue.advance(CLAIM_EXPIRY);
         while queue.pool.sweep(queue.now()).await.unwrap().more {}
         let (all, dead_letters) = (counted(queue).await, counted(dlq).await);
         assert!(

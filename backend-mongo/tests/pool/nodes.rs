@@ -158,12 +158,12 @@ async fn readers_on_two_nodes_miss_nothing_of_what_two_nodes_post() {
 
 /// The messages that consumers have completed.
 #[derive(Default)]
-struct Handled {
+struct Completed {
     bodies: Mutex<Vec<String>>,
     count: AtomicUsize,
 }
 
-impl Handled {
+impl Completed {
     fn add(&self, bodies: Vec<String>) {
         self.count.fetch_add(bodies.len(), Ordering::SeqCst);
         self.bodies.lock().unwrap().extend(bodies);
@@ -175,14 +175,14 @@ impl Handled {
 }
 
 /// Claims, acknowledges, rejects, releases and pops until all messages are completed.
-async fn consume(queue: TestQueue, number: usize, handled: Arc<Handled>, all: usize) {
+async fn consume(queue: TestQueue, number: usize, completed: Arc<Completed>, all: usize) {
     for n in number.. {
-        if handled.count.load(Ordering::SeqCst) >= all {
+        if completed.count.load(Ordering::SeqCst) >= all {
             return;
         }
         if n % 4 == 0 {
             let popped = queue.pop(3).await;
-            handled.add(bodies(&popped));
+            completed.add(bodies(&popped));
             continue;
         }
         let Some(claim) = queue.claim(&claim_spec(5)).await else { continue };
@@ -198,7 +198,7 @@ async fn consume(queue: TestQueue, number: usize, handled: Arc<Handled>, all: us
         assert!(answers.iter().all(|answer| *answer == AckResult::Applied), "{answers:?}");
         let is_done = |i: &usize| !(i + n).is_multiple_of(5);
         let done = (0..claim.messages.len()).filter(is_done);
-        handled.add(done.map(|i| text(&claim.messages[i])).collect());
+        completed.add(done.map(|i| text(&claim.messages[i])).collect());
     }
 }
 
@@ -207,11 +207,12 @@ async fn consumers_on_two_nodes_handle_each_message_once() {
     const POSTERS: usize = 2;
     const ROUNDS: usize = 60;
     let (_nodes, queues) = two_nodes().await;
-    let handled = Arc::new(Handled::default());
+    let completed = Arc::new(Completed::default());
     let consumers = tokio::spawn({
-        let (queues, handled) = (queues.clone(), Arc::clone(&handled));
+        let (queues, completed) = (queues.clone(), Arc::clone(&completed));
         async move {
-            let consume = |queue, n| consume(queue, n, Arc::clone(&handled), 2 * POSTERS * ROUNDS);
+            let consume =
+                |queue, n| consume(queue, n, Arc::clone(&completed), 2 * POSTERS * ROUNDS);
             on_each(&queues, 3, consume).await;
         }
     });
@@ -228,11 +229,11 @@ async fn consumers_on_two_nodes_handle_each_message_once() {
     let consumed = tokio::time::timeout(Duration::from_mins(1), consumers).await;
     if consumed.is_err() {
         assert_counted(&queues).await;
-        assert_once(handled.take(), posted);
+        assert_once(completed.take(), posted);
         panic!("the consumers do not end");
     }
     consumed.unwrap().unwrap();
-    assert_once(handled.take(), posted);
+    assert_once(completed.take(), posted);
     assert_counted(&queues).await;
     assert_eq!(queues[0].counts().await, (0, 0));
 }
@@ -266,20 +267,20 @@ impl Holders {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_time() {
+async fn messages_of_a_key_are_claimed_in_order_by_one_claim_at_a_time_on_two_nodes() {
     const POSTERS: usize = 2;
     const ROUNDS: usize = 40;
     let (_nodes, queues) = two_nodes().await;
     let all = 2 * POSTERS * ROUNDS;
-    let (holders, handled) = (Arc::new(Holders::default()), Arc::new(Handled::default()));
+    let (holders, completed) = (Arc::new(Holders::default()), Arc::new(Completed::default()));
     let consumers = tokio::spawn({
-        let (queues, handled) = (queues.clone(), Arc::clone(&handled));
+        let (queues, completed) = (queues.clone(), Arc::clone(&completed));
         async move {
             on_each(&queues, 3, |queue, number| {
-                let (holders, handled) = (Arc::clone(&holders), Arc::clone(&handled));
+                let (holders, completed) = (Arc::clone(&holders), Arc::clone(&completed));
                 async move {
                     for n in number.. {
-                        if handled.count.load(Ordering::SeqCst) >= all {
+                        if completed.count.load(Ordering::SeqCst) >= all {
                             return;
                         }
                         let Some(claim) = queue.claim(&claim_spec(4)).await else { continue };
@@ -291,11 +292,11 @@ async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_tim
                         }
                         // In order, and before another consumer can claim the next message.
                         let said: Vec<_> = claim.messages.iter().map(|it| ack(it.id)).collect();
-                        handled.bodies.lock().unwrap().extend(bodies(&claim.messages));
+                        completed.bodies.lock().unwrap().extend(bodies(&claim.messages));
                         holders.let_go(&claim);
                         let answers = queue.acknowledge(claim.id, &said).await;
                         assert!(answers.iter().all(|it| *it == AckResult::Applied));
-                        handled.count.fetch_add(said.len(), Ordering::SeqCst);
+                        completed.count.fetch_add(said.len(), Ordering::SeqCst);
                     }
                 }
             })
@@ -314,19 +315,19 @@ async fn two_nodes_hand_out_the_messages_of_a_key_in_order_to_one_claim_at_a_tim
     });
     let posted = posted.await.concat();
     let consumed = tokio::time::timeout(Duration::from_mins(1), consumers).await;
-    let handled = handled.take();
+    let completed = completed.take();
     if consumed.is_err() {
         assert_counted(&queues).await;
-        assert_once(handled, posted);
+        assert_once(completed, posted);
         panic!("the consumers do not end");
     }
     consumed.unwrap().unwrap();
     for poster in 0..2 * POSTERS {
         let own: Vec<_> =
-            handled.iter().filter(|body| body.starts_with(&format!("\"{poster}-"))).collect();
+            completed.iter().filter(|body| body.starts_with(&format!("\"{poster}-"))).collect();
         assert!(own.is_sorted(), "out of order: {own:?}");
     }
-    assert_once(handled, posted);
+    assert_once(completed, posted);
     assert_counted(&queues).await;
 }
 

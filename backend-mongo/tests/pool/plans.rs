@@ -77,7 +77,7 @@ async fn exercised(server: &Mongo, name: &str) -> ([TestPool; 2], Vec<TestQueue>
     (nodes, queues)
 }
 
-async fn every_command_is_carried_out_by_its_index(server: &Mongo) {
+async fn every_command_is_executed_by_its_index(server: &Mongo) {
     let name = own_database();
     let database = bare(server, &name).await;
     // Creates the indexes before commands are recorded.
@@ -96,13 +96,13 @@ async fn every_command_is_carried_out_by_its_index(server: &Mongo) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_is_carried_out_by_its_index_on_a_set() {
-    every_command_is_carried_out_by_its_index(single()).await;
+async fn every_command_is_executed_by_its_index_on_a_set() {
+    every_command_is_executed_by_its_index(single()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_is_carried_out_by_its_index_without_a_set() {
-    every_command_is_carried_out_by_its_index(standalone()).await;
+async fn every_command_is_executed_by_its_index_without_a_set() {
+    every_command_is_executed_by_its_index(standalone()).await;
 }
 
 /// Returns the documents of a collection, except those that a TTL index will delete.

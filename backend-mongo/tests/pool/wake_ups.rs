@@ -135,7 +135,7 @@ async fn watches_are_woken_by_what_another_node_does_without_a_set() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_watch_is_woken_when_a_claim_of_another_node_lapses() {
+async fn a_watch_is_woken_when_a_claim_of_another_node_expires() {
     let (_nodes, here, there) = two_nodes(single()).await;
     there.post_n(1).await;
     there.claim(&for_seconds(2)).await.unwrap();

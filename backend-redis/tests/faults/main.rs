@@ -18,5 +18,5 @@ mod wake_ups;
 use std::time::Duration;
 
 /// Maximum time until calls succeed again when a server is back: less than one timeout of 1.5
-/// seconds, so that a call which waits in vain is found.
+/// seconds, so that a call which waits for its whole timeout is found.
 const RECOVERY: Duration = Duration::from_millis(1_400);

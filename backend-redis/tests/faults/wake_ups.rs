@@ -54,7 +54,7 @@ async fn watches_are_woken_by_calls_of_another_node(uri: &str) {
     drop(claimable);
     let claim = there.claim(&for_seconds(1)).await.unwrap();
     let mut claimable = here.watch(WatchFor::Claimable).await;
-    assert_woken(&mut claimable, Duration::from_secs(1), "the lapse of a claim").await;
+    assert_woken(&mut claimable, Duration::from_secs(1), "the expiry of a claim").await;
 
     // The clock of the test stands still, so for its calls the claim has not expired.
     there.release(claim.id).await;

@@ -13,7 +13,7 @@ use super::{
 /// How long to wait while another process writes to the file.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Marks the file as one of this program, in its header.
-const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ChPR");
+const APPLICATION_ID: i32 = i32::from_be_bytes(*b"ChP1");
 /// The forward migrations: entry `n` migrates the tables from version `n` (`PRAGMA user_version`)
 /// to version `n + 1`. A new version appends an entry; a released entry is never changed.
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_initial.sql")];

@@ -242,7 +242,8 @@ fn parameters(config: &Config) -> [(&'static str, Parameter); 10] {
         parameter(Header, "X-Roles", text(), "The roles of the caller, separated by commas.");
     let marker = "The marker of the `next` link of the previous page.";
     let wait = integer(0, crate::services::MAX_WAIT).default(Some(0.into()));
-    let wait_text = "How many seconds to wait for messages if there are none.";
+    let wait_text = "How many seconds to wait for messages if there are none. Closing the \
+                     connection ends the wait.";
     [
         ("ClientId", required(client, "3381af92-255e-40ac-93ff-7c8f1ad09b7a")),
         ("ProjectId", project(text().min_length(Some(1)).max_length(Some(256)))),

@@ -246,7 +246,10 @@ pub(super) fn schemas(components: ComponentsBuilder, limits: &Limits) -> Compone
         .minimum(Some(0))
         .description(Some("Messages acknowledged per second, over the last minute."));
     let state = group()
-        .property("backlog", amount().description(Some("Messages that are claimable.")))
+        .property(
+            "backlog",
+            amount().description(Some("Messages that are not claimed, including delayed ones.")),
+        )
         .property("in_flight", amount().description(Some("Messages that are claimed.")))
         .property("oldest_age", amount().schema_type(nullable(Type::Integer)))
         .property("rate", rate)

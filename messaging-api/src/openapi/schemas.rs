@@ -85,7 +85,7 @@ fn messages(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder
     let message = |object: ObjectBuilder| {
         let checksum = text().pattern(Some("^MD5:[0-9a-f]{32}$"));
         object
-            .property("ttl", amount("Seconds from posting until the message expires, as posted or as extended by a claim."))
+            .property("ttl", amount("The ttl in seconds, as posted or as extended by a claim."))
             .property("age", amount("Seconds since the message was posted."))
             .property("body", any().description(Some("The body, as it was posted.")))
             .property("checksum", checksum.description(Some("Only if checksums are enabled.")))
@@ -133,8 +133,8 @@ fn claims(components: ComponentsBuilder, limits: &Limits) -> ComponentsBuilder {
             .schema_type([Type::Integer, Type::Null].into_iter().collect::<SchemaType>())
     };
     let ttl = "Seconds until the claim ends.";
-    let grace =
-        "The minimum time in seconds between the end of the claim and the expiry of its messages.";
+    let grace = "A message that would expire before the claim does expires this many seconds after \
+                 it instead.";
     let terms = object()
         .property("ttl", nullable(ttl, limits.max_claim_ttl, limits.default_claim_ttl))
         .property("grace", nullable(grace, limits.max_claim_grace, limits.default_claim_grace));

@@ -28,7 +28,7 @@ pub(crate) enum Error {
     #[error("{0}")]
     Conflict(String),
     /// The node has no capacity to go on with the call.
-    #[error("too many requests are under way")]
+    #[error("too many requests are in flight")]
     Overloaded,
     /// The queue of a post could not be looked up in the catalog.
     #[error("the queue's metadata could not be read")]

@@ -58,7 +58,7 @@ impl Services {
             done.more = step.more;
             done.last_visible_at = done.last_visible_at.max(step.last_visible_at);
             if step.moved + step.orphaned == 0 {
-                break; // the remaining messages are claimed or reserved by others
+                break; // no remaining dead letter can be moved now
             }
             left -= left.min(MAX_BATCH);
         }

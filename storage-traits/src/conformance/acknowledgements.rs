@@ -10,7 +10,7 @@ use crate::domain::{
     ClaimId,
 };
 
-const AT_ONCE: std::time::Duration = std::time::Duration::ZERO;
+const NO_DELAY: std::time::Duration = std::time::Duration::ZERO;
 
 pub async fn an_acked_message_is_removed(pool: &TestPool) {
     let queue = pool.queue().await;
@@ -26,7 +26,7 @@ pub async fn a_nacked_message_is_ready_at_once(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(3).await;
     let claim = queue.take(2).await;
-    assert_eq!(queue.acknowledge(claim.id, &[nack(posted[0], AT_ONCE)]).await, [Applied]);
+    assert_eq!(queue.acknowledge(claim.id, &[nack(posted[0], NO_DELAY)]).await, [Applied]);
     assert_eq!(queue.counts().await, (2, 1));
     let message = queue.get_one(posted[0]).await;
     assert_eq!((message.claim, message.claim_count), (None, 1));
@@ -56,7 +56,7 @@ pub async fn a_nack_with_a_delay_postpones_the_retry(pool: &TestPool) {
 
 pub async fn a_retry_after_the_expiry_never_occurs(pool: &TestPool) {
     let queue = pool.queue().await;
-    let posted = queue.post_n_with(1, MINUTE, AT_ONCE).await;
+    let posted = queue.post_n_with(1, MINUTE, NO_DELAY).await;
     let claim = queue.take(1).await;
     queue.acknowledge(claim.id, &[nack(posted[0], 5 * HOUR)]).await;
     queue.advance(just_before(HOUR));
@@ -71,7 +71,7 @@ pub async fn other_messages_of_the_claim_stay_claimed(pool: &TestPool) {
     let queue = pool.queue().await;
     let posted = queue.post_n(4).await;
     let claim = queue.take(4).await;
-    let acknowledgements = [ack(posted[1]), nack(posted[2], AT_ONCE)];
+    let acknowledgements = [ack(posted[1]), nack(posted[2], NO_DELAY)];
     assert_eq!(queue.acknowledge(claim.id, &acknowledgements).await, [Applied, Applied]);
     let left = queue.get_claim(claim.id).await.unwrap();
     assert_eq!(ids(&left.messages), [posted[0], posted[3]]);
@@ -87,12 +87,12 @@ pub async fn each_acknowledgement_is_applied_on_its_own(pool: &TestPool) {
     let foreign = other.post_n(1).await;
     other.take(1).await;
     let acknowledgements = [
-        ack(posted[2]),           // held by another claim
-        ack(posted[0]),           // held by the claim
-        nack(posted[3], AT_ONCE), // not claimed
-        ack(queue.id(99)),        // never posted
-        ack(foreign[0]),          // of another queue
-        nack(posted[1], AT_ONCE), // held by the claim
+        ack(posted[2]),            // held by another claim
+        ack(posted[0]),            // held by the claim
+        nack(posted[3], NO_DELAY), // not claimed
+        ack(queue.id(99)),         // never posted
+        ack(foreign[0]),           // of another queue
+        nack(posted[1], NO_DELAY), // held by the claim
     ];
     let results = queue.acknowledge(first.id, &acknowledgements).await;
     assert_eq!(results, [NotHeld, Applied, NotHeld, NotHeld, NotHeld, Applied]);
@@ -107,7 +107,7 @@ pub async fn the_first_of_two_acknowledgements_is_applied(pool: &TestPool) {
     let posted = queue.post_n(2).await;
     let claim = queue.take(2).await;
     let acknowledgements =
-        [nack(posted[0], AT_ONCE), ack(posted[0]), ack(posted[1]), ack(posted[1])];
+        [nack(posted[0], NO_DELAY), ack(posted[0]), ack(posted[1]), ack(posted[1])];
     assert_eq!(
         queue.acknowledge(claim.id, &acknowledgements).await,
         [Applied, NotHeld, Applied, NotHeld]

@@ -42,7 +42,7 @@ pub enum Durability {
     OsBuffer,
     /// Synchronized to disk: survives a crash of the machine.
     Fsync,
-    /// Stored by a majority of the replicas: survives the loss of one of them.
+    /// Stored by a majority of the replicas: survives the loss of any minority.
     Majority,
 }
 
