@@ -40,7 +40,7 @@ async fn a_server_that_is_down_at_first_is_found_when_it_is_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_does_not_take_what_was_acknowledged() {
     let mut server = Mongo::replica_set(3, &[]);
-    let uri = format!("{}&timeoutMS=30000", server.uri());
+    let uri = format!("{}&timeoutMS=90000", server.uri());
     let catalog = MongoCatalog::open(parse(&uri)).await.unwrap();
     let start = catalog.changes(None).await.unwrap().next;
     let mut records = Vec::new();
